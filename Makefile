@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# The front door; Meson builds. As root, on a fresh Debian 12:
+#
+#   make demo     shows a NodePort in a lab of network namespaces
+#   make check    builds, runs every suite, ends with "N passed, N failed, N skipped"
+#   make bench    measures and writes tests/bench/RESULTS.md
+#   make kernels  the datapath suite on one more kernel: make kernels K=6.1
+#
+# For daily work: make build, then meson test -C build --suite unit.
+
+BUILD ?= build
+K ?= 5.10
+
+.PHONY: all build packages demo check bench kernels clean
+all: build
+
+packages:
+	@tests/install-packages
+
+$(BUILD)/build.ninja: | packages
+	meson setup $(BUILD)
+
+build: packages $(BUILD)/build.ninja
+	ninja -C $(BUILD)
+
+demo: build
+	@tests/demo $(BUILD)
+
+check: packages
+	@tests/run
+
+kernels: build
+	@tests/run kernels --kernel $(K)
+
+bench: build
+	@tests/bench/run $(BUILD)
+
+clean:
+	rm -rf build build-asan

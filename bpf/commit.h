@@ -1,0 +1,546 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+
+/* Commit: a finished plan becomes two entries. The reply's entry goes first, with BPF_NOEXIST: that
+ * insert is the reservation of the source port. Then the entry of this direction, also NOEXIST: the
+ * loser of a race between two CPUs gives its port back and replays the winner's. weft_replay executes
+ * what is in pkt->act. */
+
+#include "decide.h"
+
+#define PORT_TRIES 64  /* the sender's own port, then random ones, then in line */
+#define PORT_RANDOM 16
+#define EEXIST 17
+
+/* ---- what stands in the way ---------------------------------------------------------------------- */
+
+/* What became of one attempt to store a flow. */
+enum reserved {
+        RESERVED,
+        RESERVED_SELF, /* another CPU is storing this very flow */
+        RESERVED_FULL, /* no room in the table */
+        RESERVED_BUSY, /* the tuple is taken */
+        RESERVED_AGAIN /* whoever had it is gone: the same port once more */
+};
+
+/* The tuple under which the reply's entry will stand, as pkt->act has it. */
+static __always_inline void reply_tuple(const struct weft_pkt *pkt, __u8 side, struct weft_tuple *ret)
+{
+        *ret = (struct weft_tuple) { .src = pkt->act.dst, .dst = pkt->act.src, .sport = pkt->act.dport,
+                                     .dport = pkt->act.sport, .proto = pkt->key.proto,
+                                     .family = pkt->key.family, .side = side };
+}
+
+static __always_inline int same_tuple(const struct weft_tuple *a, const struct weft_tuple *b)
+{
+        return weft_same_addr(&a->src, &b->src) && weft_same_addr(&a->dst, &b->dst) &&
+               a->sport == b->sport && a->dport == b->dport;
+}
+
+/* Who has the tuple that this flow's reply wants? Entries past their deadline are no obstacle, nor is
+ * this flow's own reply left behind without its other half. */
+static __always_inline enum reserved look_at_squatter(__u8 family, struct weft_pkt *pkt,
+                                                      const struct weft_tuple *reply)
+{
+        struct weft_flow *f = flow_of(family, reply), *partner;
+        struct weft_tuple new, other;
+
+        if (!f)
+                return RESERVED_AGAIN;
+        flow_new_tuple(family, f, reply, &new);
+        turn_round(&new, f->partner_side, &other);
+        if (same_tuple(&other, &pkt->key) && f->partner_side == pkt->key.side) {
+                if (!past(f->created + weft_hz, pkt->now))
+                        return RESERVED_SELF;
+                flow_delete(family, reply);
+                return RESERVED_AGAIN;
+        }
+        if (!past(f->deadline, pkt->now))
+                return RESERVED_BUSY;
+        partner = flow_of(family, &other);
+        if (partner && !past(partner->deadline, pkt->now))
+                return RESERVED_BUSY;
+        flow_delete(family, reply);
+        flow_delete(family, &other);
+        return RESERVED_AGAIN;
+}
+
+/* Is the reply's tuple taken by a socket of the node? Only asked for ports of the node's addresses. */
+static __always_inline int socket_has(struct __sk_buff *ctx, const struct weft_tuple *reply)
+{
+        struct bpf_sock_tuple t = {};
+        struct bpf_sock *sk;
+        __u32 size;
+
+        if (reply->proto != IPPROTO_TCP && reply->proto != IPPROTO_UDP)
+                return 0;
+        if (reply->family == 4) {
+                t.ipv4.saddr = reply->src.w[3];
+                t.ipv4.daddr = reply->dst.w[3];
+                t.ipv4.sport = reply->sport;
+                t.ipv4.dport = reply->dport;
+                size = sizeof(t.ipv4);
+        } else {
+                __builtin_memcpy(t.ipv6.saddr, &reply->src, 16);
+                __builtin_memcpy(t.ipv6.daddr, &reply->dst, 16);
+                t.ipv6.sport = reply->sport;
+                t.ipv6.dport = reply->dport;
+                size = sizeof(t.ipv6);
+        }
+        if (reply->proto == IPPROTO_TCP)
+                sk = bpf_skc_lookup_tcp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+        else
+                sk = bpf_sk_lookup_udp(ctx, &t, size, BPF_F_CURRENT_NETNS, 0);
+        if (!sk)
+                return 0;
+        bpf_sk_release(sk);
+        return 1;
+}
+
+/* ---- room in the table --------------------------------------------------------------------------- */
+
+static __always_inline int is_half_open(const struct weft_flow *f, __u64 created)
+{
+        return f->state == WEFT_NEW && f->created == created;
+}
+
+static __always_inline void evict4(const struct weft_half_open4 *old)
+{
+        struct weft_flow4 *f = bpf_map_lookup_elem(&flows4, &old->key), *partner;
+        struct weft_key4 other;
+
+        if (!f || !is_half_open(&f->f, old->created))
+                return;
+        weft_partner4(f, &other);
+        partner = bpf_map_lookup_elem(&flows4, &other);
+        if (partner && partner->f.state != WEFT_NEW)
+                return;
+        bpf_map_delete_elem(&flows4, &old->key);
+        bpf_map_delete_elem(&flows4, &other);
+        weft_event(WEFT_EVENT_EVICTED);
+}
+
+static __always_inline void evict6(const struct weft_half_open6 *old)
+{
+        struct weft_flow6 *f = bpf_map_lookup_elem(&flows6, &old->key), *partner;
+        struct weft_key6 other;
+
+        if (!f || !is_half_open(&f->f, old->created))
+                return;
+        weft_partner6(f, &other);
+        partner = bpf_map_lookup_elem(&flows6, &other);
+        if (partner && partner->f.state != WEFT_NEW)
+                return;
+        bpf_map_delete_elem(&flows6, &old->key);
+        bpf_map_delete_elem(&flows6, &other);
+        weft_event(WEFT_EVENT_EVICTED);
+}
+
+/* This CPU's next place in a ring: whoever stands there is its oldest newcomer. */
+static __always_inline __u32 ring_index(__u32 *position)
+{
+        __u32 at = *position;
+
+        if (at >= weft_half_open)
+                at = 0;
+        *position = at + 1;
+        return bpf_get_smp_processor_id() * weft_half_open + at;
+}
+
+static __always_inline struct weft_half_open4 *turn_ring4(struct weft_pkt *pkt)
+{
+        __u32 index = ring_index(&pkt->half_open4);
+        struct weft_half_open4 *place = bpf_map_lookup_elem(&half_open4, &index);
+
+        if (place && place->created)
+                evict4(place);
+        return place;
+}
+
+static __always_inline struct weft_half_open6 *turn_ring6(struct weft_pkt *pkt)
+{
+        __u32 index = ring_index(&pkt->half_open6);
+        struct weft_half_open6 *place = bpf_map_lookup_elem(&half_open6, &index);
+
+        if (place && place->created)
+                evict6(place);
+        return place;
+}
+
+/* Half-open flows fill half of the table at most: each newcomer takes the place of the oldest one. */
+static __always_inline void enter_ring(__u8 family, struct weft_pkt *pkt)
+{
+        if (family == 4) {
+                struct weft_half_open4 *place = turn_ring4(pkt);
+
+                if (place) {
+                        place->key = pkt->fwd_key.key4;
+                        place->created = pkt->now;
+                }
+        } else {
+                struct weft_half_open6 *place = turn_ring6(pkt);
+
+                if (place) {
+                        place->key = pkt->fwd_key.key6;
+                        place->created = pkt->now;
+                }
+        }
+}
+
+/* The table is full: the oldest half-open flows of this CPU go. */
+static __always_inline void make_room(__u8 family, struct weft_pkt *pkt)
+{
+        for (int i = 0; i < 4; i++) {
+                if (family == 4) {
+                        struct weft_half_open4 *place = turn_ring4(pkt);
+
+                        if (place)
+                                place->created = 0;
+                } else {
+                        struct weft_half_open6 *place = turn_ring6(pkt);
+
+                        if (place)
+                                place->created = 0;
+                }
+        }
+}
+
+/* ---- the entries ---------------------------------------------------------------------------------- */
+
+static __always_inline __u32 ports_delta(const struct weft_pkt *pkt)
+{
+        return weft_diff16(pkt->key.sport, pkt->act.sport) + weft_diff16(pkt->key.dport, pkt->act.dport);
+}
+
+/* Checksum differences of pkt->act; an ICMP checksum of IPv4 does not cover the addresses. */
+static __always_inline void set_deltas(struct weft_pkt *pkt)
+{
+        __u16 addr = weft_fold(weft_fold(weft_diff_addr(&pkt->key.src, &pkt->act.src)) +
+                               (__u32) weft_fold(weft_diff_addr(&pkt->key.dst, &pkt->act.dst)));
+
+        pkt->act.addr_delta = addr;
+        pkt->act.l4_delta = weft_fold(ports_delta(pkt) + (pkt->key.proto == IPPROTO_ICMP ? 0 : addr));
+}
+
+static __always_inline __u8 mirror(__u8 set)
+{
+        return (set & WEFT_SET_SRC ? WEFT_SET_DST : 0) | (set & WEFT_SET_DST ? WEFT_SET_SRC : 0);
+}
+
+/* Where the reply will be seen. */
+static __always_inline __u8 reply_side(const struct weft_pkt *pkt)
+{
+        return pkt->plan.endpoint || pkt->act.route.delivery == WEFT_LOCAL ? WEFT_SIDE_INSIDE
+                                                                           : WEFT_SIDE_UPLINK;
+}
+
+static __always_inline void fill_common(const struct weft_pkt *pkt, struct weft_flow *f)
+{
+        __builtin_memset(f, 0, sizeof(*f));
+        f->backend = pkt->plan.backend;
+        f->backend_number = pkt->plan.backend_number;
+        f->module = pkt->plan.module;
+        f->hook = pkt->hook;
+        f->created = pkt->now;
+        f->state = WEFT_NEW;
+        f->flags = pkt->plan.flags & WEFT_PLAN_NEW_PORT ? WEFT_FLOW_PORT : 0;
+        set_life(f, pkt->now, pkt->key.proto == IPPROTO_TCP ? LIFE_OPENING : LIFE_OTHER);
+}
+
+static __always_inline void fill_forward(const struct weft_pkt *pkt, struct weft_flow *f)
+{
+        fill_common(pkt, f);
+        f->epoch = pkt->epoch;
+        f->route = pkt->act.route;
+        f->addr_delta = pkt->act.addr_delta;
+        f->l4_delta = pkt->act.l4_delta;
+        f->sport = pkt->act.sport;
+        f->dport = pkt->act.dport;
+        f->set = pkt->act.set;
+        f->partner_side = reply_side(pkt);
+        if (pkt->key.side == WEFT_SIDE_INSIDE)
+                f->ifindex = pkt->host ? WEFT_HOST : pkt->ifindex;
+        f->watch = pkt->key.proto == IPPROTO_TCP ? WEFT_WATCH_ALL : 0;
+        f->packets = 1;
+        f->bytes = pkt->len;
+}
+
+/* Epoch 0: the reply's first packet decides its own way. A socket of the node answers at the exit
+ * hook, where nothing is decided. */
+static __always_inline void fill_reply(const struct weft_pkt *pkt, struct weft_flow *f)
+{
+        fill_common(pkt, f);
+        f->addr_delta = ~pkt->act.addr_delta;
+        f->l4_delta = ~pkt->act.l4_delta;
+        f->sport = pkt->key.dport;
+        f->dport = pkt->key.sport;
+        f->set = mirror(pkt->act.set);
+        f->partner_side = pkt->key.side;
+        f->flags |= WEFT_FLOW_REPLY;
+        f->watch = WEFT_WATCH_ALL;
+        if (reply_side(pkt) == WEFT_SIDE_INSIDE) {
+                f->ifindex = pkt->plan.endpoint ?: WEFT_HOST;
+                f->route.exit = !pkt->plan.endpoint && f->set & WEFT_SET_SRC;
+        }
+}
+
+static __always_inline int insert_reply(__u8 family, struct weft_pkt *pkt, const struct weft_tuple *reply)
+{
+        if (family == 4) {
+                struct weft_flow4 *f = &pkt->rev.flow4;
+
+                fill_reply(pkt, &f->f);
+                key4_of(reply, &pkt->rev_key.key4);
+                f->key = pkt->rev_key.key4;
+                f->saddr = pkt->key.dst.w[3];
+                f->daddr = pkt->key.src.w[3];
+                return bpf_map_update_elem(&flows4, &pkt->rev_key.key4, f, BPF_NOEXIST);
+        } else {
+                struct weft_flow6 *f = &pkt->rev.flow6;
+
+                fill_reply(pkt, &f->f);
+                key6_of(reply, &pkt->rev_key.key6);
+                f->key = pkt->rev_key.key6;
+                f->saddr = pkt->key.dst;
+                f->daddr = pkt->key.src;
+                f->pad = 0;
+                return bpf_map_update_elem(&flows6, &pkt->rev_key.key6, f, BPF_NOEXIST);
+        }
+}
+
+static __always_inline int insert_forward(__u8 family, struct weft_pkt *pkt)
+{
+        if (family == 4) {
+                struct weft_flow4 *f = &pkt->fwd.flow4;
+
+                fill_forward(pkt, &f->f);
+                key4_of(&pkt->key, &pkt->fwd_key.key4);
+                f->key = pkt->fwd_key.key4;
+                f->saddr = pkt->act.src.w[3];
+                f->daddr = pkt->act.dst.w[3];
+                return bpf_map_update_elem(&flows4, &pkt->fwd_key.key4, f, BPF_NOEXIST);
+        } else {
+                struct weft_flow6 *f = &pkt->fwd.flow6;
+
+                fill_forward(pkt, &f->f);
+                key6_of(&pkt->key, &pkt->fwd_key.key6);
+                f->key = pkt->fwd_key.key6;
+                f->saddr = pkt->act.src;
+                f->daddr = pkt->act.dst;
+                f->pad = 0;
+                return bpf_map_update_elem(&flows6, &pkt->fwd_key.key6, f, BPF_NOEXIST);
+        }
+}
+
+/* ---- ports ----------------------------------------------------------------------------------------- */
+
+/* The plan becomes the act, with the sender's own port. */
+static __always_inline void act_from_plan(struct weft_pkt *pkt)
+{
+        pkt->act.src = pkt->plan.src;
+        pkt->act.dst = pkt->plan.dst;
+        pkt->act.sport = pkt->plan.sport;
+        pkt->act.dport = pkt->plan.dport;
+        pkt->act.set = pkt->plan.set;
+}
+
+static __always_inline int port_allowed(const struct weft_plan *plan, __u32 port)
+{
+        return port >= plan->low && port <= plan->high &&
+               !(port >= plan->skip_low && port <= plan->skip_high);
+}
+
+static __always_inline __u32 random_port(const struct weft_plan *plan)
+{
+        return plan->low + bpf_get_prandom_u32() % (plan->high - plan->low + 1u);
+}
+
+/* The next port to try after the given one. */
+static __always_inline __u32 next_port(const struct weft_plan *plan, __u32 port, int tried)
+{
+        port = tried < PORT_RANDOM ? random_port(plan) : port + 1;
+        if (port >= plan->skip_low && port <= plan->skip_high)
+                port = plan->skip_high + 1u;
+        return port > plan->high || port < plan->low ? plan->low : port;
+}
+
+/* A source that stays what it was is no change. */
+static __always_inline void trim_set(struct weft_pkt *pkt)
+{
+        pkt->act.set = pkt->plan.set;
+        if (weft_same_addr(&pkt->act.src, &pkt->key.src) && pkt->act.sport == pkt->key.sport)
+                pkt->act.set &= ~WEFT_SET_SRC;
+}
+
+static __always_inline enum reserved reserve_tuple(__u8 family, struct __sk_buff *ctx,
+                                                   struct weft_pkt *pkt, int check_socket)
+{
+        struct weft_tuple reply;
+        int r;
+
+        reply_tuple(pkt, reply_side(pkt), &reply);
+        if (check_socket && socket_has(ctx, &reply)) {
+                weft_event(WEFT_EVENT_PORT_SOCKET);
+                return RESERVED_BUSY;
+        }
+        trim_set(pkt);
+        set_deltas(pkt);
+        r = insert_reply(family, pkt, &reply);
+        if (!r)
+                return RESERVED;
+        return r == -EEXIST ? look_at_squatter(family, pkt, &reply) : RESERVED_FULL;
+}
+
+/* One attempt to store the reply's entry, under `port` (host order) if the plan wants a new one. A
+ * function of its own, and a global one, because the verifier looks at those once, and not once for
+ * each turn of the loop that calls it. */
+__noinline int weft_reserve(struct __sk_buff *ctx, __u32 port)
+{
+        struct weft_pkt *pkt = weft_packet();
+        int new_port;
+
+        if (!pkt)
+                return RESERVED_FULL;
+        new_port = pkt->plan.flags & WEFT_PLAN_NEW_PORT;
+        if (new_port)
+                pkt->act.sport = bpf_htons(port);
+        return reserve_tuple(family_of(pkt), ctx, pkt,
+                             new_port && !(pkt->host && pkt->act.sport == pkt->plan.sport));
+}
+
+/* Stores the reply's entry; for a plan with a new port, under the first port that nobody has. */
+static __always_inline enum reserved reserve(struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
+        int new_port = pkt->plan.flags & WEFT_PLAN_NEW_PORT;
+        __u32 port = bpf_ntohs(pkt->plan.sport);
+        int r = RESERVED_BUSY;
+
+        if (new_port && !port_allowed(&pkt->plan, port))
+                port = next_port(&pkt->plan, port, 0);
+        for (int i = 0; i < PORT_TRIES; i++) {
+                r = weft_reserve(ctx, port);
+                if (r == RESERVED_BUSY) {
+                        weft_event(WEFT_EVENT_PORT_BUSY);
+                        if (!new_port)
+                                break;
+                        port = next_port(&pkt->plan, port, i);
+                } else if (r != RESERVED_AGAIN) {
+                        break;
+                }
+        }
+        return r;
+}
+
+/* Protocols that can carry other ports. */
+static __always_inline int is_translatable(const struct weft_pkt *pkt)
+{
+        switch (pkt->key.proto) {
+        case IPPROTO_TCP:
+        case IPPROTO_UDP:
+                return 1;
+        case IPPROTO_ICMP:
+                return pkt->key.family == 4;
+        case IPPROTO_ICMPV6:
+                return pkt->key.family == 6;
+        default:
+                return 0;
+        }
+}
+
+/* The tuple belongs to another flow of the same sender and backend, seen through another address of
+ * the service: this one gets a source of its own, both halves at once. */
+static __always_inline void take_fallback(struct weft_pkt *pkt)
+{
+        pkt->plan.src = pkt->plan.fallback;
+        pkt->plan.set |= WEFT_SET_SRC;
+        pkt->plan.flags = (pkt->plan.flags & ~WEFT_PLAN_FALLBACK) | WEFT_PLAN_NEW_PORT;
+        pkt->exit_done = 0;
+}
+
+/* Nothing could be stored. What needs no entry goes on without one. */
+static __always_inline int without_entry(struct __sk_buff *ctx, struct weft_pkt *pkt, int reason)
+{
+        if (!pkt->host && pkt->plan.set)
+                return weft_verdict_drop(ctx, pkt, reason, 0);
+        weft_event(WEFT_EVENT_UNTRACKED);
+        if (pkt->host)
+                return WEFT_TCX_NEXT;
+        weft_tail_call(ctx, WEFT_SLOT_REPLAY);
+        return BROKEN(ctx, pkt);
+}
+
+static __always_inline int store_forward(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
+        int r = insert_forward(family, pkt);
+        struct weft_tuple reply;
+
+        if (!r) {
+                enter_ring(family, pkt);
+                weft_event(WEFT_EVENT_COMMIT);
+                weft_tail_call(ctx, WEFT_SLOT_REPLAY);
+                return BROKEN(ctx, pkt);
+        }
+        reply_tuple(pkt, reply_side(pkt), &reply);
+        flow_delete(family, &reply);
+        if (r != -EEXIST)
+                return without_entry(ctx, pkt, WEFT_DROP(FLOW_TABLE_FULL));
+        weft_event(WEFT_EVENT_LOST_RACE);
+        pkt->absent = 0;
+        weft_tail_call(ctx, WEFT_SLOT_MISS);
+        return BROKEN(ctx, pkt);
+}
+
+/* A flow that exists: its way is written anew, in one store, and the epoch after it. */
+static __always_inline int renew(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
+        struct weft_flow *f = flow_of(family, &pkt->key);
+
+        if (f) {
+                WRITE_ONCE(f->route.word, pkt->act.route.word);
+                barrier();
+                WRITE_ONCE(f->epoch, pkt->epoch);
+        }
+        weft_tail_call(ctx, WEFT_SLOT_REPLAY);
+        return BROKEN(ctx, pkt);
+}
+
+SEC("tc") int weft_commit(struct __sk_buff *ctx)
+{
+        struct weft_pkt *pkt = weft_packet();
+        enum reserved r;
+        __u8 family;
+
+        if (!pkt)
+                return WEFT_TCX_NEXT;
+        family = family_of(pkt);
+        if (pkt->known)
+                return renew(family, ctx, pkt);
+        if (pkt->host)
+                pkt->act.route = (union weft_route) { .exit = 1 };
+        act_from_plan(pkt);
+        if (pkt->fragment == 2 || (pkt->plan.set && !is_translatable(pkt)))
+                return without_entry(ctx, pkt, WEFT_DROP(UNSUPPORTED_PROTOCOL));
+        r = reserve(ctx, pkt);
+        switch (r) {
+        case RESERVED:
+                return store_forward(family, ctx, pkt);
+        case RESERVED_SELF:
+                weft_event(WEFT_EVENT_LOST_RACE);
+                weft_tail_call(ctx, WEFT_SLOT_REPLAY);
+                break;
+        case RESERVED_FULL:
+                if (pkt->retried)
+                        return without_entry(ctx, pkt, WEFT_DROP(FLOW_TABLE_FULL));
+                pkt->retried = 1;
+                make_room(family, pkt);
+                weft_tail_call(ctx, WEFT_SLOT_COMMIT);
+                break;
+        default:
+                if (!(pkt->plan.flags & WEFT_PLAN_FALLBACK))
+                        return without_entry(ctx, pkt, WEFT_DROP(PORTS_EXHAUSTED));
+                take_fallback(pkt);
+                weft_tail_call(ctx, WEFT_SLOT_FINISH);
+                break;
+        }
+        return BROKEN(ctx, pkt);
+}

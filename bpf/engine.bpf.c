@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+
+/* The engine: every program of weft's own, in the order in which a packet meets them. docs/packet-path.md
+ * walks through it.
+ *
+ *   entry.h   first program of each hook; replays what is decided, lets pass what is none of ours
+ *   parse.h   headers that are not plain
+ *   decide.h  what a packet means to its flow; start and end of the chain
+ *   commit.h  a plan becomes two entries
+ *   icmp.h    errors about packets of a flow
+ *   answer.h  the long replay, drops, and what weft says itself
+ *   xdp.h     replay before there is an skb
+ */
+
+#include "answer.h"
+#include "xdp.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";

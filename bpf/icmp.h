@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+
+/* ICMP errors about packets of a flow. An error quotes a packet as it was sent; turned round, that
+ * packet's tuple is the key of the direction in which the error travels, so that entry's translation
+ * is the error's: the quoted source and destination change places with it, and the error's own
+ * addresses change where they are the flow's. */
+
+#include "commit.h"
+
+/* The error, as far as it is read. */
+struct quote {
+        struct weft_tuple inner; /* the quoted packet, as sent */
+        __u32 ip_off, l4_off;    /* of the quoted packet, from the start of the frame */
+        __u16 ip_check;          /* IPv4 */
+        __u16 l4_check;
+        __u32 check_off;  /* of the quoted transport checksum; 0: not quoted, or not used */
+        __u32 difference; /* to the error's own checksum, so far */
+        __u8 id_off;      /* ICMP echo: where its identifier is, from l4_off; 0: ports */
+};
+
+static __always_inline int quote_l4(struct __sk_buff *ctx, struct quote *q, __u32 check)
+{
+        q->check_off = q->l4_off + check;
+        if (!LOAD(ctx, q->check_off, q->l4_check))
+                q->check_off = 0;
+        return 1;
+}
+
+/* Ports, or the identifier of an echo, of the quoted packet. */
+static __always_inline int quote_ports(struct __sk_buff *ctx, struct quote *q)
+{
+        struct {
+                __u8 type, code;
+                __u16 check;
+                __be16 id, seq;
+        } icmp;
+        __be16 ports[2];
+
+        switch (q->inner.proto) {
+        case IPPROTO_TCP:
+        case IPPROTO_UDP:
+                if (!LOAD(ctx, q->l4_off, ports))
+                        return 0;
+                q->inner.sport = ports[0];
+                q->inner.dport = ports[1];
+                if (q->inner.proto == IPPROTO_TCP)
+                        return quote_l4(ctx, q, WEFT_TCP_CHECK);
+                quote_l4(ctx, q, WEFT_UDP_CHECK);
+                if (!q->l4_check)
+                        q->check_off = 0;
+                return 1;
+        case IPPROTO_ICMP:
+        case IPPROTO_ICMPV6:
+                if (!LOAD(ctx, q->l4_off, icmp))
+                        return 0;
+                q->id_off = WEFT_ICMP_ID;
+                if (icmp.type == 8 || icmp.type == 128)
+                        q->inner.sport = icmp.id;
+                else if (icmp.type == 0 || icmp.type == 129)
+                        q->inner.dport = icmp.id;
+                else
+                        return 0;
+                return quote_l4(ctx, q, WEFT_ICMP_CHECK);
+        default:
+                return 0;
+        }
+}
+
+static __always_inline int quote_ip4(struct __sk_buff *ctx, struct quote *q)
+{
+        struct iphdr ip;
+
+        if (!LOAD(ctx, q->ip_off, ip) || ip.version != 4 || ip.ihl < 5 || ip.frag_off & WEFT_FRAG_OFFSET)
+                return 0;
+        q->l4_off = q->ip_off + ip.ihl * 4;
+        q->ip_check = ip.check;
+        q->inner.src = weft_map_ip4(ip.saddr);
+        q->inner.dst = weft_map_ip4(ip.daddr);
+        q->inner.proto = ip.protocol;
+        return quote_ports(ctx, q);
+}
+
+static __always_inline int quote_ip6(struct __sk_buff *ctx, struct quote *q)
+{
+        struct ipv6hdr ip;
+
+        if (!LOAD(ctx, q->ip_off, ip) || ip.version != 6)
+                return 0;
+        q->l4_off = q->ip_off + WEFT_IP6_LEN;
+        __builtin_memcpy(&q->inner.src, &ip.saddr, 16);
+        __builtin_memcpy(&q->inner.dst, &ip.daddr, 16);
+        q->inner.proto = ip.nexthdr;
+        return quote_ports(ctx, q);
+}
+
+/* Stores 16 bits inside the error and notes what that does to its checksum. */
+static __always_inline void put16(struct __sk_buff *ctx, struct quote *q, __u32 off, __u16 old, __u16 new)
+{
+        q->difference = weft_fold(q->difference + weft_diff16(old, new));
+        bpf_skb_store_bytes(ctx, off, &new, sizeof(new), 0);
+}
+
+/* The quoted addresses. Those of IPv4 are balanced by the quoted header's checksum. */
+static __always_inline void put_addresses(struct __sk_buff *ctx, struct quote *q,
+                                          const struct weft_tuple *new, __u16 delta)
+{
+        if (q->inner.family == 4) {
+                __be32 addr[2] = { new->dst.w[3], new->src.w[3] };
+
+                bpf_skb_store_bytes(ctx, q->ip_off + 12, addr, sizeof(addr), 0);
+                q->difference = weft_fold(q->difference + delta);
+                put16(ctx, q, q->ip_off + 10, q->ip_check, weft_check_add(q->ip_check, delta));
+        } else {
+                struct weft_addr addr[2] = { new->dst, new->src };
+
+                bpf_skb_store_bytes(ctx, q->ip_off + 8, addr, sizeof(addr), 0);
+                q->difference = weft_fold(q->difference + delta);
+        }
+}
+
+static __always_inline void put_ports(struct __sk_buff *ctx, struct quote *q, const struct weft_tuple *new)
+{
+        if (!q->id_off) {
+                put16(ctx, q, q->l4_off, q->inner.sport, new->dport);
+                put16(ctx, q, q->l4_off + 2, q->inner.dport, new->sport);
+        } else if (q->inner.sport) {
+                put16(ctx, q, q->l4_off + q->id_off, q->inner.sport, new->dport);
+        } else {
+                put16(ctx, q, q->l4_off + q->id_off, q->inner.dport, new->sport);
+        }
+}
+
+/* The quoted packet becomes what its sender knows. */
+static __always_inline void translate_quote(struct __sk_buff *ctx, struct quote *q,
+                                            const struct weft_tuple *new)
+{
+        __u16 addr = weft_fold(weft_fold(weft_diff_addr(&q->inner.src, &new->dst)) +
+                               (__u32) weft_fold(weft_diff_addr(&q->inner.dst, &new->src)));
+        __u32 l4 = weft_diff16(q->inner.sport, new->dport) + weft_diff16(q->inner.dport, new->sport);
+
+        put_addresses(ctx, q, new, addr);
+        put_ports(ctx, q, new);
+        if (!q->check_off)
+                return;
+        if (q->inner.proto != IPPROTO_ICMP)
+                l4 += addr;
+        put16(ctx, q, q->check_off, q->l4_check, weft_check_add(q->l4_check, l4));
+}
+
+/* The error's own addresses, where they are the flow's. */
+static __always_inline void translate_outer(struct __sk_buff *ctx, struct weft_pkt *pkt, struct quote *q,
+                                            const struct weft_tuple *new)
+{
+        struct weft_addr src = weft_same_addr(&pkt->key.src, &q->inner.dst) ? new->src : pkt->key.src;
+        struct weft_addr dst = weft_same_addr(&pkt->key.dst, &q->inner.src) ? new->dst : pkt->key.dst;
+        __u16 delta = weft_fold(weft_fold(weft_diff_addr(&pkt->key.src, &src)) +
+                                (__u32) weft_fold(weft_diff_addr(&pkt->key.dst, &dst)));
+
+        if (pkt->key.family == 4) {
+                __be32 addr[2] = { src.w[3], dst.w[3] };
+
+                bpf_l3_csum_replace(ctx, ETH_HLEN + 10, 0, delta, 0);
+                bpf_skb_store_bytes(ctx, ETH_HLEN + 12, addr, sizeof(addr), 0);
+        } else {
+                struct weft_addr addr[2] = { src, dst };
+
+                bpf_skb_store_bytes(ctx, ETH_HLEN + 8, addr, sizeof(addr), 0);
+                q->difference = weft_fold(q->difference + delta);
+        }
+        bpf_l4_csum_replace(ctx, pkt->l4_off + WEFT_ICMP_CHECK, 0, q->difference, 0);
+}
+
+SEC("tc") int weft_icmp(struct __sk_buff *ctx)
+{
+        struct weft_pkt *pkt = weft_packet();
+        struct weft_tuple wanted, new;
+        struct weft_flow *f;
+        struct quote q = {};
+        __u8 family;
+        int no;
+
+        if (!pkt || pkt->l4_off > 512)
+                return WEFT_TCX_NEXT;
+        family = family_of(pkt);
+        q.ip_off = pkt->l4_off + WEFT_ICMP_LEN;
+        q.inner.family = family;
+        if (!(family == 4 ? quote_ip4(ctx, &q) : quote_ip6(ctx, &q)))
+                return WEFT_TCX_NEXT;
+        turn_round(&q.inner, pkt->key.side, &wanted);
+        f = flow_of(family, &wanted);
+        if (!f || past(f->deadline, pkt->now))
+                return WEFT_TCX_NEXT;
+        flow_new_tuple(family, f, &wanted, &new);
+        pkt->way.asked = 0;
+        pkt->act.neighbour = 0;
+        pkt->known = 1;
+        plan_from_flow(pkt, f, &new);
+        pkt->plan.delivery = f->route.delivery;
+        no = resolve(ctx, pkt);
+        if (no)
+                return weft_verdict_drop(ctx, pkt, no, 0);
+        if (pkt->act.route.exit && !pkt->host)
+                return to_stack(ctx, pkt->hook);
+        translate_quote(ctx, &q, &new);
+        translate_outer(ctx, pkt, &q, &new);
+        count_forward(pkt->hook, pkt->act.route.delivery, pkt->len);
+        return is_redirect(pkt->act.route.delivery) ? send(ctx, pkt, pkt->act.route)
+                                                   : to_stack(ctx, pkt->hook);
+}

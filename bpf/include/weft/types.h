@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+#pragma once
+
+/* The words that both halves of weft share: addresses, keys, flows and the values of the core's
+ * tables, as they lie in memory. Plain C over <linux/types.h>, so that eBPF programs and the daemon
+ * include the same file.
+ *
+ * Addresses are 16 bytes everywhere but in the flow tables of IPv4, where size is speed: an IPv4
+ * address is kept as IPv4-mapped IPv6 (::ffff:a.b.c.d, RFC 4291 §2.5.5.2). So a module is dual-stack
+ * without asking for the family. Ports and addresses are in network order, everything else in the
+ * machine's. Times are in jiffies of the running kernel unless a name says otherwise. */
+
+#include <linux/types.h>
+
+struct weft_addr {
+        __be32 w[4];
+};
+
+/* Where a packet was seen. One tuple can be seen at several places of one node, and means something
+ * else at each. */
+enum weft_side {
+        WEFT_SIDE_UPLINK,  /* came in from outside */
+        WEFT_SIDE_INSIDE,  /* came from a local endpoint (the flow remembers its interface) or from
+                              the node's own stack (the flow remembers WEFT_HOST) */
+        WEFT_SIDE_OVERLAY, /* came out of a tunnel */
+};
+
+#define WEFT_SIDE_NAMES { "uplink", "inside", "overlay" }
+#define WEFT_HOST 0xffffffffu /* weft_flow.ifindex: the node's own stack */
+
+enum weft_hook {
+        WEFT_FROM_ENDPOINT,
+        WEFT_TO_ENDPOINT,
+        WEFT_FROM_UPLINK,
+        WEFT_TO_UPLINK,
+        WEFT_FROM_OVERLAY,
+        WEFT_XDP_UPLINK,
+        WEFT_HOOKS,
+};
+#define WEFT_HOOK_NAMES                                                                             \
+        { "from-endpoint", "to-endpoint", "from-uplink", "to-uplink", "from-overlay", "xdp-uplink" }
+
+/* The named steps inside a hook, in their order. A flow that is decided again runs without SERVICE
+ * and MASQUERADE: what they said is the durable part of its plan. */
+enum weft_phase {
+        WEFT_EARLY, /* every packet, before the flow lookup */
+        WEFT_FILTER,
+        WEFT_SERVICE,
+        WEFT_ROUTE,
+        WEFT_MASQUERADE,
+        WEFT_ENCAP,
+        WEFT_DELIVER,
+        WEFT_PHASES,
+};
+#define WEFT_PHASE_NAMES                                                                            \
+        { "early", "filter", "service", "route", "masquerade", "encap", "deliver" }
+
+/* How a packet goes on once its plan is applied. */
+enum weft_delivery {
+        WEFT_STACK,    /* through the host's stack; source rewritten where it leaves */
+        WEFT_ENDPOINT, /* to the peer device of a local endpoint */
+        WEFT_WIRE,     /* out of an interface, link-layer addresses from the next-hop table */
+        WEFT_TUNNEL,   /* encapsulated */
+        WEFT_LOCAL,    /* to a socket of the node */
+        WEFT_DELIVERIES,
+};
+#define WEFT_DELIVERY_NAMES { "stack", "endpoint", "wire", "tunnel", "local" }
+
+/* ---- flows ------------------------------------------------------------------------------------ */
+
+struct weft_key4 {
+        __be32 saddr, daddr;
+        __be16 sport, dport; /* ICMP echo: the identifier is the requester's port, the other 0 */
+        __u8 proto, side;
+        __u16 zero;
+};
+
+struct weft_key6 {
+        struct weft_addr saddr, daddr;
+        __be16 sport, dport;
+        __u8 proto, side;
+        __u16 zero;
+};
+
+enum weft_flow_state {
+        WEFT_NEW,         /* no answer yet: half open, may be replaced by newcomers */
+        WEFT_ESTABLISHED, /* seen in both directions */
+        WEFT_CLOSING,     /* both FINs or a RST seen */
+};
+#define WEFT_FLOW_STATE_NAMES { "new", "established", "closing" }
+
+enum weft_flow_flag {
+        WEFT_FLOW_REPLY = 1,      /* this entry is the answer's direction */
+        WEFT_FLOW_FIN = 2,        /* FIN seen in this direction */
+        WEFT_FLOW_PORT = 4,       /* the pair holds a port of the node: keep it through TIME_WAIT */
+};
+
+/* What of the packet a plan changes. */
+enum weft_set {
+        WEFT_SET_SRC = 1, /* source address and port */
+        WEFT_SET_DST = 2, /* destination address and port */
+};
+
+/* How a flow is delivered, in one word, so that deciding again is a single store. */
+union weft_route {
+        __u64 word;
+        struct {
+                __u16 nexthop;        /* index; 0: none */
+                __u16 nexthop_number; /* its number when decided, low bits */
+                __u16 mtu;            /* of the way: bytes of the IP packet; 0: not checked */
+                __u8 delivery;        /* enum weft_delivery */
+                __u8 exit;            /* 1: source is rewritten at the exit hook, not at entry */
+        };
+};
+
+/* One direction of a connection. What stands before "living" is written before the entry can be
+ * found and never after (but `epoch` and `route`, which the chain renews, route first). */
+struct weft_flow {
+        __u64 epoch; /* generation << 32 | world under which the route was decided; 0: decide */
+        union weft_route route;
+        __u16 addr_delta, l4_delta; /* one's-complement difference of the addresses; with ports */
+        __be16 sport, dport;        /* after translation */
+        __u32 ifindex;              /* inside: where alone this key may come from; else 0 */
+        __u32 backend;              /* index in the backend table; 0: none */
+        __u16 backend_number;       /* its number when chosen */
+        __u16 module;               /* who decided: id in the generation's module list */
+        __u8 set, partner_side;     /* enum weft_set; side under which the other direction stands */
+        __u8 hook, spare;           /* hook that decided (enum weft_hook) */
+        __u32 spare2;
+        __u64 created;
+        /* living: written by replay, by whichever CPU sees the packet */
+        __u64 deadline;
+        __u32 lifetime;
+        __u8 watch;  /* TCP flags (and WEFT_WATCH_ALL) that leave the short path */
+        __u8 state;  /* enum weft_flow_state */
+        __u8 flags;  /* enum weft_flow_flag */
+        __u8 dead;   /* 1: being freed; absent for lookups */
+        __u64 packets, bytes;
+};
+
+#define WEFT_WATCH_ALL 0x80 /* set in every packet's flags: a watch with it sees every packet */
+
+struct weft_flow4 {
+        struct weft_flow f;
+        struct weft_key4 key; /* its own: hash elements are reused at once */
+        __be32 saddr, daddr;  /* after translation */
+};
+
+struct weft_flow6 {
+        struct weft_flow f;
+        struct weft_key6 key;
+        struct weft_addr saddr, daddr;
+        __u32 pad;
+};
+
+/* The partner's key is the translated tuple, turned round, at partner_side. */
+static inline void weft_partner4(const struct weft_flow4 *flow, struct weft_key4 *ret)
+{
+        *ret = (struct weft_key4) {
+                .saddr = flow->daddr, .daddr = flow->saddr,
+                .sport = flow->f.dport, .dport = flow->f.sport,
+                .proto = flow->key.proto, .side = flow->f.partner_side,
+        };
+}
+
+static inline void weft_partner6(const struct weft_flow6 *flow, struct weft_key6 *ret)
+{
+        *ret = (struct weft_key6) {
+                .saddr = flow->daddr, .daddr = flow->saddr,
+                .sport = flow->f.dport, .dport = flow->f.sport,
+                .proto = flow->key.proto, .side = flow->f.partner_side,
+        };
+}
+
+/* ---- the state of the world ------------------------------------------------------------------- */
+
+/* endpoints: address -> local workload. */
+struct weft_endpoint {
+        __u32 ifindex; /* host side */
+        __u32 nexthop; /* its slot in the next-hop table */
+        __u32 identity;
+        __u32 spare;
+};
+
+/* services: (address, port, protocol) -> backends; (address, 0, 0) says that the address is a
+ * service's own (not the node's): an unknown port on it is dropped and ping is answered. */
+struct weft_service_key {
+        struct weft_addr addr;
+        __be16 port;
+        __u8 proto;
+        __u8 zero;
+};
+
+enum weft_service_flag {
+        WEFT_SERVICE_ADDRESS = 1,   /* the (address, 0, 0) entry */
+        WEFT_SERVICE_DROP_EMPTY = 2 /* no-backend = drop; without it: reject */
+};
+
+struct weft_service {
+        __u32 id;    /* of the service section: one for all its addresses */
+        __u32 slots; /* first index in the slot table */
+        __u32 count; /* backends that take new flows */
+        __u32 flags; /* enum weft_service_flag */
+};
+
+/* backends: array by index; index 0 is never used. service slots: array of backend indices. */
+struct weft_backend {
+        struct weft_addr addr;
+        __be16 port;
+        __u8 proto;
+        __u8 state; /* 0: in use; 1: removed */
+        __u16 number; /* moves when the index comes to mean another backend, or none */
+        __u16 spare;
+        __u32 spare2[2];
+};
+
+/* Next hops: array by index. 1 .. WEFT_NEXTHOP_OWN-1 are handed out by the daemon (one for each
+ * local endpoint), the rest by the datapath, which finds a slot by hashing interface and gateway. */
+#define WEFT_NEXTHOPS 65536
+#define WEFT_NEXTHOP_OWN 16384
+#define WEFT_NEXTHOP_PROBES 8
+
+enum weft_nexthop_flag {
+        WEFT_NEXTHOP_MARK = 1, /* an uplink: its exit program is told by the mark to stand aside */
+        WEFT_NEXTHOP_PEER = 2, /* redirect to the peer device (veth, netkit) */
+};
+
+struct weft_nexthop {
+        __u32 ifindex; /* 0: free */
+        __u32 claims;  /* try-lock of the datapath: whoever reads 1 after adding 1 may write */
+        __u8 dmac[6], smac[6]; /* 8-byte aligned: dmac moves by one 8-byte store */
+        __u32 number;          /* moves when the slot comes to mean something else */
+        __u64 fresh;           /* jiffies until which the addresses are believed; ~0: for ever */
+        struct weft_addr gateway;
+        __u32 flags;
+        __u32 spare;
+};
+
+/* links: ifindex -> what the node knows of an uplink. */
+struct weft_link {
+        struct weft_addr addr4; /* the node's address there, mapped; all zero: none */
+        struct weft_addr addr6;
+        __u32 flags; /* enum weft_nexthop_flag */
+        __u32 mtu;
+};
+
+/* peers: LPM of (prefix length over 128 bits, address) -> other node. */
+struct weft_peer_key {
+        __u32 prefixlen;
+        struct weft_addr addr;
+};
+
+struct weft_peer {
+        struct weft_addr node;
+        __u32 identity;
+        __u32 number;
+        __u32 flags;
+        __u32 spare;
+};
+
+/* fragments: LRU of datagram -> ports of its first fragment. */
+struct weft_fragment_key {
+        struct weft_addr saddr, daddr;
+        __be32 id;
+        __u8 proto, side;
+        __u16 zero;
+};
+
+struct weft_fragment {
+        __be16 sport, dport;
+};
+
+/* The address filter: WEFT_FILTER_BITS bits in an array of u64. A clear bit says "certainly none of
+ * ours" for the cost of an array lookup; a set bit asks the hash tables. Every address of an
+ * endpoint and every (address, 0, 0) and (address, port, protocol) key of a service has its bit. */
+#define WEFT_FILTER_SHIFT 20
+#define WEFT_FILTER_WORDS (1 << (WEFT_FILTER_SHIFT - 6))
+
+static inline __u32 weft_filter_mix(__u32 h)
+{
+        return (h * 2654435761u) >> (32 - WEFT_FILTER_SHIFT);
+}
+
+/* IPv4 address, in network order, and port and protocol (0, 0 for the address alone) -> bit. */
+static inline __u32 weft_filter_bit4(__be32 addr, __be16 port, __u8 proto)
+{
+        return weft_filter_mix(addr ^ (((__u32) port << 8 | proto) * 0x9e3779u));
+}
+
+/* The same for IPv6. */
+static inline __u32 weft_filter_bit6(const __be32 *w, __be16 port, __u8 proto)
+{
+        __u32 fold = w[0] ^ (w[1] * 0x85ebca6bu) ^ (w[2] * 0xc2b2ae35u) ^ (w[3] * 0x27d4eb2fu);
+
+        return weft_filter_mix(fold ^ (((__u32) port << 8 | proto) * 0x9e3779u));
+}
+
+/* world: one element. */
+struct weft_world {
+        __u32 epoch; /* moves for routes and rules that cover an address in use */
+        __u32 spare;
+};
+
+/* ---- counters --------------------------------------------------------------------------------- */
+
+/* forwards: per-CPU array, index hook * WEFT_DELIVERIES + delivery. drops: per-CPU hash. */
+struct weft_count {
+        __u64 packets, bytes;
+};
+
+struct weft_drop_key {
+        __u16 reason; /* enum weft_drop */
+        __u16 module; /* id in the generation; 0: the engine */
+        __u32 hook;
+};
+
+enum weft_drop {
+#define WEFT_DROP_REASON(name, text) WEFT_DROP_##name,
+#include "drop-reasons.def"
+#undef WEFT_DROP_REASON
+        WEFT_DROPS
+};
+
+/* events: per-CPU array of __u64, one for each thing worth counting that is no drop. */
+enum weft_event {
+#define WEFT_EVENT(name, text) WEFT_EVENT_##name,
+#include "events.def"
+#undef WEFT_EVENT
+        WEFT_EVENTS
+};
+
+/* ---- the prog array of a generation ------------------------------------------------------------ */
+
+enum weft_slot {
+#define WEFT_SLOT(name, program) WEFT_SLOT_##name,
+#include "slots.def"
+#undef WEFT_SLOT
+        WEFT_SLOT_ENGINE_END,
+        WEFT_SLOT_STAGES = 16,
+};
+
+#define WEFT_STAGES_PER_HOOK 28
+#define WEFT_STAGE_SLOT(hook, n) (WEFT_SLOT_STAGES + (hook) * WEFT_STAGES_PER_HOOK + (n))
+#define WEFT_SLOTS WEFT_STAGE_SLOT(WEFT_HOOKS, 0)
+#define WEFT_SLOT_UNSET 0xffffffffu /* what a constant is before the core sets it: no tail call succeeds */

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <ctype.h>
+#include <errno.h>
+#include <search.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "config/check.h"
+#include "config/files.h"
+#include "config/ini.h"
+#include "config/nearest.h"
+#include "config/option.h"
+#include "config/sections.h"
+#include "config/values.h"
+#include "util.h"
+
+/* Finds the object of a section header among thousands. */
+struct handle {
+        const struct section *section;
+        const char *name; /* "" where the section has none */
+        size_t index;
+        bool refused; /* one of its lines was: what is missing then may stand there */
+};
+
+struct loader {
+        struct config *config;
+        struct diagnostics *diagnostics;
+        void *handles;          /* tsearch() tree of struct handle */
+        struct handle *current; /* NULL: below a header that was refused */
+        int error;              /* what has nothing to do with what is written */
+};
+
+static int compare_handles(const void *a, const void *b)
+{
+        const struct handle *x = a, *y = b;
+
+        return x->section != y->section ? (x->section < y->section ? -1 : 1)
+                                        : strcmp(x->name, y->name);
+}
+
+static void free_handle(void *p)
+{
+        free(p);
+}
+
+static void loader_done(struct loader *l)
+{
+        tdestroy(l->handles, free_handle);
+}
+
+/* ---- objects ---- */
+
+static bool is_name(const struct section *s, const char *name)
+{
+        bool module = !s->keys;
+
+        if (module && !islower((unsigned char) *name))
+                return false;
+        if (!isalnum((unsigned char) *name))
+                return false;
+        for (const char *c = name; *c != '\0'; c++)
+                if (module ? !islower((unsigned char) *c) && !isdigit((unsigned char) *c) && *c != '-'
+                           : !isalnum((unsigned char) *c) && !strchr("._-", *c))
+                        return false;
+
+        return true;
+}
+
+/* Appends an object of a named section, with defaults and origin; its number in *ret. */
+static int add_object(struct config *c, const struct section *s, const char *name,
+                      const struct origin *origin, size_t *ret)
+{
+        size_t *count = (size_t *) ((char *) c + s->count_at);
+        char *object, *copy;
+
+        if (list_grow((char *) c + s->at, *count, s->size) < 0)
+                return -ENOMEM;
+        copy = strdup(name);
+        if (!copy)
+                return -ENOMEM;
+
+        object = section_object(s, c, *count);
+        memset(object, 0, s->size);
+        memcpy(object, &copy, sizeof(copy));
+        memcpy(object + s->origin_at, origin, sizeof(*origin));
+        if (!s->keys)
+                ((struct config_module *) object)->enabled = true;
+
+        *ret = (*count)++;
+        return s->keys ? keys_default(s->keys, object, NULL) : 0;
+}
+
+static const char *object_name(const struct section *s, struct config *c, size_t i)
+{
+        const char *name = "";
+
+        if (s->named)
+                memcpy(&name, section_object(s, c, i), sizeof(name));
+
+        return name;
+}
+
+/* The handle of a section, made where it is the first of its name; NULL without memory. */
+static struct handle *get_handle(struct loader *l, const struct section *s, const char *name,
+                               const struct origin *origin)
+{
+        struct handle wanted = { .section = s, .name = name }, **found;
+        _cleanup_free_ struct handle *e = NULL;
+
+        found = tfind(&wanted, &l->handles, compare_handles);
+        if (found)
+                return *found;
+
+        l->error = -ENOMEM;
+        e = calloc(1, sizeof(*e));
+        if (!e || (s->named && add_object(l->config, s, name, origin, &e->index) < 0))
+                return NULL;
+
+        e->section = s;
+        e->name = object_name(s, l->config, e->index);
+        if (!tsearch(e, &l->handles, compare_handles))
+                return NULL;
+
+        l->error = 0;
+        return TAKE(e);
+}
+
+/* ---- headers ---- */
+
+static const struct section *find_section(const char *kind, struct nearest *near)
+{
+        for (const struct section *s = sections; s->name; s++) {
+                if (strcmp(s->name, kind) == 0)
+                        return s;
+                nearest_try(near, s->name);
+        }
+
+        return NULL;
+}
+
+static void refuse_section(struct loader *l, const struct ini_item *item, const struct nearest *near)
+{
+        diagnostics_add(l->diagnostics, &item->origin, "[%s]: unknown section%s%s%s", item->section,
+                        near->best ? ", did you mean \"" : "", near->best ?: "",
+                        near->best ? "\"?" : "");
+}
+
+static void refuse_name(struct loader *l, const struct ini_item *item, const struct section *s)
+{
+        const char *right = !s->named ? "this section has no name" :
+                            !s->keys  ? "a name of lower-case letters, digits and - must follow" :
+                                        "a name of letters, digits, \".\", \"_\" and \"-\" must follow";
+
+        diagnostics_add(l->diagnostics, &item->origin, "[%s]: %s: write [%s%s]", item->section, right,
+                        s->name, s->named ? " NAME" : "");
+}
+
+static void take_header(struct loader *l, const struct ini_item *item)
+{
+        char kind[INI_SECTION_MAX + 1], *name;
+        struct nearest near = { .word = kind };
+        const struct section *s;
+
+        (void) snprintf(kind, sizeof(kind), "%s", item->section);
+        name = kind + strcspn(kind, " \t");
+        if (*name != '\0')
+                *name++ = '\0';
+        name += strspn(name, " \t");
+
+        l->current = NULL;
+        s = find_section(kind, &near);
+        if (!s)
+                refuse_section(l, item, &near);
+        else if (s->named != (*name != '\0') || (s->named && !is_name(s, name)))
+                refuse_name(l, item, s);
+        else
+                l->current = get_handle(l, s, name, &item->origin);
+
+        if (l->current && s->at == offsetof(struct config, node) && l->config->node.origin.line == 0)
+                l->config->node.origin = item->origin;
+}
+
+/* ---- assignments ---- */
+
+static int set_enabled(struct config_module *m, const char *value, struct weft_error *reterr)
+{
+        int r = parse_bool(*value != '\0' ? value : "yes", &m->enabled);
+
+        return r < 0 ? weft_fail(reterr, r, "must be yes or no") : 0;
+}
+
+static int keep_assignment(struct config_module *m, const struct ini_item *item,
+                           struct weft_error *reterr)
+{
+        struct config_assignment a = {
+                .key = strdup(item->key), .value = strdup(item->value), .origin = item->origin,
+        };
+
+        if (!a.key || !a.value ||
+            list_grow(&m->assignments, m->n_assignments, sizeof(*m->assignments)) < 0) {
+                free(a.key);
+                free(a.value);
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+        }
+
+        m->assignments[m->n_assignments++] = a;
+        return 0;
+}
+
+static int assign(struct handle *e, void *object, const struct ini_item *item,
+                  struct weft_error *reterr)
+{
+        if (e->section->keys)
+                return keys_set(e->section->keys, object, item->key, item->value, reterr);
+        if (strcmp(item->key, "enabled") == 0)
+                return set_enabled(object, item->value, reterr);
+
+        return keep_assignment(object, item, reterr);
+}
+
+static void take_assignment(struct loader *l, const struct ini_item *item)
+{
+        struct handle *e = l->current;
+        struct weft_error why;
+
+        if (!e)
+                return;
+        if (assign(e, section_object(e->section, l->config, e->index), item, &why) == 0)
+                return;
+
+        e->refused = true;
+        diagnostics_add(l->diagnostics, &item->origin, "[%s] %s = %s: %s", item->section, item->key,
+                        item->value, why.text);
+}
+
+static void take_item(void *data, const struct ini_item *item)
+{
+        if (item->key)
+                take_assignment(data, item);
+        else
+                take_header(data, item);
+}
+
+/* ---- files ---- */
+
+static int open_file(const char *path, FILE **ret)
+{
+        struct stat st;
+
+        if (stat(path, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode)) /* a FIFO would hold the daemon up */
+                return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+
+        *ret = fopen(path, "re");
+        return *ret ? 0 : -errno;
+}
+
+static int read_file(struct loader *l, const char *path)
+{
+        _cleanup_fclose_ FILE *f = NULL;
+        struct origin origin = { .file = path };
+        int r;
+
+        l->current = NULL;
+        r = open_file(path, &f);
+        if (r == 0)
+                r = ini_read(f, path, take_item, l, l->diagnostics);
+        if (r < 0)
+                diagnostics_add(l->diagnostics, &origin, "cannot be read: %s", strerror(-r));
+
+        return r;
+}
+
+/* Reads all of them, whatever is wrong with one; the first failure. */
+static int read_files(struct loader *l, const char *root)
+{
+        struct origin origin = { .file = root };
+        struct strings *files = &l->config->files;
+        struct weft_error why;
+        int r, ret;
+
+        ret = config_files(root, files, &why);
+        if (ret < 0)
+                diagnostics_add(l->diagnostics, &origin, "%s", why.text);
+
+        for (size_t i = 0; i < files->n; i++) {
+                r = read_file(l, files->items[i]);
+                if (r < 0 && ret == 0)
+                        ret = r;
+        }
+
+        return ret;
+}
+
+/* ---- the whole ---- */
+
+static void check_complete(const void *node, VISIT visit, void *data)
+{
+        const struct handle *e = *(struct handle *const *) node;
+        struct loader *l = data;
+        struct weft_error why;
+        struct origin origin;
+        char *object;
+
+        if ((visit != leaf && visit != postorder) || e->refused || !e->section->complete)
+                return;
+
+        object = section_object(e->section, l->config, e->index);
+        if (e->section->complete(object, &why) == 0)
+                return;
+
+        memcpy(&origin, object + e->section->origin_at, sizeof(origin));
+        diagnostics_add(l->diagnostics, &origin, "[%s %s] %s", e->section->name, e->name, why.text);
+}
+
+static int name_node(struct config_node *n)
+{
+        char name[256] = "";
+
+        if (n->name)
+                return 0;
+
+        (void) gethostname(name, sizeof(name) - 1);
+        n->name = strdup(name[0] != '\0' ? name : "localhost");
+        return n->name ? 0 : -ENOMEM;
+}
+
+static struct config *config_new(void)
+{
+        struct config *c = calloc(1, sizeof(*c));
+
+        if (!c)
+                return NULL;
+
+        c->node.origin.file = "default";
+        for (const struct section *s = sections; s->name; s++)
+                if (!s->named && keys_default(s->keys, section_object(s, c, 0), NULL) < 0)
+                        return config_free(c);
+
+        return c;
+}
+
+static void config_freep(struct config **c)
+{
+        config_free(*c);
+}
+
+int config_load(const char *root, struct config **ret, struct diagnostics *diagnostics)
+{
+        _cleanup_(config_freep) struct config *c = config_new();
+        _cleanup_(loader_done) struct loader l = { .config = c, .diagnostics = diagnostics };
+        size_t before = diagnostics->n;
+        int r;
+
+        if (!c)
+                return -ENOMEM;
+
+        r = read_files(&l, root);
+        if (r == 0)
+                r = l.error < 0 ? l.error : name_node(&c->node);
+        if (r < 0)
+                return r;
+
+        twalk_r(l.handles, check_complete, &l);
+        config_check(c, diagnostics);
+        if (diagnostics->n > before)
+                return -EINVAL;
+
+        *ret = TAKE(c);
+        return 0;
+}
+
+static void clear_module(struct config_module *m)
+{
+        for (size_t i = 0; i < m->n_assignments; i++) {
+                free(m->assignments[i].key);
+                free(m->assignments[i].value);
+        }
+        free(m->assignments);
+}
+
+static void clear_section(const struct section *s, struct config *c)
+{
+        char *object, *name;
+
+        for (size_t i = 0; i < section_count(s, c); i++) {
+                object = section_object(s, c, i);
+                if (s->keys)
+                        keys_clear(s->keys, object);
+                else
+                        clear_module((struct config_module *) object);
+                if (s->named) {
+                        memcpy(&name, object, sizeof(name));
+                        free(name);
+                }
+        }
+
+        if (s->named)
+                free(section_object(s, c, 0));
+}
+
+struct config *config_free(struct config *c)
+{
+        if (!c)
+                return NULL;
+
+        for (const struct section *s = sections; s->name; s++)
+                clear_section(s, c);
+        strings_done(&c->files);
+        free(c);
+
+        return NULL;
+}

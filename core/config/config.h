@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The configuration as a value: what the INI files say, checked, defaults filled in. Reading it
+ * touches nothing but files; needs no daemon and no root. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <weft/module.h>
+
+/* Where a value was written. */
+struct origin {
+        const char *file; /* owned by the config; "default" where nobody wrote it */
+        unsigned line;
+};
+
+enum config_mode { MODE_PROBE, MODE_STRICT, MODE_PARTIAL };
+enum config_xdp { XDP_AUTO, XDP_OFF, XDP_BEST_EFFORT, XDP_NATIVE };
+enum config_underlay { UNDERLAY_AUTO, UNDERLAY_IPV4, UNDERLAY_IPV6 };
+enum config_attach { ATTACH_AUTO, ATTACH_TCX, ATTACH_CLSACT };
+
+struct strings {
+        char **items;
+        size_t n;
+};
+
+/* Appends a copy. 0 or -ENOMEM. */
+int strings_add(struct strings *s, const char *item);
+void strings_done(struct strings *s);
+
+struct config_node {
+        char *name;                    /* default: host name */
+        struct weft_addresses address; /* empty: taken from the uplink */
+        struct weft_prefixes pod_cidr;
+        struct strings uplink; /* empty: interfaces of the default routes */
+        struct origin origin;
+};
+
+struct config_peer {
+        char *name;
+        struct weft_addresses address;
+        struct weft_prefixes pod_cidr;
+        uint32_t identity; /* default 6, remote node */
+        struct origin origin;
+};
+
+struct config_endpoint {
+        char *name;
+        char *netns;     /* path, or NULL */
+        uint32_t pid;    /* or 0 */
+        char *interface; /* or NULL; exactly one of the three is given */
+        struct weft_addresses address;
+        char *device; /* name inside; default eth0 */
+        uint32_t identity;
+        struct origin origin;
+};
+
+enum backend_state { BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_MAINTENANCE };
+
+struct config_backend {
+        struct weft_addr addr;
+        uint16_t port;   /* host order */
+        uint32_t weight; /* default 1 */
+        uint32_t state;  /* enum backend_state */
+        char *node;      /* or NULL */
+};
+
+enum no_backend { NO_BACKEND_REJECT, NO_BACKEND_DROP };
+
+struct config_service {
+        char *name;
+        uint16_t port; /* host order */
+        uint8_t proto; /* IPPROTO_TCP, _UDP, _SCTP */
+        struct weft_addresses cluster_ip, external_ip, load_balancer_ip;
+        uint16_t node_port; /* 0: none */
+        struct config_backend *backends;
+        size_t n_backends;
+        uint32_t no_backend; /* enum no_backend */
+        struct origin origin;
+};
+
+/* One line of a [module …] section; typed once the module's option table is at hand. */
+struct config_assignment {
+        char *key, *value; /* value "" resets a list */
+        struct origin origin;
+};
+
+struct config_module {
+        char *name;
+        bool enabled;
+        struct config_assignment *assignments;
+        size_t n_assignments;
+        struct origin origin;
+};
+
+struct config {
+        /* [weft] */
+        uint32_t mode, xdp, underlay, attach; /* enums above */
+        uint64_t flow_table_size;             /* entries of each family; 0: auto */
+        uint32_t mark_mask;
+        char *metrics_listen;
+
+        struct config_node node;
+        struct config_peer *peers;
+        size_t n_peers;
+        struct config_endpoint *endpoints;
+        size_t n_endpoints;
+        struct config_service *services;
+        size_t n_services;
+        struct config_module *modules;
+        size_t n_modules;
+
+        struct strings files; /* every file read; origins point into it */
+};
+
+/* One thing wrong with the configuration. All of them are collected before anybody complains. */
+struct diagnostic {
+        struct origin origin; /* the file's name is the diagnostic's own here */
+        char *text; /* section, key, value, what would be right */
+};
+
+struct diagnostics {
+        struct diagnostic *items;
+        size_t n;
+};
+
+/* Reads ROOT/etc/weft/weft.conf and the drop-ins. ROOT "" is the system's own. 0, or -EINVAL with
+ * every error of every file in *diagnostics (caller frees with diagnostics_done()), or another
+ * errno for a file that could not be read at all. *ret is freed with config_free(). */
+int config_load(const char *root, struct config **ret, struct diagnostics *diagnostics);
+struct config *config_free(struct config *c);
+
+void diagnostics_add(struct diagnostics *d, const struct origin *origin, const char *format, ...)
+        __attribute__((format(printf, 3, 4)));
+void diagnostics_done(struct diagnostics *d);
+
+/* Fills a zeroed config struct of options->offset layout from a [module] section: defaults first,
+ * then the assignments. 0, or -EINVAL with every error in *diagnostics. options_free() frees what
+ * the struct owns. section: for the messages. */
+int options_fill(const struct weft_option *options, void *config, const char *section,
+                 const struct config_assignment *assignments, size_t n,
+                 struct diagnostics *diagnostics);
+void options_free(const struct weft_option *options, void *config);

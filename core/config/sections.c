@@ -1,0 +1,444 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/nearest.h"
+#include "config/option.h"
+#include "config/sections.h"
+#include "config/values.h"
+#include "util.h"
+
+#define NAMES(...) (const char *const[]) { __VA_ARGS__, NULL }
+
+/* A key that this version accepts only with the values that it lives up to without storing them. */
+#define ONLY(k, ...) { .o.key = k, .supported = NAMES(__VA_ARGS__) }
+#define ONLY_OF(k, all, ...) { .o = { .key = k, .choices = all }, .supported = NAMES(__VA_ARGS__) }
+
+/* Identities are 24 bits. 0, 1, 2 and 6 are unknown, host, world and remote node. */
+#define IDENTITY_MAX 0xffffff
+#define PEER_IDENTITY_MIN 3
+
+/* ---- values that no type fits ---- */
+
+static int set_flow_table_size(const struct key *k, void *field, const char *value,
+                               struct weft_error *reterr)
+{
+        uint64_t size;
+
+        (void) k;
+        if (*value == '\0' || strcmp(value, "auto") == 0) {
+                *(uint64_t *) field = 0;
+                return 0;
+        }
+
+        if (parse_size(value, &size) < 0)
+                return weft_fail(reterr, -EINVAL, "must be auto or a number of entries such as 512K");
+        if (size < 1024 || size > 256 << 20)
+                return weft_fail(reterr, -ERANGE, "must be from 1K to 256M entries");
+
+        *(uint64_t *) field = size;
+        return 0;
+}
+
+static int check_ifname(const char *value, struct weft_error *reterr)
+{
+        bool dots = strcmp(value, ".") == 0 || strcmp(value, "..") == 0;
+
+        if (strlen(value) >= IF_NAMESIZE || dots || strpbrk(value, "/: \t"))
+                return weft_fail(reterr, -EINVAL,
+                                 "\"%s\" is no name of an interface: at most 15 characters, without "
+                                 "\"/\", \":\" and blanks", value);
+
+        return 0;
+}
+
+static int add_uplink(void *list, const char *item, struct weft_error *reterr)
+{
+        int r = check_ifname(item, reterr);
+
+        if (r < 0)
+                return r;
+
+        r = strings_add(list, item);
+        return r < 0 ? weft_fail(reterr, r, "out of memory") : 0;
+}
+
+static int set_uplink(const struct key *k, void *field, const char *value, struct weft_error *reterr)
+{
+        (void) k;
+        if (*value == '\0') {
+                strings_done(field);
+                return 0;
+        }
+
+        return each_item(value, add_uplink, field, reterr);
+}
+
+static int check_netns(const char *value, struct weft_error *reterr)
+{
+        if (*value != '/')
+                return weft_fail(reterr, -EINVAL,
+                                 "must be a whole path such as /run/netns/web-1, from / on");
+
+        return 0;
+}
+
+static int set_port(const struct key *k, void *field, const char *value, struct weft_error *reterr)
+{
+        struct config_service *s = field;
+
+        (void) k;
+        if (*value == '\0') {
+                s->port = 0;
+                return 0;
+        }
+
+        if (parse_port_proto(value, &s->port, &s->proto) < 0)
+                return weft_fail(reterr, -EINVAL, "must be a port from 1 to 65535 and a protocol, "
+                                                  "such as 80/tcp, 53/udp or 9/sctp");
+
+        return 0;
+}
+
+static const char *const backend_states[] = { "active", "draining", "maintenance", NULL };
+
+static const struct key backend_keys[] = {
+        { WEFT_OPT_U32(struct config_backend, weight, "weight", "1", 1, 1000, "") },
+        { WEFT_OPT_ENUM(struct config_backend, state, "state", "active", backend_states, "") },
+        { WEFT_OPT_STRING(struct config_backend, node, "node", NULL, "") },
+        {},
+};
+
+static int set_backend_word(struct config_backend *b, const char *word, struct weft_error *reterr)
+{
+        _cleanup_free_ char *key = strdup(word);
+        char *value = key;
+        int r;
+
+        if (!key)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        (void) strsep(&value, "=");
+        if (!value || *value == '\0')
+                return weft_fail(reterr, -EINVAL, "\"%s\" is no option of a backend: write weight=2, "
+                                                  "state=draining or node=n1 after it", word);
+
+        r = keys_set(backend_keys, b, key, value, reterr);
+        return r < 0 ? weft_fail_in(reterr, r, "%s=%s", key, value) : 0;
+}
+
+static void backend_done(struct config_backend *b)
+{
+        keys_clear(backend_keys, b);
+}
+
+static int parse_backend(char *text, struct config_backend *ret, struct weft_error *reterr)
+{
+        _cleanup_(backend_done) struct config_backend b = {};
+        char *next, *word = strtok_r(text, " \t", &next);
+        int r;
+
+        r = keys_default(backend_keys, &b, reterr);
+        if (r < 0)
+                return r;
+        if (!word || parse_address_port(word, &b.addr, &b.port) < 0)
+                return weft_fail(reterr, -EINVAL, "\"%s\" is no backend: write 10.0.0.1:8080 or "
+                                                  "[fd00::1]:8080", word ?: "");
+        if (!address_is_unicast(&b.addr))
+                return weft_fail(reterr, -EINVAL, "\"%s\" is no address that a host can have", word);
+
+        while ((word = strtok_r(NULL, " \t", &next))) {
+                r = set_backend_word(&b, word, reterr);
+                if (r < 0)
+                        return r;
+        }
+
+        *ret = b;
+        b = (struct config_backend) {};
+        return 0;
+}
+
+static int add_backend(void *data, const char *item, struct weft_error *reterr)
+{
+        _cleanup_free_ char *text = strdup(item);
+        struct config_service *s = data;
+        int r;
+
+        if (!text || list_grow(&s->backends, s->n_backends, sizeof(*s->backends)) < 0)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        r = parse_backend(text, &s->backends[s->n_backends], reterr);
+        if (r < 0)
+                return r;
+
+        s->n_backends++;
+        return 0;
+}
+
+static void backends_clear(struct config_service *s)
+{
+        for (size_t i = 0; i < s->n_backends; i++)
+                backend_done(&s->backends[i]);
+        free(s->backends);
+        s->backends = NULL;
+        s->n_backends = 0;
+}
+
+static int set_backend(const struct key *k, void *field, const char *value,
+                       struct weft_error *reterr)
+{
+        (void) k;
+        if (*value == '\0') {
+                backends_clear(field);
+                return 0;
+        }
+
+        return each_item(value, add_backend, field, reterr);
+}
+
+/* ---- the tables ---- */
+
+static const char *const modes[] = { "probe", "strict", "partial", NULL };
+static const char *const xdp_modes[] = { "auto", "off", "best-effort", "native", NULL };
+static const char *const underlays[] = { "auto", "ipv4", "ipv6", NULL };
+static const char *const attach_modes[] = { "auto", "tcx", "clsact", NULL };
+static const char *const no_backend_ways[] = { "reject", "drop", NULL };
+static const char *const routings[] = { "auto", "native", "tunnel", NULL };
+static const char *const algorithms[] = { "random", "maglev", "least-connections", NULL };
+static const char *const forwardings[] = { "auto", "snat", "dsr", NULL };
+static const char *const traffic_policies[] = { "cluster", "local", NULL };
+
+static const struct key weft_keys[] = {
+        { WEFT_OPT_ENUM(struct config, mode, "mode", "probe", modes, "") },
+        { WEFT_OPT_ENUM(struct config, xdp, "xdp", "auto", xdp_modes, "") },
+        { WEFT_OPT_SIZE(struct config, flow_table_size, "flow-table-size", NULL, 0, 0, ""),
+          .set = set_flow_table_size },
+        { WEFT_OPT_U32(struct config, mark_mask, "mark-mask", "0x0100", 1, UINT32_MAX, "") },
+        { WEFT_OPT_ENUM(struct config, underlay, "underlay", "auto", underlays, ""),
+          .supported = NAMES("auto") }, /* no module makes a tunnel yet */
+        { WEFT_OPT_STRING(struct config, metrics_listen, "metrics-listen", "127.0.0.1:9964", ""),
+          .supported = NAMES("127.0.0.1:9964", "") },
+        { WEFT_OPT_ENUM(struct config, attach, "debug-attach", "auto", attach_modes, "") },
+        {},
+};
+
+static const struct key node_keys[] = {
+        { WEFT_OPT_STRING(struct config_node, name, "name", NULL, "") },
+        { WEFT_OPT_ADDRESSES(struct config_node, address, "address", "", "") },
+        { WEFT_OPT_PREFIXES(struct config_node, pod_cidr, "pod-cidr", "", "") },
+        { .o = { .key = "uplink", .offset = offsetof(struct config_node, uplink) },
+          .set = set_uplink },
+        {},
+};
+
+static const struct key peer_keys[] = {
+        { WEFT_OPT_ADDRESSES(struct config_peer, address, "address", "", "") },
+        { WEFT_OPT_PREFIXES(struct config_peer, pod_cidr, "pod-cidr", "", "") },
+        { WEFT_OPT_U32(struct config_peer, identity, "identity", "6", PEER_IDENTITY_MIN,
+                       IDENTITY_MAX, "") },
+        ONLY_OF("routing", routings, "auto"),
+        {},
+};
+
+static const struct key endpoint_keys[] = {
+        { WEFT_OPT_STRING(struct config_endpoint, netns, "netns", NULL, ""), .check = check_netns },
+        { WEFT_OPT_U32(struct config_endpoint, pid, "pid", NULL, 1, 1 << 22, "") },
+        { WEFT_OPT_STRING(struct config_endpoint, interface, "interface", NULL, ""),
+          .check = check_ifname },
+        { WEFT_OPT_ADDRESSES(struct config_endpoint, address, "address", "", "") },
+        { WEFT_OPT_STRING(struct config_endpoint, device, "device", "eth0", ""),
+          .check = check_ifname },
+        { WEFT_OPT_U32(struct config_endpoint, identity, "identity", "0", 0, IDENTITY_MAX, "") },
+        {},
+};
+
+static const struct key service_keys[] = {
+        { .o.key = "port", .set = set_port },
+        { WEFT_OPT_ADDRESSES(struct config_service, cluster_ip, "cluster-ip", "", "") },
+        { WEFT_OPT_U16(struct config_service, node_port, "node-port", NULL, 1, UINT16_MAX, "") },
+        { WEFT_OPT_ADDRESSES(struct config_service, external_ip, "external-ip", "", "") },
+        { WEFT_OPT_ADDRESSES(struct config_service, load_balancer_ip, "load-balancer-ip", "", "") },
+        { .o.key = "backend", .set = set_backend },
+        { WEFT_OPT_ENUM(struct config_service, no_backend, "no-backend", "reject", no_backend_ways,
+                        "") },
+        ONLY_OF("algorithm", algorithms, "random"),
+        ONLY("affinity", "0", "0s", ""),
+        ONLY_OF("forwarding", forwardings, "auto", "snat"),
+        ONLY_OF("external-traffic", traffic_policies, "cluster"),
+        ONLY_OF("internal-traffic", traffic_policies, "cluster"),
+        ONLY("source-range", ""),
+        ONLY("health-check-node-port", ""),
+        {},
+};
+
+/* ---- what an object cannot do without ---- */
+
+static int peer_complete(const void *object, struct weft_error *reterr)
+{
+        const struct config_peer *p = object;
+
+        if (p->address.n == 0)
+                return weft_fail(reterr, -EINVAL, "has no address: add address = ADDRESS");
+
+        return 0;
+}
+
+static int endpoint_complete(const void *object, struct weft_error *reterr)
+{
+        const struct config_endpoint *e = object;
+        bool reserved = e->identity == 1 || e->identity == 2 || e->identity == 6;
+
+        if (!!e->netns + !!e->pid + !!e->interface != 1)
+                return weft_fail(reterr, -EINVAL, "must have exactly one of netns, pid and interface");
+        if (e->address.n == 0)
+                return weft_fail(reterr, -EINVAL,
+                                 "has no address, and taking one from the pod CIDR is not yet "
+                                 "supported by this version: add address = ADDRESS");
+        if (reserved)
+                return weft_fail(reterr, -EINVAL, "identity = %u is reserved (1 host, 2 world, 6 "
+                                                  "remote node): choose another", e->identity);
+
+        return 0;
+}
+
+static int service_complete(const void *object, struct weft_error *reterr)
+{
+        const struct config_service *s = object;
+        size_t addresses = s->cluster_ip.n + s->external_ip.n + s->load_balancer_ip.n;
+
+        if (s->port == 0)
+                return weft_fail(reterr, -EINVAL, "has no port: add port = 80/tcp");
+        if (addresses == 0 && s->node_port == 0)
+                return weft_fail(reterr, -EINVAL,
+                                 "cannot be reached: add node-port, external-ip, load-balancer-ip or "
+                                 "cluster-ip");
+
+        return 0;
+}
+
+#define ARRAY(field, type, k, f)                                                                    \
+        .named = true, .keys = k, .at = offsetof(struct config, field),                             \
+        .count_at = offsetof(struct config, n_##field), .size = sizeof(struct type),                \
+        .origin_at = offsetof(struct type, origin), .complete = f
+
+const struct section sections[] = {
+        { .name = "weft", .keys = weft_keys },
+        { .name = "node", .keys = node_keys, .at = offsetof(struct config, node) },
+        { .name = "peer", ARRAY(peers, config_peer, peer_keys, peer_complete) },
+        { .name = "endpoint", ARRAY(endpoints, config_endpoint, endpoint_keys, endpoint_complete) },
+        { .name = "service", ARRAY(services, config_service, service_keys, service_complete) },
+        { .name = "module", ARRAY(modules, config_module, NULL, NULL) },
+        {},
+};
+
+void *section_object(const struct section *s, struct config *c, size_t i)
+{
+        char *items;
+
+        if (!s->named)
+                return (char *) c + s->at;
+
+        memcpy(&items, (char *) c + s->at, sizeof(items));
+        return items + i * s->size;
+}
+
+size_t section_count(const struct section *s, const struct config *c)
+{
+        return s->named ? *(const size_t *) ((const char *) c + s->count_at) : 1;
+}
+
+/* ---- reading ---- */
+
+static const struct key *find_key(const struct key *keys, const char *name,
+                                  struct weft_error *reterr)
+{
+        struct nearest near = { .word = name };
+
+        for (const struct key *k = keys; k->o.key; k++) {
+                if (strcmp(k->o.key, name) == 0)
+                        return k;
+                nearest_try(&near, k->o.key);
+        }
+
+        (void) weft_fail(reterr, -ENOENT, "unknown key%s%s%s", near.best ? ", did you mean \"" : "",
+                         near.best ?: "", near.best ? "\"?" : "");
+        return NULL;
+}
+
+static int check_supported(const struct key *k, const char *value, struct weft_error *reterr)
+{
+        uint32_t choice;
+        int r;
+
+        if (*value == '\0')
+                return 0; /* the default */
+        if (k->o.choices) {
+                r = option_choice(&k->o, value, &choice, reterr);
+                if (r < 0)
+                        return r;
+        }
+
+        for (const char *const *s = k->supported; *s; s++)
+                if (strcmp(value, *s) == 0)
+                        return 0;
+
+        return weft_fail(reterr, -EOPNOTSUPP,
+                         "not yet supported by this version: leave the key out or write %s = %s",
+                         k->o.key, k->supported[0]);
+}
+
+int keys_set(const struct key *keys, void *object, const char *key, const char *value,
+             struct weft_error *reterr)
+{
+        const struct key *k = find_key(keys, key, reterr);
+        int r = 0;
+
+        if (!k)
+                return -ENOENT;
+
+        if (k->supported)
+                r = check_supported(k, value, reterr);
+        else if (k->check && *value != '\0')
+                r = k->check(value, reterr);
+        if (r < 0)
+                return r;
+
+        if (k->set)
+                return k->set(k, (char *) object + k->o.offset, value, reterr);
+        if (k->o.type == 0)
+                return 0;
+        /* Strings are names and paths here, for which empty is no value, unless it says so. */
+        if (*value == '\0' && k->o.type == WEFT_TYPE_STRING && !k->supported)
+                return option_set_default(&k->o, object, reterr);
+
+        return option_set(&k->o, object, value, reterr);
+}
+
+int keys_default(const struct key *keys, void *object, struct weft_error *reterr)
+{
+        int r;
+
+        for (const struct key *k = keys; k->o.key; k++) {
+                if (k->set || k->o.type == 0)
+                        continue;
+                r = option_set_default(&k->o, object, reterr);
+                if (r < 0)
+                        return r;
+        }
+
+        return 0;
+}
+
+void keys_clear(const struct key *keys, void *object)
+{
+        struct weft_error ignored;
+
+        for (const struct key *k = keys; k->o.key; k++)
+                if (k->set)
+                        (void) k->set(k, (char *) object + k->o.offset, "", &ignored);
+                else if (k->o.type != 0)
+                        option_clear(&k->o, object);
+}

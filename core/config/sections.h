@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The core's own sections as data: every key with its type, default and limits. */
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "config/config.h"
+#include "error.h"
+
+struct key {
+        struct weft_option o; /* type 0: nothing is stored */
+
+        /* Where the type alone does not say enough: looks at a value that is not empty. */
+        int (*check)(const char *value, struct weft_error *reterr);
+
+        /* Where no type fits: reads the value, which may be empty, into the field. */
+        int (*set)(const struct key *k, void *field, const char *value, struct weft_error *reterr);
+
+        /* Where this version does not support every value yet: those that it does, the default
+         * first, ended by NULL. */
+        const char *const *supported;
+};
+
+/* A kind of section. Its objects are in an array of the config, or, without names, the config holds
+ * the only one itself. */
+struct section {
+        const char *name;
+        const struct key *keys; /* ended by key NULL; NULL: kept as text, see config_module */
+        bool named;
+        size_t at;         /* the object or the pointer to the array, in struct config */
+        size_t count_at;   /* number of objects, in struct config */
+        size_t size;       /* of one object, which begins with its name */
+        size_t origin_at;  /* in an object */
+        /* Whether everything needed is given. */
+        int (*complete)(const void *object, struct weft_error *reterr);
+};
+
+extern const struct section sections[]; /* ended by name NULL */
+
+/* Gives every field of a zeroed object its default. 0 or -ENOMEM. */
+int keys_default(const struct key *keys, void *object, struct weft_error *reterr);
+/* Reads one assignment. An unknown key is -ENOENT, a value that this version does not support
+ * -EOPNOTSUPP; *reterr says what would be right. */
+int keys_set(const struct key *keys, void *object, const char *key, const char *value,
+             struct weft_error *reterr);
+/* Frees what the object's fields own. */
+void keys_clear(const struct key *keys, void *object);
+
+/* Object number i of a kind of section. */
+void *section_object(const struct section *s, struct config *c, size_t i);
+size_t section_count(const struct section *s, const struct config *c);

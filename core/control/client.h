@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Between the parts of the control socket: server.c moves bytes, varlink.c understands them,
+ * access.c says who may. */
+
+#include "control.h"
+
+struct access {
+        enum control_right right;
+        char who[64]; /* "uid 0, pid 17" */
+};
+
+/* Who is at the other end of a connected socket. -errno where the kernel does not say. */
+int access_of(int fd, struct access *ret);
+
+struct control_client {
+        struct control *control;
+        struct control_client *next, *previous;
+        int fd;
+        sd_event_source *io, *idle;
+        struct access access;
+
+        char *in; /* CONTROL_MESSAGE_MAX bytes */
+        size_t n_in;
+        bool end_of_input;
+
+        char *out; /* the reply being taken */
+        size_t n_out, out_taken;
+
+        struct control_stream stream; /* next NULL: none */
+        bool broken;                  /* to be dropped */
+};
+
+const struct control_interface *client_interface(const struct control_client *c);
+
+/* Answers one message (text without its NUL). Marks the client broken where it is no Varlink call. */
+void varlink_message(struct control_client *c, const char *text, size_t size);
+/* Queues the stream's next reply. */
+void varlink_continue(struct control_client *c);
+/* Queues a message; steals it. */
+void client_send(struct control_client *c, json_t *message);

@@ -1,0 +1,3 @@
+# Text file -> lines of a C string.
+s/["\\]/\\&/g
+s/.*/"&\\n"/

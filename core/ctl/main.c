@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/config.h"
+#include "ctl/cleanup.h"
+#include "ctl/client.h"
+#include "ctl/show.h"
+#include "ctl/table.h"
+#include "util.h"
+
+enum exit_code { EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DAEMON };
+
+static const char help[] =
+        "weftctl [OPTION…] VERB\n"
+        "\n"
+        "  status         node, generation, modules, endpoints, peers, services, flows, drops\n"
+        "  chain [HOOK]   the computed order of stages\n"
+        "  flows          live flows\n"
+        "  modules        which modules run, and why others do not\n"
+        "  reload         read the configuration again and switch to it\n"
+        "  check          read the configuration and say what is wrong; needs no daemon\n"
+        "  cleanup        take everything of weft off this node; stops a daemon that runs\n"
+        "\n"
+        "  --json         print the daemon's reply as it is\n"
+        "  --root DIR     the instance of weftd --root DIR\n"
+        "  --bpffs DIR    the instance of weftd --bpffs DIR (/sys/fs/bpf/weft)\n"
+        "  --socket PATH  the control socket (ROOT/run/weft/control)\n"
+        "  --help         this text\n"
+        "  --version      version\n"
+        "\n"
+        "Exit codes: 0 done, 1 failed (stderr says why), 2 wrong usage, 3 no daemon answers.\n";
+
+struct arguments {
+        const char *root, *bpffs, *socket;
+        bool json;
+        const char *verb, *operand;
+};
+
+/* ---- verbs that ask the daemon ---- */
+
+struct question {
+        const char *verb, *method;
+        const char *operand; /* name of the parameter that the operand is; NULL: takes none */
+        bool more;
+        void (*show)(const json_t *reply, FILE *f, unsigned width);
+};
+
+static const struct question questions[] = {
+        { "status", "GetStatus", NULL, false, show_status },
+        { "chain", "GetChain", "hook", false, show_chain },
+        { "flows", "ListFlows", NULL, true, show_flows },
+        { "modules", "ListModules", NULL, false, show_modules },
+        { "reload", "Reload", NULL, false, show_reload },
+};
+
+static int fail(const char *text)
+{
+        (void) fprintf(stderr, "weftctl: %s\n", text);
+        return EXIT_FAILED;
+}
+
+static int print_json(const json_t *j)
+{
+        if (json_dumpf(j, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER) < 0)
+                return fail("cannot write to stdout");
+
+        (void) putchar('\n');
+        return EXIT_OK;
+}
+
+static int ask(const struct question *q, const struct arguments *a, const struct paths *p)
+{
+        const char *socket = a->socket ? a->socket : p->control;
+        json_t *parameters = a->operand ? json_pack("{s:s}", q->operand, a->operand) : NULL;
+        json_auto_t *reply = NULL;
+        struct weft_error why = { 0 };
+        int r = client_call(socket, q->method, parameters, q->more, &reply, &why);
+
+        if (r < 0) {
+                (void) fail(why.text);
+                return r == -ENOENT || r == -ECONNREFUSED ? EXIT_NO_DAEMON : EXIT_FAILED;
+        }
+        if (a->json)
+                return print_json(reply);
+
+        q->show(reply, stdout, terminal_width());
+        return EXIT_OK;
+}
+
+/* ---- verbs that need none ---- */
+
+static json_t *diagnostics_json(const struct diagnostics *diagnostics)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < diagnostics->n; i++) {
+                const struct diagnostic *d = &diagnostics->items[i];
+
+                (void) json_array_append_new(list, json_pack("{s:s, s:i, s:s}", "file", d->origin.file, "line",
+                                                             d->origin.line, "text", d->text));
+        }
+
+        return json_pack("{s:o}", "diagnostics", list);
+}
+
+static int check(const struct arguments *a, const struct paths *p)
+{
+        struct diagnostics diagnostics = { 0 };
+        struct config *c = NULL;
+        int r = config_load(p->root, &c, &diagnostics);
+        int code = r < 0 ? EXIT_FAILED : EXIT_OK;
+
+        if (a->json) {
+                json_auto_t *j = diagnostics_json(&diagnostics);
+
+                (void) print_json(j);
+        } else {
+                for (size_t i = 0; i < diagnostics.n; i++)
+                        (void) fprintf(stderr, "%s:%u: %s\n", diagnostics.items[i].origin.file,
+                                       diagnostics.items[i].origin.line, diagnostics.items[i].text);
+                if (r == 0)
+                        (void) printf("the configuration is valid (%zu file%s)\n", c->files.n,
+                                      c->files.n == 1 ? "" : "s");
+        }
+        if (r < 0 && diagnostics.n == 0)
+                (void) fprintf(stderr, "weftctl: cannot read the configuration: %s\n", strerror(-r));
+
+        diagnostics_done(&diagnostics);
+        (void) config_free(c);
+
+        return code;
+}
+
+static int clean(const struct arguments *a, const struct paths *p)
+{
+        struct weft_error why = { 0 };
+
+        (void) a;
+        return cleanup(p, stdout, &why) < 0 ? fail(why.text) : EXIT_OK;
+}
+
+static const struct {
+        const char *verb;
+        int (*f)(const struct arguments *a, const struct paths *p);
+} alone[] = {
+        { "check", check },
+        { "cleanup", clean },
+};
+
+/* ---- command line ---- */
+
+/* 0: go on; else exit with code *ret_code. */
+static int parse_options(int argc, char **argv, struct arguments *a, int *ret_code)
+{
+        static const struct option options[] = {
+                { "json", no_argument, NULL, 'j' },       { "root", required_argument, NULL, 'r' },
+                { "bpffs", required_argument, NULL, 'b' }, { "socket", required_argument, NULL, 's' },
+                { "help", no_argument, NULL, 'h' },       { "version", no_argument, NULL, 'v' },
+                { 0 },
+        };
+        int c;
+
+        *ret_code = EXIT_OK;
+        while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+                switch (c) {
+                case 'j':
+                        a->json = true;
+                        break;
+                case 'r':
+                        a->root = optarg;
+                        break;
+                case 'b':
+                        a->bpffs = optarg;
+                        break;
+                case 's':
+                        a->socket = optarg;
+                        break;
+                case 'h':
+                        (void) fputs(help, stdout);
+                        return 1;
+                case 'v':
+                        (void) puts("weftctl " WEFT_VERSION);
+                        return 1;
+                default:
+                        *ret_code = EXIT_USAGE;
+                        return 1;
+                }
+
+        return 0;
+}
+
+static int usage(const char *what, const char *which)
+{
+        (void) fprintf(stderr, "weftctl: %s%s%s%s; see weftctl --help\n", what, which ? " \"" : "",
+                       which ? which : "", which ? "\"" : "");
+        return EXIT_USAGE;
+}
+
+static int run(const struct arguments *a, const struct paths *p)
+{
+        for (size_t i = 0; i < ELEMENTS(questions); i++) {
+                const struct question *q = &questions[i];
+
+                if (strcmp(q->verb, a->verb) != 0)
+                        continue;
+                return a->operand && !q->operand ? usage("unexpected argument", a->operand) : ask(q, a, p);
+        }
+
+        for (size_t i = 0; i < ELEMENTS(alone); i++)
+                if (strcmp(alone[i].verb, a->verb) == 0)
+                        return a->operand ? usage("unexpected argument", a->operand) : alone[i].f(a, p);
+
+        return usage("no such verb", a->verb);
+}
+
+int main(int argc, char **argv)
+{
+        struct arguments a = { 0 };
+        struct weft_error why = { 0 };
+        struct paths p;
+        int code;
+
+        if (parse_options(argc, argv, &a, &code))
+                return code;
+        if (optind == argc)
+                return usage("no verb given", NULL);
+        if (argc - optind > 2)
+                return usage("unexpected argument", argv[optind + 2]);
+
+        a.verb = argv[optind];
+        a.operand = argv[optind + 1];
+        if (paths_init(&p, a.root, a.bpffs, &why) < 0)
+                return usage(why.text, NULL);
+
+        code = run(&a, &p);
+        paths_done(&p);
+
+        return code;
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Replies of io.weft.Node as people read them. width: of the terminal, 0 without one. */
+
+#include <jansson.h>
+#include <stdio.h>
+
+void show_status(const json_t *reply, FILE *f, unsigned width);
+void show_chain(const json_t *reply, FILE *f, unsigned width);
+void show_modules(const json_t *reply, FILE *f, unsigned width);
+void show_flows(const json_t *reply, FILE *f, unsigned width);
+void show_reload(const json_t *reply, FILE *f, unsigned width);

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/values.h"
+#include "daemon.h"
+#include "engine-object.h"
+#include "log.h"
+#include "probe/probe.h"
+#include "util.h"
+
+WEFT_OBJECT(ENGINE_OBJECT);
+
+enum { MODULES_MAX = 64 };
+
+static size_t engine_size(void)
+{
+        return weft_object_end - weft_object;
+}
+
+int engine_tables_open(struct daemon *d, const struct config *c, struct weft_error *reterr)
+{
+        const struct tables_settings settings = {
+                .bpffs = d->paths.bpffs,
+                .flow_table_size = c->flow_table_size,
+                .hz = d->hz,
+        };
+
+        return tables_open(&settings, weft_object, engine_size(), &d->tables, reterr);
+}
+
+/* ---- what instances ask for ---- */
+
+static int service_route(void *data, const struct weft_prefix *prefix, const struct weft_addr *gateway,
+                         struct weft_error *reterr)
+{
+        struct build *b = data;
+
+        return host_route(b->daemon->host, prefix, gateway, 0, 0, reterr);
+}
+
+static void service_unroute(void *data, const struct weft_prefix *prefix)
+{
+        struct build *b = data;
+
+        host_unroute(b->daemon->host, prefix);
+}
+
+static void peer_info(const struct config_peer *p, struct weft_peer_info *ret)
+{
+        *ret = (struct weft_peer_info) {
+                .name = p->name,
+                .pod_cidrs = p->pod_cidr.items,
+                .n_pod_cidrs = p->pod_cidr.n,
+        };
+
+        for (size_t i = p->address.n; i > 0; i--) {
+                const struct weft_addr *a = &p->address.items[i - 1];
+
+                *(address_is_ipv4(a) ? &ret->node4 : &ret->node6) = *a;
+        }
+}
+
+static void service_peers(void *data, void (*f)(void *, const struct weft_peer_info *), void *f_data)
+{
+        const struct build *b = data;
+
+        for (size_t i = 0; i < b->config->n_peers; i++) {
+                struct weft_peer_info info;
+
+                peer_info(&b->config->peers[i], &info);
+                f(f_data, &info);
+        }
+}
+
+static void each_prefix(const struct weft_prefixes *p, void (*f)(void *, const struct weft_prefix *),
+                        void *f_data)
+{
+        for (size_t i = 0; i < p->n; i++)
+                f(f_data, &p->items[i]);
+}
+
+static void service_cluster_prefixes(void *data, void (*f)(void *, const struct weft_prefix *), void *f_data)
+{
+        const struct build *b = data;
+
+        each_prefix(&b->config->node.pod_cidr, f, f_data);
+        for (size_t i = 0; i < b->config->n_peers; i++) {
+                const struct config_peer *p = &b->config->peers[i];
+
+                each_prefix(&p->pod_cidr, f, f_data);
+                for (size_t k = 0; k < p->address.n; k++)
+                        f(f_data, &(struct weft_prefix) { p->address.items[k], 128 });
+        }
+}
+
+static void service_log(void *data, const char *module, int level, const char *text)
+{
+        const struct build *b = data;
+        const struct log_fields fields = {
+                .module = module,
+                .generation = b->generation ? generation_number(b->generation) : 0,
+        };
+
+        log_line(level, &fields, "%s", text);
+}
+
+/* ---- configuration ---- */
+
+static void check_pod_cidrs(const struct config *c, struct diagnostics *diagnostics)
+{
+        static const struct origin somewhere = { .file = "[node]" };
+
+        for (size_t i = 0; i < c->node.pod_cidr.n; i++) {
+                const struct weft_prefix *p = &c->node.pod_cidr.items[i];
+                char text[PREFIX_TEXT];
+                struct weft_addr gateway;
+
+                if (pod_gateway(p, &gateway) < 0)
+                        diagnostics_add(diagnostics, &somewhere,
+                                        "[node] pod-cidr: %s has no room for the node's gateway address "
+                                        "(network + 1) and an endpoint: give it at least four addresses",
+                                        prefix_format(p, text, sizeof(text)));
+        }
+}
+
+static void build_freep(struct build **b)
+{
+        (void) build_free(*b);
+}
+
+int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagnostics,
+                 struct weft_error *reterr)
+{
+        _cleanup_(build_freep) struct build *b = calloc(1, sizeof(*b));
+        int r;
+
+        if (!b)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        b->daemon = d;
+        b->services = (struct core_services) {
+                .data = b,
+                .route = service_route,
+                .unroute = service_unroute,
+                .peers = service_peers,
+                .cluster_prefixes = service_cluster_prefixes,
+                .log = service_log,
+        };
+
+        r = config_load(d->paths.root, &b->config, diagnostics);
+        if (r == 0)
+                check_pod_cidrs(b->config, diagnostics);
+        if (r == 0 && diagnostics->n > 0)
+                r = -EINVAL;
+        if (r < 0 && diagnostics->n == 0)
+                return weft_fail(reterr, r, "cannot read the configuration below %s/etc/weft: %s",
+                                 d->paths.root, strerror(-r));
+        if (r < 0)
+                return weft_fail(reterr, r, "the configuration has %zu error%s", diagnostics->n,
+                                 diagnostics->n == 1 ? "" : "s");
+
+        *ret = TAKE(b);
+        return 0;
+}
+
+/* ---- modules and plan ---- */
+
+static const struct config_module *section_of(const struct config *c, const char *name)
+{
+        for (size_t i = 0; i < c->n_modules; i++)
+                if (strcmp(c->modules[i].name, name) == 0)
+                        return &c->modules[i];
+
+        return NULL;
+}
+
+static struct module *module_by_name(const struct build *b, const char *name)
+{
+        for (size_t i = 0; i < b->n_modules; i++)
+                if (strcmp(b->modules[i]->desc.name, name) == 0)
+                        return b->modules[i];
+
+        return NULL;
+}
+
+/* Opens NAME, and what it needs by name; a needed file that is missing is the plan's to complain
+ * about, which knows who needs it. */
+static int open_module(struct build *b, const char *name, struct weft_error *reterr)
+{
+        const struct weft_need *need;
+        struct module *m;
+        int r;
+
+        if (module_by_name(b, name))
+                return 0;
+        if (b->n_modules == MODULES_MAX)
+                return weft_fail(reterr, -E2BIG, "more than %d modules", MODULES_MAX);
+
+        r = module_open(b->daemon->module_dirs, name, &m, reterr);
+        if (r < 0)
+                return r;
+        b->modules[b->n_modules++] = m;
+
+        for (need = m->desc.needs; need && need->kind; need++)
+                if (need->kind == WEFT_NEED_MODULE) {
+                        r = open_module(b, need->name, reterr);
+                        if (r < 0 && r != -ENOENT)
+                                return r;
+                }
+
+        return 0;
+}
+
+static int open_named(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
+{
+        size_t before = diagnostics->n;
+
+        for (size_t i = 0; i < b->config->n_modules; i++) {
+                const struct config_module *section = &b->config->modules[i];
+                struct weft_error why = { 0 };
+
+                if (section->enabled && open_module(b, section->name, &why) < 0)
+                        diagnostics_add(diagnostics, &section->origin, "[module %s]: %s", section->name,
+                                        why.text);
+        }
+
+        return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a module cannot be loaded") : 0;
+}
+
+static int plan(struct build *b, struct weft_error *reterr)
+{
+        const struct weft_module *named[MODULES_MAX], *available[MODULES_MAX];
+        struct plan_input input = {
+                .named = named,
+                .available = available,
+                .n_available = b->n_modules,
+                .mode = b->config->mode,
+        };
+
+        for (size_t i = 0; i < b->n_modules; i++) {
+                const struct config_module *section = section_of(b->config, b->modules[i]->desc.name);
+
+                available[i] = &b->modules[i]->desc;
+                if (section && section->enabled)
+                        named[input.n_named++] = available[i];
+        }
+
+        b->rows = calloc(b->n_modules + 1, sizeof(*b->rows));
+        if (!b->rows)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+        input.facts = probe_facts(&input.n_facts);
+
+        return plan_modules(&input, b->rows, &b->n_rows, reterr);
+}
+
+static int make_instances(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
+{
+        int r = 0;
+
+        b->instances = calloc(b->n_rows + 1, sizeof(*b->instances));
+        if (!b->instances)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        for (size_t i = 0; i < b->n_rows; i++) {
+                const char *name = b->rows[i].module->name;
+                int k;
+
+                if (!b->rows[i].on)
+                        continue;
+                k = instance_new(module_by_name(b, name), b->n_instances + 1, section_of(b->config, name),
+                                 &b->services, diagnostics, &b->instances[b->n_instances], reterr);
+                if (k < 0)
+                        r = k;
+                else
+                        b->n_instances++;
+        }
+
+        return r;
+}
+
+int build_modules(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
+{
+        int r;
+
+        b->modules = calloc(MODULES_MAX, sizeof(*b->modules));
+        if (!b->modules)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        r = open_named(b, diagnostics, reterr);
+        if (r < 0)
+                return r;
+
+        r = plan(b, reterr);
+        if (r < 0)
+                return r;
+
+        return make_instances(b, diagnostics, reterr);
+}
+
+/* ---- generation ---- */
+
+static void ephemeral_ports(uint16_t *ret_low, uint16_t *ret_high)
+{
+        _cleanup_free_ char *text = NULL;
+        unsigned low = 32768, high = 60999; /* the kernel's default */
+
+        if (file_read("/proc/sys/net/ipv4/ip_local_port_range", &text) == 0)
+                (void) sscanf(text, "%u %u", &low, &high);
+
+        *ret_low = low;
+        *ret_high = high;
+}
+
+int build_generation(struct build *b, struct weft_error *reterr)
+{
+        struct daemon *d = b->daemon;
+        struct generation_settings s = {
+                .number = generation_last(d->paths.bpffs) + 1,
+                .hz = d->hz,
+                .mark_mask = b->config->mark_mask,
+                .can_cast = d->can_cast,
+                .engine = weft_object,
+                .engine_size = engine_size(),
+        };
+        int r;
+
+        for (size_t i = 0; i < b->n_instances; i++) {
+                r = instance_load(b->instances[i], reterr);
+                if (r < 0)
+                        return r;
+        }
+
+        ephemeral_ports(&s.host_ports_low, &s.host_ports_high);
+
+        return generation_build(d->tables, &s, b->instances, b->n_instances, &b->generation, reterr);
+}
+
+int build_attach(struct build *b, struct weft_error *reterr)
+{
+        for (size_t i = 0; i < b->n_instances; i++) {
+                int r = instance_attach(b->instances[i], reterr);
+
+                if (r < 0) {
+                        for (size_t k = i + 1; k > 0; k--)
+                                instance_detach(b->instances[k - 1]);
+                        return r;
+                }
+        }
+
+        return 0;
+}
+
+void build_event(struct build *b, enum weft_event_kind kind)
+{
+        const struct weft_module_event event = { .kind = kind };
+
+        for (size_t i = 0; i < b->n_instances; i++) {
+                const struct log_fields fields = {
+                        .module = b->instances[i]->module->desc.name,
+                        .generation = generation_number(b->generation),
+                };
+                struct weft_error why = { 0 };
+
+                if (instance_event(b->instances[i], &event, &why) < 0)
+                        log_line(LOG_WARNING, &fields, "%s", why.text);
+        }
+}
+
+struct build *build_free(struct build *b)
+{
+        if (!b)
+                return NULL;
+
+        (void) generation_free(b->generation);
+        for (size_t i = b->n_instances; i > 0; i--)
+                (void) instance_free(b->instances[i - 1]);
+        for (size_t i = b->n_modules; i > 0; i--)
+                (void) module_close(b->modules[i - 1]);
+        free(b->instances);
+        free(b->modules);
+        free(b->rows);
+        (void) config_free(b->config);
+        free(b);
+
+        return NULL;
+}

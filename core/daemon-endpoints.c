@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/values.h"
+#include "daemon.h"
+#include "log.h"
+#include "util.h"
+
+enum { GATEWAYS_MAX = 16 };
+
+struct endpoint *endpoint_by_index(struct daemon *d, uint32_t ifindex)
+{
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                if (d->endpoints[i].wire.ifindex == ifindex)
+                        return &d->endpoints[i];
+
+        return NULL;
+}
+
+bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a)
+{
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                for (size_t k = 0; k < d->endpoints[i].addrs.n; k++)
+                        if (address_equal(&d->endpoints[i].addrs.items[k], a))
+                                return true;
+
+        return false;
+}
+
+/* ---- addresses ---- */
+
+static bool is_configured(void *data, const struct weft_addr *a)
+{
+        const struct config *c = data;
+        struct weft_addr gateway;
+
+        for (size_t i = 0; i < c->node.pod_cidr.n; i++)
+                if (pod_gateway(&c->node.pod_cidr.items[i], &gateway) == 0 && address_equal(&gateway, a))
+                        return true;
+
+        for (size_t i = 0; i < c->n_endpoints; i++)
+                for (size_t k = 0; k < c->endpoints[i].address.n; k++)
+                        if (address_equal(&c->endpoints[i].address.items[k], a))
+                                return true;
+
+        return false;
+}
+
+static int save_leases(struct daemon *d, struct weft_error *reterr)
+{
+        _cleanup_free_ char *path = NULL;
+        int r = make_directories(d->paths.state, 0755, reterr);
+
+        if (r < 0)
+                return r;
+        if (asprintf(&path, "%s/addresses", d->paths.state) < 0)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        return leases_save(&d->leases, path, reterr);
+}
+
+/* One address of each family that the node has a pod CIDR of. */
+static int lend_addresses(struct daemon *d, struct endpoint *e, struct weft_error *reterr)
+{
+        const struct weft_prefixes *cidrs = &d->build->config->node.pod_cidr;
+        bool have[2] = { false, false }, taken = false;
+
+        for (size_t i = 0; i < cidrs->n; i++) {
+                const struct weft_prefix *cidr = &cidrs->items[i];
+                const struct weft_addr *kept = leases_find(&d->leases, e->name, cidr);
+                bool *family = &have[address_is_ipv4(&cidr->addr)];
+                struct weft_addr a = kept ? *kept : (struct weft_addr) { 0 };
+
+                if (*family)
+                        continue;
+                if (!kept && leases_take(&d->leases, e->name, cidr, is_configured, d->build->config, &a) < 0)
+                        continue;
+                taken = taken || !kept;
+                *family = true;
+                if (addresses_add(&e->addrs, &a) < 0)
+                        return weft_fail(reterr, -ENOMEM, "out of memory");
+        }
+
+        if (e->addrs.n == 0)
+                return weft_fail(reterr, -ENOSPC, "no address = and no free one in the node's pod-cidr");
+
+        return taken ? save_leases(d, reterr) : 0;
+}
+
+static int find_addresses(struct daemon *d, struct endpoint *e, struct weft_error *reterr)
+{
+        const struct weft_addresses *configured = &e->section->address;
+
+        if (e->addrs.n > 0)
+                return 0;
+        if (configured->n == 0)
+                return lend_addresses(d, e, reterr);
+
+        for (size_t i = 0; i < configured->n; i++)
+                if (addresses_add(&e->addrs, &configured->items[i]) < 0)
+                        return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        return 0;
+}
+
+/* ---- up ---- */
+
+/* An endpoint that stands outside the pod CIDRs leaves through the first gateway of its family. */
+static size_t gateways(const struct daemon *d, struct weft_addr *ret, size_t max)
+{
+        const struct weft_prefixes *cidrs = &d->build->config->node.pod_cidr;
+        size_t n = 0;
+
+        for (size_t i = 0; i < cidrs->n && n < max; i++)
+                if (pod_gateway(&cidrs->items[i], &ret[n]) == 0)
+                        n++;
+
+        return n;
+}
+
+static int wire_endpoint(struct daemon *d, struct endpoint *e, struct weft_error *reterr)
+{
+        struct weft_addr gateway[GATEWAYS_MAX];
+        const struct wire_request w = {
+                .name = e->name,
+                .netns = e->section->netns,
+                .pid = e->section->pid,
+                .device = e->section->device,
+                .addrs = e->addrs.items,
+                .n_addrs = e->addrs.n,
+                .gateways = gateway,
+                .n_gateways = gateways(d, gateway, GATEWAYS_MAX),
+                .mtu = uplink_mtu(d),
+        };
+        int r;
+
+        if (e->wired) /* a second time would count its routes a second time */
+                return 0;
+
+        r = wire_up(d->net, d->host, &w, &e->wire, reterr);
+        e->wired = r == 0;
+
+        return r;
+}
+
+/* A device that exists already; the link-layer address of the workload comes with its neighbour
+ * entry. */
+static int find_interface(struct daemon *d, struct endpoint *e, bool *ret_has_peer, struct weft_error *reterr)
+{
+        struct net_link link;
+
+        if (net_link_by_name(d->net, e->section->interface, &link) < 0)
+                return weft_fail(reterr, -ENOENT, "no interface %s", e->section->interface);
+
+        e->wire = (struct wire) { .ifindex = link.ifindex };
+        memcpy(e->wire.ifname, link.name, sizeof(e->wire.ifname));
+        memcpy(e->wire.mac, link.mac, sizeof(e->wire.mac));
+        *ret_has_peer = strcmp(link.kind, "veth") == 0 || strcmp(link.kind, "netkit") == 0;
+
+        return 0;
+}
+
+static int enter_table(struct daemon *d, struct endpoint *e, bool has_peer, struct weft_error *reterr)
+{
+        struct table_endpoint row = {
+                .addrs = e->addrs.items,
+                .n_addrs = e->addrs.n,
+                .ifindex = e->wire.ifindex,
+                .identity = e->section->identity,
+                .has_peer = has_peer,
+        };
+
+        memcpy(row.mac, e->wire.peer_mac, sizeof(row.mac));
+        memcpy(row.gateway_mac, e->wire.mac, sizeof(row.gateway_mac));
+
+        return tables_set_endpoint(d->tables, e->name, &row, reterr);
+}
+
+static int bring_up(struct daemon *d, struct endpoint *e, struct weft_error *reterr)
+{
+        bool has_peer = true;
+        int r = find_addresses(d, e, reterr);
+
+        if (r == 0)
+                r = e->section->interface ? find_interface(d, e, &has_peer, reterr) :
+                                            wire_endpoint(d, e, reterr);
+        if (r == 0)
+                r = enter_table(d, e, has_peer, reterr);
+        if (r == 0 && d->hooks_on)
+                r = daemon_hooks_attach(d, d->build, e->wire.ifindex, e->wire.ifname, endpoint_hooks,
+                                        ELEMENTS(endpoint_hooks), reterr);
+
+        return r;
+}
+
+/* Pending is no failure: the reason is shown by status, logged when it is another one, and the
+ * endpoint is tried again. */
+static void try_endpoint(struct daemon *d, struct endpoint *e)
+{
+        const struct log_fields fields = { .origin = &e->section->origin };
+        struct weft_error why = { 0 };
+        int r = bring_up(d, e, &why);
+
+        e->ready = r == 0;
+        if (r == 0)
+                log_info("endpoint %s is ready on %s", e->name, e->wire.ifname);
+        else if (strncmp(e->reason, why.text, sizeof(e->reason) - 1) != 0)
+                log_line(r == -ENOENT ? LOG_INFO : LOG_WARNING, &fields, "endpoint %s is pending: %s", e->name,
+                         why.text);
+
+        (void) snprintf(e->reason, sizeof(e->reason), "%.*s", (int) sizeof(e->reason) - 1,
+                        r == 0 ? "" : why.text);
+}
+
+bool daemon_endpoints_retry(struct daemon *d)
+{
+        bool pending = false;
+
+        for (size_t i = 0; i < d->n_endpoints; i++) {
+                if (!d->endpoints[i].ready)
+                        try_endpoint(d, &d->endpoints[i]);
+                pending = pending || !d->endpoints[i].ready;
+        }
+
+        return !pending;
+}
+
+/* ---- down ---- */
+
+static void take_down(struct daemon *d, struct endpoint *e)
+{
+        tables_del_endpoint(d->tables, e->name);
+        if (e->wire.ifname[0])
+                attach_remove(d->attachments, e->wire.ifname);
+        if (e->wired)
+                wire_down(d->net, d->host, e->name, e->addrs.items, e->addrs.n);
+
+        e->wired = e->ready = false;
+        e->wire = (struct wire) { 0 };
+        free(e->addrs.items);
+        e->addrs = (struct weft_addresses) { 0 };
+}
+
+void daemon_endpoints_link_gone(struct daemon *d, uint32_t ifindex)
+{
+        struct endpoint *e = ifindex ? endpoint_by_index(d, ifindex) : NULL;
+
+        if (!e)
+                return;
+
+        log_notice("endpoint %s: its interface %s is gone: waiting for it", e->name, e->wire.ifname);
+        take_down(d, e);
+        daemon_events_wait_for_endpoints(d);
+}
+
+static void endpoint_done(struct endpoint *e)
+{
+        free(e->name);
+        free(e->addrs.items);
+}
+
+void daemon_endpoints_free(struct daemon *d)
+{
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                endpoint_done(&d->endpoints[i]);
+        free(d->endpoints);
+        d->endpoints = NULL;
+        d->n_endpoints = 0;
+}
+
+/* ---- configuration ---- */
+
+static const struct config_endpoint *section_of(const struct config *c, const char *name)
+{
+        for (size_t i = 0; i < c->n_endpoints; i++)
+                if (strcmp(c->endpoints[i].name, name) == 0)
+                        return &c->endpoints[i];
+
+        return NULL;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+        return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+/* Whether the wiring of one section serves for the other; the identity is only a table entry. */
+static bool same_wiring(const struct config_endpoint *a, const struct config_endpoint *b)
+{
+        return same_text(a->netns, b->netns) && a->pid == b->pid && same_text(a->interface, b->interface) &&
+               same_text(a->device, b->device) && a->address.n == b->address.n &&
+               (a->address.n == 0 ||
+                memcmp(a->address.items, b->address.items, a->address.n * sizeof(*a->address.items)) == 0);
+}
+
+static void drop_gone(struct daemon *d)
+{
+        bool dropped = false;
+        size_t kept = 0;
+
+        for (size_t i = 0; i < d->n_endpoints; i++) {
+                struct endpoint *e = &d->endpoints[i];
+
+                if (section_of(d->build->config, e->name)) {
+                        d->endpoints[kept++] = *e;
+                        continue;
+                }
+                take_down(d, e);
+                dropped = leases_drop(&d->leases, e->name) || dropped;
+                log_info("endpoint %s is removed", e->name);
+                endpoint_done(e);
+        }
+
+        d->n_endpoints = kept;
+        if (dropped)
+                (void) save_leases(d, NULL);
+}
+
+static int add_endpoint(struct daemon *d, const struct config_endpoint *section)
+{
+        struct endpoint e = { .name = strdup(section->name), .section = section };
+
+        if (!e.name || list_grow(&d->endpoints, d->n_endpoints, sizeof(e)) < 0) {
+                free(e.name);
+                return -ENOMEM;
+        }
+
+        d->endpoints[d->n_endpoints++] = e;
+        return 0;
+}
+
+/* A section that was there before and means another device or address now starts anew. */
+static void follow_section(struct daemon *d, struct endpoint *e, const struct config_endpoint *now)
+{
+        bool rewire = !same_wiring(e->section, now), identity = e->section->identity != now->identity;
+
+        e->section = now;
+        if (rewire)
+                take_down(d, e);
+        else if (identity)
+                e->ready = false;
+}
+
+static struct endpoint *by_name(struct daemon *d, const char *name)
+{
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                if (strcmp(d->endpoints[i].name, name) == 0)
+                        return &d->endpoints[i];
+
+        return NULL;
+}
+
+int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr)
+{
+        const struct config *c = d->build->config;
+
+        drop_gone(d);
+        for (size_t i = 0; i < c->n_endpoints; i++) {
+                struct endpoint *e = by_name(d, c->endpoints[i].name);
+
+                if (e)
+                        follow_section(d, e, &c->endpoints[i]);
+                else if (add_endpoint(d, &c->endpoints[i]) < 0)
+                        return weft_fail(reterr, -ENOMEM, "out of memory");
+        }
+
+        if (!daemon_endpoints_retry(d))
+                daemon_events_wait_for_endpoints(d);
+
+        return 0;
+}
+
+/* ---- what a predecessor left ---- */
+
+struct names {
+        char (*items)[16];
+        size_t n;
+};
+
+static void collect_name(void *data, const char *ifname)
+{
+        struct names *names = data;
+
+        if (list_grow(&names->items, names->n, sizeof(*names->items)) < 0)
+                return;
+        (void) snprintf(names->items[names->n++], sizeof(*names->items), "%s", ifname);
+}
+
+static bool is_wire_of_ours(const struct daemon *d, const char *ifname)
+{
+        char ours[16];
+
+        for (size_t i = 0; i < d->n_endpoints; i++) {
+                wire_ifname(d->endpoints[i].name, ours);
+                if (strcmp(ours, ifname) == 0)
+                        return true;
+        }
+
+        return false;
+}
+
+/* Names first: nothing may be deleted while the kernel is still listing. */
+void daemon_endpoints_settle(struct daemon *d)
+{
+        struct names names = { 0 };
+
+        wire_each(d->net, collect_name, &names);
+        for (size_t i = 0; i < names.n; i++) {
+                if (is_wire_of_ours(d, names.items[i]))
+                        continue;
+                attach_remove(d->attachments, names.items[i]);
+                wire_remove(d->net, names.items[i]);
+        }
+
+        free(names.items);
+}

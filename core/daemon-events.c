@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <libgen.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <time.h>
+
+#include "config/values.h"
+#include "daemon.h"
+#include "log.h"
+#include "util.h"
+
+/* Microseconds. */
+#define MILLISECOND 1000ull
+#define SECOND 1000000ull
+#define CHANGES_DELAY (100 * MILLISECOND) /* the world epoch moves at most ten times a second */
+#define CHANGES_SHARE 10                  /* looking takes a tenth of the time at most */
+#define COLLECT_DELAY (10 * MILLISECOND)  /* between two pieces of a pass */
+#define COLLECT_PASS (10 * SECOND)        /* between two passes */
+#define RETRY_FIRST (20 * MILLISECOND)
+#define RETRY_LAST (2 * SECOND)
+
+enum { COLLECT_PIECE = 4096, CHANGED_MAX = 64 };
+
+static int arm(sd_event_source *timer, uint64_t delay)
+{
+        int r = sd_event_source_set_time_relative(timer, delay);
+
+        return r < 0 ? r : sd_event_source_set_enabled(timer, SD_EVENT_ONESHOT);
+}
+
+static bool is_armed(sd_event_source *timer)
+{
+        return sd_event_source_get_enabled(timer, NULL) > 0;
+}
+
+/* ---- does a route matter? ---- */
+
+struct flow_search {
+        const struct weft_prefix *prefixes;
+        size_t n;
+};
+
+static bool any_contains(const struct weft_prefix *prefixes, size_t n, const struct weft_addr *a)
+{
+        for (size_t i = 0; i < n; i++)
+                if (prefix_contains(&prefixes[i], a))
+                        return true;
+
+        return false;
+}
+
+static int flow_goes_there(void *data, const struct flow_view *v)
+{
+        const struct flow_search *s = data;
+
+        return !v->expired && any_contains(s->prefixes, s->n, &v->new_daddr);
+}
+
+/* Whether a changed route covers the destination of any flow. The default routes cover so much that
+ * nobody needs to look. */
+static bool routes_matter(struct daemon *d)
+{
+        struct flow_search s = { .prefixes = d->changed, .n = d->n_changed };
+
+        for (size_t i = 0; i < s.n; i++)
+                if (s.prefixes[i].len == 0 || s.prefixes[i].len == 96)
+                        return true;
+
+        return s.n > 0 && tables_each_flow(d->tables, flow_goes_there, &s) != 0;
+}
+
+static uint64_t now(void)
+{
+        struct timespec t;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return t.tv_sec * SECOND + t.tv_nsec / 1000;
+}
+
+/* Events come in bursts; what they ask for is done once for all of them. */
+static void schedule_changes(struct daemon *d)
+{
+        uint64_t time = now(), rest = d->rest_until > time ? d->rest_until - time : 0;
+
+        if (!is_armed(d->changes))
+                (void) arm(d->changes, rest > CHANGES_DELAY ? rest : CHANGES_DELAY);
+}
+
+static void look_at_uplinks(struct daemon *d)
+{
+        struct weft_addr before[NODE_ADDRESSES_MAX], after[NODE_ADDRESSES_MAX];
+        size_t n_before = node_addresses(d, before, NODE_ADDRESSES_MAX), n_after;
+        struct weft_error why = { 0 };
+
+        if (daemon_uplinks_refresh(d, &why) < 0)
+                log_warning("%s", why.text);
+        build_event(d->build, WEFT_LINK_CHANGED);
+
+        n_after = node_addresses(d, after, NODE_ADDRESSES_MAX);
+        if (n_before == n_after && memcmp(before, after, n_after * sizeof(*after)) == 0)
+                return;
+
+        daemon_services_apply(d);
+        build_event(d->build, WEFT_ADDRESS_CHANGED);
+}
+
+static int on_changes(sd_event_source *timer, uint64_t time, void *data)
+{
+        struct daemon *d = data;
+        uint64_t begin = now();
+
+        (void) timer;
+        (void) time;
+        if (d->look_at_uplinks) {
+                d->look_at_uplinks = false;
+                look_at_uplinks(d);
+        }
+
+        if (d->move_epoch || routes_matter(d))
+                tables_move_epoch(d->tables);
+        d->move_epoch = false;
+        d->n_changed = 0;
+        d->rest_until = now() + CHANGES_SHARE * (now() - begin);
+
+        return 0;
+}
+
+/* ---- netlink ---- */
+
+static void on_route(struct daemon *d, const struct net_event *event)
+{
+        /* An endpoint's own route is weft's, and its table entry has a number of its own. */
+        if (event->dst.len == 128 && endpoint_has_address(d, &event->dst.addr))
+                return;
+
+        if (event->dst.len == 0 || event->dst.len == 96)
+                d->look_at_uplinks = true;
+        if (d->n_changed == CHANGED_MAX || list_grow(&d->changed, d->n_changed, sizeof(*d->changed)) < 0)
+                d->move_epoch = true;
+        else
+                d->changed[d->n_changed++] = event->dst;
+        schedule_changes(d);
+}
+
+static bool is_uplink_name(const struct daemon *d, const char *name)
+{
+        for (size_t i = 0; i < d->n_uplinks; i++)
+                if (strcmp(d->uplinks[i].name, name) == 0)
+                        return true;
+
+        return false;
+}
+
+static void on_link(struct daemon *d, const struct net_event *event, bool gone)
+{
+        if (gone)
+                daemon_endpoints_link_gone(d, event->link.ifindex);
+        else if (endpoint_by_index(d, event->link.ifindex))
+                return;
+
+        if (!is_uplink_name(d, event->link.name) && !uplink_by_index(d, event->link.ifindex)) {
+                if (!gone)
+                        daemon_events_wait_for_endpoints(d); /* perhaps an interface = of theirs */
+                return;
+        }
+
+        d->look_at_uplinks = true;
+        schedule_changes(d);
+}
+
+void daemon_events_look(struct daemon *d)
+{
+        d->look_at_uplinks = true;
+        schedule_changes(d);
+}
+
+void daemon_events_net(void *data, const struct net_event *event)
+{
+        struct daemon *d = data;
+
+        if (!d->hooks_on)
+                return;
+
+        switch (event->kind) {
+        case NET_LINK_NEW:
+        case NET_LINK_GONE:
+                on_link(d, event, event->kind == NET_LINK_GONE);
+                break;
+        case NET_ADDRESS:
+                if (endpoint_by_index(d, event->ifindex))
+                        break;
+                d->look_at_uplinks = d->move_epoch = true;
+                schedule_changes(d);
+                break;
+        case NET_ROUTE:
+                on_route(d, event);
+                break;
+        case NET_NEIGHBOUR:
+                tables_neighbour(d->tables, event->ifindex, &event->addr, event->mac);
+                break;
+        }
+}
+
+/* ---- pending endpoints ---- */
+
+static bool any_pending(const struct daemon *d)
+{
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                if (!d->endpoints[i].ready)
+                        return true;
+
+        return false;
+}
+
+/* A namespace appears as a file that is mounted over a moment later, without an event for that: so
+ * the first tries come quickly. */
+void daemon_events_wait_for_endpoints(struct daemon *d)
+{
+        if (!d->retry || !any_pending(d))
+                return;
+
+        d->retry_delay = RETRY_FIRST;
+        (void) arm(d->retry, d->retry_delay);
+}
+
+static int on_retry(sd_event_source *timer, uint64_t time, void *data)
+{
+        struct daemon *d = data;
+
+        (void) time;
+        if (daemon_endpoints_retry(d))
+                return 0;
+
+        d->retry_delay = d->retry_delay * 2 > RETRY_LAST ? RETRY_LAST : d->retry_delay * 2;
+        (void) arm(timer, d->retry_delay);
+
+        return 0;
+}
+
+static int on_directory(sd_event_source *source, const struct inotify_event *event, void *data)
+{
+        (void) source;
+        (void) event;
+        daemon_events_wait_for_endpoints(data);
+
+        return 0;
+}
+
+static bool is_watched(const struct daemon *d, const char *directory)
+{
+        for (size_t i = 0; i < d->n_watches; i++) {
+                const char *name;
+
+                if (sd_event_source_get_description(d->watches[i], &name) >= 0 && strcmp(name, directory) == 0)
+                        return true;
+        }
+
+        return false;
+}
+
+/* Directories that are not there yet are left to the timer. */
+static void watch_directory(struct daemon *d, const char *directory)
+{
+        sd_event_source *source = NULL;
+
+        if (is_watched(d, directory) || list_grow(&d->watches, d->n_watches, sizeof(source)) < 0)
+                return;
+        if (sd_event_add_inotify(d->loop, &source, directory, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR, on_directory,
+                                 d) < 0)
+                return;
+
+        (void) sd_event_source_set_description(source, directory);
+        d->watches[d->n_watches++] = source;
+}
+
+void daemon_events_watch_namespaces(struct daemon *d)
+{
+        for (size_t i = 0; i < d->build->config->n_endpoints; i++) {
+                const char *netns = d->build->config->endpoints[i].netns;
+                _cleanup_free_ char *copy = netns ? strdup(netns) : NULL;
+
+                if (copy)
+                        watch_directory(d, dirname(copy));
+        }
+}
+
+/* ---- collection ---- */
+
+static int on_collect(sd_event_source *timer, uint64_t time, void *data)
+{
+        struct daemon *d = data;
+        bool done = false;
+
+        (void) time;
+        (void) tables_collect(d->tables, COLLECT_PIECE, &done);
+        (void) arm(timer, done ? COLLECT_PASS : COLLECT_DELAY);
+
+        return 0;
+}
+
+/* ---- start and stop ---- */
+
+static int add_timer(struct daemon *d, sd_event_source **ret, sd_event_time_handler_t f)
+{
+        int r = sd_event_add_time_relative(d->loop, ret, CLOCK_MONOTONIC, 0, MILLISECOND, f, d);
+
+        return r < 0 ? r : sd_event_source_set_enabled(*ret, SD_EVENT_OFF);
+}
+
+int daemon_events_start(struct daemon *d, struct weft_error *reterr)
+{
+        int r = add_timer(d, &d->changes, on_changes);
+
+        if (r >= 0)
+                r = add_timer(d, &d->retry, on_retry);
+        if (r >= 0)
+                r = add_timer(d, &d->collect, on_collect);
+        if (r >= 0)
+                r = arm(d->collect, COLLECT_PASS);
+        if (r < 0)
+                return weft_fail(reterr, r, "cannot set up timers: %s", strerror(-r));
+
+        return 0;
+}
+
+void daemon_events_stop(struct daemon *d)
+{
+        for (size_t i = 0; i < d->n_watches; i++)
+                sd_event_source_disable_unref(d->watches[i]);
+        free(d->watches);
+        free(d->changed);
+        sd_event_source_disable_unref(d->changes);
+        sd_event_source_disable_unref(d->retry);
+        sd_event_source_disable_unref(d->collect);
+}

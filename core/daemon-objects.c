@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/values.h"
+#include "daemon.h"
+#include "log.h"
+#include "util.h"
+
+/* ---- peers ---- */
+
+/* The address the node talks to a peer by. */
+static struct weft_addr underlay_address(const struct config *c, const struct config_peer *p)
+{
+        bool six_first = c->underlay == UNDERLAY_IPV6;
+        struct weft_addr any = { 0 };
+
+        for (size_t i = 0; i < p->address.n; i++) {
+                if (address_is_ipv4(&p->address.items[i]) != six_first)
+                        return p->address.items[i];
+                if (address_is_zero(&any))
+                        any = p->address.items[i];
+        }
+
+        return any;
+}
+
+/* Calls f for each prefix that leads to the peer: its pod CIDRs and its own addresses. */
+static void each_peer_prefix(const struct config_peer *p, void (*f)(void *, const struct weft_prefix *),
+                             void *data)
+{
+        for (size_t i = 0; i < p->pod_cidr.n; i++)
+                f(data, &p->pod_cidr.items[i]);
+        for (size_t i = 0; i < p->address.n; i++)
+                f(data, &(struct weft_prefix) { p->address.items[i], 128 });
+}
+
+struct peer_row {
+        struct daemon *d;
+        const char *name;
+        struct weft_peer row;
+};
+
+static void set_peer_prefix(void *data, const struct weft_prefix *prefix)
+{
+        struct peer_row *p = data;
+        char text[PREFIX_TEXT];
+        int r = tables_set_peer(p->d->tables, prefix, &p->row);
+
+        if (r < 0)
+                log_warning("peer %s: cannot enter %s: %s", p->name, prefix_format(prefix, text, sizeof(text)),
+                            strerror(-r));
+}
+
+struct prefix_search {
+        const struct weft_prefix *wanted;
+        bool found;
+};
+
+static void compare_prefix(void *data, const struct weft_prefix *prefix)
+{
+        struct prefix_search *s = data;
+
+        s->found = s->found || (prefix->len == s->wanted->len && address_equal(&prefix->addr, &s->wanted->addr));
+}
+
+static void drop_peer_prefix(void *data, const struct weft_prefix *prefix)
+{
+        struct daemon *d = data;
+        struct prefix_search s = { .wanted = prefix };
+
+        for (size_t i = 0; i < d->build->config->n_peers; i++)
+                each_peer_prefix(&d->build->config->peers[i], compare_prefix, &s);
+        if (!s.found)
+                tables_del_peer(d->tables, prefix);
+}
+
+static void peers_apply(struct daemon *d, const struct config *old)
+{
+        const struct config *c = d->build->config;
+
+        for (size_t i = 0; i < c->n_peers; i++) {
+                struct peer_row p = {
+                        .d = d,
+                        .name = c->peers[i].name,
+                        .row = { .node = underlay_address(c, &c->peers[i]), .identity = c->peers[i].identity },
+                };
+
+                each_peer_prefix(&c->peers[i], set_peer_prefix, &p);
+        }
+
+        for (size_t i = 0; old && i < old->n_peers; i++)
+                each_peer_prefix(&old->peers[i], drop_peer_prefix, d);
+}
+
+/* ---- services ---- */
+
+const char *service_reason(const struct daemon *d, const char *name)
+{
+        for (size_t i = 0; i < d->n_pending_services; i++)
+                if (strcmp(d->pending_services[i].name, name) == 0)
+                        return d->pending_services[i].reason;
+
+        return NULL;
+}
+
+void daemon_pending_services_free(struct daemon *d)
+{
+        for (size_t i = 0; i < d->n_pending_services; i++)
+                free(d->pending_services[i].name);
+        free(d->pending_services);
+        d->pending_services = NULL;
+        d->n_pending_services = 0;
+}
+
+static void remember_pending(struct daemon *d, const struct config_service *s, const char *reason)
+{
+        const struct log_fields fields = { .origin = &s->origin };
+        struct pending_service p = { .name = strdup(s->name) };
+
+        log_line(LOG_WARNING, &fields, "service %s is pending: %s", s->name, reason);
+        if (!p.name || list_grow(&d->pending_services, d->n_pending_services, sizeof(p)) < 0) {
+                free(p.name);
+                return;
+        }
+
+        (void) snprintf(p.reason, sizeof(p.reason), "%.*s", (int) sizeof(p.reason) - 1, reason);
+        d->pending_services[d->n_pending_services++] = p;
+}
+
+void daemon_services_apply(struct daemon *d)
+{
+        const struct config *c = d->build->config;
+        struct weft_addr addrs[NODE_ADDRESSES_MAX];
+        size_t n = node_addresses(d, addrs, NODE_ADDRESSES_MAX);
+
+        daemon_pending_services_free(d);
+        for (size_t i = 0; i < c->n_services; i++) {
+                struct weft_error why = { 0 };
+
+                if (tables_set_service(d->tables, &c->services[i], addrs, n, &why) < 0)
+                        remember_pending(d, &c->services[i], why.text);
+        }
+}
+
+static bool has_service(const struct config *c, const char *name)
+{
+        for (size_t i = 0; i < c->n_services; i++)
+                if (strcmp(c->services[i].name, name) == 0)
+                        return true;
+
+        return false;
+}
+
+/* New reservations are made before old ones go, so that a port that stays is never free. */
+static void reserve_ports(struct daemon *d, const struct config *old)
+{
+        const struct config *c = d->build->config;
+        struct weft_error why = { 0 };
+
+        for (size_t i = 0; i < c->n_services; i++) {
+                uint16_t port = c->services[i].node_port;
+
+                if (port && host_reserve_ports(d->host, port, port, &why) < 0)
+                        log_warning("service %s: node port %u is not kept from the node's own programs: %s",
+                                    c->services[i].name, port, why.text);
+        }
+
+        for (size_t i = 0; old && i < old->n_services; i++)
+                if (old->services[i].node_port)
+                        host_unreserve_ports(d->host, old->services[i].node_port, old->services[i].node_port);
+}
+
+void daemon_objects_apply(struct daemon *d, const struct config *old)
+{
+        peers_apply(d, old);
+        reserve_ports(d, old);
+        daemon_services_apply(d);
+
+        for (size_t i = 0; old && i < old->n_services; i++)
+                if (!has_service(d->build->config, old->services[i].name))
+                        tables_del_service(d->tables, old->services[i].name);
+}

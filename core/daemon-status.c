@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <netinet/in.h>
+#include <string.h>
+
+#include "config/values.h"
+#include "daemon.h"
+#include "log.h"
+#include "util.h"
+
+static const char *const hook_names[] = WEFT_HOOK_NAMES;
+static const char *const phase_names[] = WEFT_PHASE_NAMES;
+
+enum { ROWS_MAX = WEFT_HOOKS * (WEFT_STAGES_PER_HOOK + 1) };
+
+static void add(json_t *array, json_t *item)
+{
+        (void) json_array_append_new(array, item);
+}
+
+static json_t *address_json(const struct weft_addr *a)
+{
+        char text[ADDRESS_TEXT];
+
+        return json_string(address_format(a, text, sizeof(text)));
+}
+
+static json_t *addresses_json(const struct weft_addr *a, size_t n)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < n; i++)
+                if (!address_is_zero(&a[i]))
+                        add(list, address_json(&a[i]));
+
+        return list;
+}
+
+static json_t *prefixes_json(const struct weft_prefixes *p)
+{
+        json_t *list = json_array();
+        char text[PREFIX_TEXT];
+
+        for (size_t i = 0; i < p->n; i++)
+                add(list, json_string(prefix_format(&p->items[i], text, sizeof(text))));
+
+        return list;
+}
+
+/* ---- modules ---- */
+
+static bool is_degraded(const struct build *b, const struct weft_module *m)
+{
+        for (size_t i = 0; i < b->n_instances; i++)
+                if (&b->instances[i]->module->desc == m)
+                        return b->instances[i]->degraded;
+
+        return false;
+}
+
+static json_t *modules_json(const struct build *b)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < b->n_rows; i++) {
+                const struct plan_row *row = &b->rows[i];
+                const struct weft_module *m = row->module;
+
+                add(list, json_pack("{s:s, s:s, s:s, s:s, s:s*}", "name", m->name, "version",
+                                    m->version ? m->version : WEFT_VERSION, "summary",
+                                    m->summary ? m->summary : "", "state",
+                                    !row->on ? "off" : is_degraded(b, m) ? "degraded" : "on", "reason",
+                                    row->reason[0] ? row->reason : NULL));
+        }
+
+        return list;
+}
+
+/* ---- objects ---- */
+
+static json_t *uplinks_json(const struct daemon *d)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < d->n_uplinks; i++) {
+                const struct uplink *u = &d->uplinks[i];
+                const struct weft_addr addrs[] = { u->addr4, u->addr6 };
+
+                add(list, json_pack("{s:s, s:i, s:o, s:i, s:b}", "name", u->name, "ifindex", u->link.ifindex,
+                                    "addresses", addresses_json(addrs, 2), "mtu", u->link.mtu, "xdp", u->xdp));
+        }
+
+        return list;
+}
+
+static json_t *endpoints_json(const struct daemon *d)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < d->n_endpoints; i++) {
+                const struct endpoint *e = &d->endpoints[i];
+                json_t *row = json_pack("{s:s, s:o, s:i, s:s}", "name", e->name, "addresses",
+                                        addresses_json(e->addrs.items, e->addrs.n), "identity",
+                                        e->section->identity, "state", e->ready ? "ready" : "pending");
+
+                if (e->ready)
+                        (void) json_object_update_new(row, json_pack("{s:s, s:i}", "interface", e->wire.ifname,
+                                                                     "ifindex", e->wire.ifindex));
+                else
+                        (void) json_object_set_new(row, "reason", json_string(e->reason));
+                add(list, row);
+        }
+
+        return list;
+}
+
+static json_t *peers_json(const struct config *c)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < c->n_peers; i++) {
+                const struct config_peer *p = &c->peers[i];
+
+                add(list, json_pack("{s:s, s:o, s:o}", "name", p->name, "addresses",
+                                    addresses_json(p->address.items, p->address.n), "pod_cidrs",
+                                    prefixes_json(&p->pod_cidr)));
+        }
+
+        return list;
+}
+
+static json_t *backends_json(const struct config_service *s)
+{
+        static const char *const states[] = { "active", "draining", "maintenance" };
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < s->n_backends; i++) {
+                const struct config_backend *b = &s->backends[i];
+
+                add(list, json_pack("{s:o, s:i, s:i, s:s}", "address", address_json(&b->addr), "port", b->port,
+                                    "weight", b->weight, "state", states[b->state]));
+        }
+
+        return list;
+}
+
+static json_t *service_addresses(const struct config_service *s)
+{
+        json_t *list = addresses_json(s->cluster_ip.items, s->cluster_ip.n);
+        json_auto_t *external = addresses_json(s->external_ip.items, s->external_ip.n);
+        json_auto_t *balanced = addresses_json(s->load_balancer_ip.items, s->load_balancer_ip.n);
+
+        (void) json_array_extend(list, external);
+        (void) json_array_extend(list, balanced);
+        return list;
+}
+
+static json_t *service_json(const struct daemon *d, const struct config_service *s)
+{
+        const char *reason = service_reason(d, s->name);
+        json_t *row = json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:s*}", "name", s->name, "protocol",
+                                s->proto == IPPROTO_TCP ? "tcp" : s->proto == IPPROTO_UDP ? "udp" : "sctp",
+                                "port", s->port, "addresses", service_addresses(s), "backends",
+                                backends_json(s), "state", reason ? "pending" : "ready", "reason", reason);
+
+        if (s->node_port)
+                (void) json_object_set_new(row, "node_port", json_integer(s->node_port));
+
+        return row;
+}
+
+static json_t *services_json(const struct daemon *d)
+{
+        const struct config *c = d->build->config;
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < c->n_services; i++)
+                add(list, service_json(d, &c->services[i]));
+
+        return list;
+}
+
+/* ---- counters ---- */
+
+struct counter_list {
+        const struct daemon *d;
+        json_t *list;
+};
+
+/* Hook and module say something only where a packet was decided; events are counted without. */
+static void add_counter(struct counter_list *l, const struct count_view *v, bool placed, bool by_module)
+{
+        const char *module = by_module ? generation_module_name(l->d->build->generation, v->module) : NULL;
+        json_t *row;
+
+        if (v->packets == 0)
+                return;
+
+        row = json_pack("{s:s, s:s, s:I, s:s*}", "what", v->what, "help", v->help ? v->help : "", "packets",
+                        (json_int_t) v->packets, "module", by_module && !module ? "gone" : module);
+        if (placed)
+                (void) json_object_update_new(row, json_pack("{s:s, s:I}", "hook",
+                                                             v->hook < WEFT_HOOKS ? hook_names[v->hook] :
+                                                                                    "unknown",
+                                                             "bytes", (json_int_t) v->bytes));
+        add(l->list, row);
+}
+
+static void add_drop(void *data, const struct count_view *v)
+{
+        add_counter(data, v, true, true);
+}
+
+static void add_forward(void *data, const struct count_view *v)
+{
+        add_counter(data, v, true, false);
+}
+
+static void add_event(void *data, const struct count_view *v)
+{
+        add_counter(data, v, false, false);
+}
+
+static json_t *counters(struct daemon *d,
+                        void (*each)(struct tables *, void (*)(void *, const struct count_view *), void *),
+                        void (*f)(void *, const struct count_view *))
+{
+        struct counter_list l = { d, json_array() };
+
+        each(d->tables, f, &l);
+        return l.list;
+}
+
+/* ---- methods ---- */
+
+static void get_status(void *data, struct control_call *call, json_t *parameters)
+{
+        struct daemon *d = data;
+        const struct config *c = d->build->config;
+        struct weft_addr addrs[NODE_ADDRESSES_MAX];
+        size_t n = node_addresses(d, addrs, NODE_ADDRESSES_MAX);
+
+        (void) parameters;
+        control_reply(call,
+                      json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I}",
+                                "node", c->node.name, "version", WEFT_VERSION,
+                                "generation", (json_int_t) generation_number(d->build->generation),
+                                "attach", attach_uses_tcx(d->attachments) ? "tcx" : "clsact",
+                                "addresses", addresses_json(addrs, n),
+                                "pod_cidrs", prefixes_json(&c->node.pod_cidr),
+                                "uplinks", uplinks_json(d),
+                                "modules", modules_json(d->build),
+                                "endpoints", endpoints_json(d),
+                                "peers", peers_json(c),
+                                "services", services_json(d),
+                                "flows", flow_counts(d),
+                                "drops", counters(d, tables_each_drop, add_drop),
+                                "forwards", counters(d, tables_each_forward, add_forward),
+                                "events", counters(d, tables_each_event, add_event),
+                                "table_bytes", (json_int_t) tables_memory(d->tables)));
+}
+
+static bool is_hook(const char *name)
+{
+        for (size_t i = 0; i < ELEMENTS(hook_names); i++)
+                if (strcmp(hook_names[i], name) == 0)
+                        return true;
+
+        return false;
+}
+
+static void get_chain(void *data, struct control_call *call, json_t *parameters)
+{
+        const struct daemon *d = data;
+        json_t *wanted = json_object_get(parameters, "hook");
+        const char *hook = json_string_value(wanted);
+        struct chain_row rows[ROWS_MAX];
+        size_t n = generation_chain(d->build->generation, rows, ROWS_MAX);
+        json_t *stages;
+
+        if ((wanted && !json_is_null(wanted) && !hook) || (hook && !is_hook(hook))) {
+                control_invalid(call, "hook");
+                return;
+        }
+
+        stages = json_array();
+        for (size_t i = 0; i < n; i++) {
+                const struct chain_row *row = &rows[i];
+
+                if (hook && strcmp(hook_names[row->hook], hook) != 0)
+                        continue;
+                add(stages, json_pack("{s:s, s:s*, s:s, s:s, s:I, s:I}", "hook", hook_names[row->hook], "phase",
+                                      row->phase < WEFT_PHASES ? phase_names[row->phase] : NULL, "module",
+                                      row->module, "stage", row->stage, "program", (json_int_t) row->prog_id,
+                                      "runs", (json_int_t) row->run_count));
+        }
+
+        control_reply(call, json_pack("{s:o}", "stages", stages));
+}
+
+static void list_modules(void *data, struct control_call *call, json_t *parameters)
+{
+        const struct daemon *d = data;
+
+        (void) parameters;
+        control_reply(call, json_pack("{s:o}", "modules", modules_json(d->build)));
+}
+
+static json_t *diagnostics_json(const struct diagnostics *diagnostics)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < diagnostics->n; i++)
+                add(list, json_sprintf("%s:%u: %s", diagnostics->items[i].origin.file,
+                                       diagnostics->items[i].origin.line, diagnostics->items[i].text));
+
+        return list;
+}
+
+static void reload(void *data, struct control_call *call, json_t *parameters)
+{
+        struct diagnostics diagnostics = { 0 };
+        struct weft_error why = { 0 };
+        struct daemon *d = data;
+
+        (void) parameters;
+        if (daemon_reload(d, &diagnostics, &why) < 0) {
+                daemon_log_diagnostics(&diagnostics);
+                log_error("reload (asked for by %s) refused, generation %u runs on: %s", control_caller(call),
+                          generation_number(d->build->generation), why.text);
+                control_fail(call, "io.weft.Node.ReloadRefused",
+                             json_pack("{s:s, s:o}", "reason", why.text, "diagnostics",
+                                       diagnostics_json(&diagnostics)));
+        } else {
+                log_notice("reloaded (asked for by %s): generation %u runs", control_caller(call),
+                           generation_number(d->build->generation));
+                control_reply(call, json_pack("{s:I}", "generation",
+                                              (json_int_t) generation_number(d->build->generation)));
+        }
+
+        diagnostics_done(&diagnostics);
+}
+
+const struct control_method node_methods[] = {
+        { "GetStatus", CONTROL_READ, get_status },
+        { "GetChain", CONTROL_READ, get_chain },
+        { "ListFlows", CONTROL_READ, list_flows },
+        { "ListModules", CONTROL_READ, list_modules },
+        { "Reload", CONTROL_CHANGE, reload },
+        { 0 },
+};

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <systemd/sd-daemon.h>
+
+#include "config/values.h"
+#include "daemon.h"
+#include "log.h"
+#include "probe/probe.h"
+#include "util.h"
+
+void daemon_log_diagnostics(const struct diagnostics *diagnostics)
+{
+        for (size_t i = 0; i < diagnostics->n; i++) {
+                const struct log_fields fields = { .origin = &diagnostics->items[i].origin };
+
+                log_line(LOG_ERR, &fields, "%s", diagnostics->items[i].text);
+        }
+}
+
+/* ---- places ---- */
+
+/* weftd never mounts: in a private mount namespace (ip netns exec, a sandboxed unit) the mount and
+ * every pin in it would vanish. */
+static int check_bpffs(const char *path, struct weft_error *reterr)
+{
+        _cleanup_free_ char *at = strdup(path);
+        struct statfs fs;
+        char *slash;
+
+        if (!at)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        while (statfs(at, &fs) < 0) {
+                if (errno != ENOENT)
+                        return weft_fail(reterr, -errno, "%s: %m", at);
+                slash = strrchr(at, '/');
+                slash[slash == at] = '\0';
+        }
+        if (fs.f_type == BPF_FS_MAGIC)
+                return 0;
+
+        if (strcmp(path, "/sys/fs/bpf/weft") == 0)
+                return weft_fail(reterr, -EMEDIUMTYPE, "%s does not lie on a bpffs; mount one first: "
+                                 "mount -t bpf bpf /sys/fs/bpf", path);
+        return weft_fail(reterr, -EMEDIUMTYPE, "--bpffs %s does not lie on a bpffs; mount one first: "
+                         "mkdir -p %s && mount -t bpf bpf %s", path, path, path);
+}
+
+/* weftctl cleanup compares the number, so as not to look for our devices in another namespace. */
+static int remember_netns(struct daemon *d, struct weft_error *reterr)
+{
+        _cleanup_free_ char *path = NULL;
+        char text[32];
+
+        if (asprintf(&path, "%s/netns", d->paths.run) < 0)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        (void) snprintf(text, sizeof(text), "%llu\n", (unsigned long long) netns_number());
+        return file_replace(path, text, reterr);
+}
+
+static int take_places(struct daemon *d, struct weft_error *reterr)
+{
+        int r = check_bpffs(d->paths.bpffs, reterr);
+
+        if (r == 0)
+                r = make_directories(d->paths.bpffs, 0700, reterr);
+        if (r == 0)
+                r = make_directories(d->paths.run, 0755, reterr);
+        if (r == 0)
+                r = lock_take(&d->paths, &d->lock, reterr);
+        if (r == 0)
+                r = remember_netns(d, reterr);
+
+        return r;
+}
+
+static int load_leases(struct daemon *d, struct weft_error *reterr)
+{
+        _cleanup_free_ char *path = NULL;
+
+        if (asprintf(&path, "%s/addresses", d->paths.state) < 0)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        return leases_load(path, &d->leases, reterr);
+}
+
+/* ---- start ---- */
+
+static int open_world(struct daemon *d, const struct config *c, struct weft_error *reterr)
+{
+        int r;
+
+        d->hz = probe_hz();
+        d->can_cast = probe_has(WEFT_NEED_FEATURE, "cast-to-kern-ctx");
+
+        r = engine_tables_open(d, c, reterr);
+        if (r == 0)
+                r = host_open(d->net, d->paths.run, &d->host, reterr);
+        if (r == 0)
+                r = attach_open(d->paths.bpffs, c->attach, &d->attachments, reterr);
+
+        return r;
+}
+
+/* Everything the running build's configuration says about the world outside the hooks. */
+static int apply(struct daemon *d, const struct config *old, struct weft_error *reterr)
+{
+        int r = daemon_uplinks_refresh(d, reterr);
+
+        if (r < 0)
+                return r;
+        if (d->n_uplinks == 0)
+                log_warning("no uplink: no default route, and no uplink = in [node]");
+
+        daemon_objects_apply(d, old);
+        daemon_events_watch_namespaces(d);
+        return daemon_endpoints_apply(d, reterr);
+}
+
+static void log_plan(const struct build *b)
+{
+        if (b->n_rows == 0)
+                log_notice("no [module …] section: nothing is loaded, traffic goes the kernel's way");
+
+        for (size_t i = 0; i < b->n_rows; i++) {
+                const struct plan_row *row = &b->rows[i];
+                const struct log_fields fields = { .module = row->module->name,
+                                                   .generation = generation_number(b->generation) };
+
+                if (!row->on)
+                        log_line(LOG_WARNING, &fields, "left out: %s", row->reason);
+                else if (row->reason[0])
+                        log_line(LOG_INFO, &fields, "%s", row->reason);
+        }
+}
+
+/* What a predecessor left and this configuration does not ask for goes now, not before: until here
+ * it carried the traffic. */
+static void settle(struct daemon *d)
+{
+        grace_period();
+        generation_unpin_others(d->build->generation, d->paths.bpffs);
+        attach_settle(d->attachments);
+        tables_settle(d->tables);
+        daemon_endpoints_settle(d);
+        host_settle(d->host);
+}
+
+static int start_datapath(struct daemon *d, struct weft_error *reterr)
+{
+        int r = build_generation(d->build, reterr);
+
+        if (r == 0)
+                r = build_attach(d->build, reterr);
+        if (r == 0)
+                r = apply(d, NULL, reterr);
+        if (r == 0)
+                r = generation_pin(d->build->generation, d->paths.bpffs, reterr);
+        if (r == 0)
+                r = daemon_hooks_switch(d, d->build, reterr);
+        if (r < 0)
+                return r;
+
+        d->hooks_on = true;
+        settle(d);
+        daemon_events_look(d);
+
+        return 0;
+}
+
+static int open_control(struct daemon *d, struct weft_error *reterr)
+{
+        static struct control_interface interface = {
+                .name = "io.weft.Node",
+                .description = control_node_description,
+                .methods = node_methods,
+                .version = WEFT_VERSION,
+        };
+        char **names = NULL;
+        int r, fd = -1, n = sd_listen_fds_with_names(/* unset_environment= */ 1, &names);
+
+        for (int i = 0; i < n; i++) {
+                if (strcmp(names[i], "control") == 0 && fd < 0)
+                        fd = SD_LISTEN_FDS_START + i;
+                free(names[i]);
+        }
+        free(names);
+
+        interface.data = d;
+        r = fd >= 0 ? 0 : control_listen(d->paths.control, &fd, reterr);
+        if (r < 0)
+                return r;
+
+        return control_open(d->loop, fd, &interface, &d->control, reterr);
+}
+
+static void notify_ready(const struct daemon *d)
+{
+        size_t ready = 0;
+
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                ready += d->endpoints[i].ready;
+
+        (void) sd_notifyf(/* unset_environment= */ 0,
+                          "READY=1\nSTATUS=generation %u, %zu modules, %zu of %zu endpoints ready",
+                          generation_number(d->build->generation), d->build->n_instances, ready,
+                          d->n_endpoints);
+}
+
+static int start(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
+{
+        int r = build_config(d, &d->build, diagnostics, reterr);
+
+        if (r == 0)
+                r = take_places(d, reterr);
+        if (r == 0)
+                r = net_open(d->loop, daemon_events_net, d, &d->net, reterr);
+        if (r == 0)
+                r = load_leases(d, reterr);
+        if (r == 0)
+                r = build_modules(d->build, diagnostics, reterr);
+        if (r == 0)
+                r = open_world(d, d->build->config, reterr);
+        if (r == 0)
+                r = daemon_events_start(d, reterr);
+        if (r == 0)
+                r = start_datapath(d, reterr);
+        if (r == 0)
+                r = open_control(d, reterr);
+
+        return r;
+}
+
+int daemon_start(struct daemon *d)
+{
+        struct diagnostics diagnostics = { 0 };
+        struct weft_error why = { 0 };
+        int r = start(d, &diagnostics, &why);
+
+        daemon_log_diagnostics(&diagnostics);
+        diagnostics_done(&diagnostics);
+        if (r < 0) {
+                log_error("not started: %s", why.text);
+                return r;
+        }
+
+        log_plan(d->build);
+        log_notice("generation %u runs: %zu modules, %zu endpoints, %zu services, %zu peers",
+                   generation_number(d->build->generation), d->build->n_instances, d->n_endpoints,
+                   d->build->config->n_services, d->build->config->n_peers);
+        notify_ready(d);
+
+        return 0;
+}
+
+/* ---- reload ---- */
+
+static void build_freep(struct build **b)
+{
+        (void) build_free(*b);
+}
+
+/* Settings that are wired into maps and links when they are made. */
+static void warn_of_restart(const struct config *old, const struct config *new)
+{
+        if (old->flow_table_size != new->flow_table_size)
+                log_notice("[weft] flow-table-size takes effect after weftctl cleanup and a start");
+        if (old->attach != new->attach)
+                log_notice("[weft] attach takes effect at the next start");
+}
+
+static int prepare(struct daemon *d, struct build **ret, struct diagnostics *diagnostics,
+                   struct weft_error *reterr)
+{
+        _cleanup_(build_freep) struct build *b = NULL;
+        int r = build_config(d, &b, diagnostics, reterr);
+
+        if (r == 0)
+                r = build_modules(b, diagnostics, reterr);
+        if (r == 0)
+                r = build_generation(b, reterr);
+        if (r == 0)
+                r = build_attach(b, reterr);
+        if (r == 0)
+                r = generation_pin(b->generation, d->paths.bpffs, reterr);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE(b);
+        return 0;
+}
+
+static int switch_to(struct daemon *d, const struct build *b, struct weft_error *reterr)
+{
+        struct weft_error back = { 0 };
+        int r = daemon_hooks_switch(d, b, reterr);
+
+        if (r < 0 && daemon_hooks_switch(d, d->build, &back) < 0)
+                log_error("some hooks could not be put back to generation %u: %s",
+                          generation_number(d->build->generation), back.text);
+        if (r < 0) {
+                grace_period();
+                generation_unpin_others(d->build->generation, d->paths.bpffs);
+        }
+
+        return r;
+}
+
+int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
+{
+        _cleanup_(build_freep) struct build *b = NULL;
+        struct weft_error why = { 0 };
+        struct build *old = d->build;
+        int r = prepare(d, &b, diagnostics, reterr);
+
+        if (r == 0)
+                r = switch_to(d, b, reterr);
+        if (r < 0)
+                return r;
+
+        d->build = TAKE(b);
+        b = old; /* freed on return, when nothing runs it or points into it any more */
+        warn_of_restart(old->config, d->build->config);
+        if (apply(d, old->config, &why) < 0)
+                log_warning("%s", why.text);
+        grace_period();
+        generation_unpin_others(d->build->generation, d->paths.bpffs);
+
+        log_plan(d->build);
+        notify_ready(d);
+        return 0;
+}
+
+/* ---- stop ---- */
+
+/* What instances did to the host stays in force with the rest of the datapath. */
+static void leave_instances(struct build *b)
+{
+        for (size_t i = 0; b && i < b->n_instances; i++)
+                b->instances[i]->attached = false;
+}
+
+void daemon_stop(struct daemon *d)
+{
+        d->control = control_close(d->control);
+        daemon_events_stop(d);
+        leave_instances(d->build);
+        daemon_endpoints_free(d);
+        daemon_pending_services_free(d);
+        d->build = build_free(d->build);
+        free(d->uplinks);
+        leases_done(&d->leases);
+
+        d->attachments = attach_close(d->attachments);
+        d->tables = tables_close(d->tables);
+        d->host = host_close(d->host);
+        d->net = net_close(d->net);
+        closep(&d->lock);
+        paths_done(&d->paths);
+        d->loop = sd_event_unref(d->loop);
+}

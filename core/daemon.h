@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* weftd's own state, between the daemon-*.c files. One thread, one event loop. What is here is the
+ * user-space side only: programs, maps and host changes outlive the process.
+ *
+ *   daemon.c            start, reload, stop: the order of things
+ *   daemon-build.c      configuration -> modules, plan, instances, generation
+ *   daemon-uplinks.c    interfaces to the network outside, and the hooks on them
+ *   daemon-endpoints.c  local workloads
+ *   daemon-objects.c    peers and services
+ *   daemon-events.c     what the kernel reports, and the timers
+ *   daemon-status.c     the methods of io.weft.Node
+ *   daemon-flows.c      flows as they are told to a client */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "config/config.h"
+#include "control/control.h"
+#include "error.h"
+#include "generation/generation.h"
+#include "leases.h"
+#include "module/module.h"
+#include "net/net.h"
+#include "paths.h"
+#include "plan/plan.h"
+#include "tables/tables.h"
+
+enum { NODE_ADDRESSES_MAX = 64 };
+
+struct daemon;
+
+/* Everything that is made out of one reading of the configuration. The next one is built beside it
+ * and takes its place, or is freed. */
+struct build {
+        struct daemon *daemon;
+        struct config *config;
+        struct module **modules; /* every file opened */
+        size_t n_modules;
+        struct plan_row *rows; /* which run, and why not */
+        size_t n_rows;
+        struct instance **instances; /* of the rows that are on, in their order */
+        size_t n_instances;
+        struct generation *generation;
+        struct core_services services; /* for the instances */
+};
+
+struct uplink {
+        char name[16];
+        struct net_link link;          /* ifindex 0: not there now */
+        struct weft_addr addr4, addr6; /* the node's; all zero: none */
+        bool hooked, forwarding, xdp;
+};
+
+struct endpoint {
+        char *name;
+        const struct config_endpoint *section; /* in the running build's config */
+        struct weft_addresses addrs;           /* configured or lent; owned */
+        struct wire wire;                      /* as far as it is there */
+        bool wired;                            /* by weft, to be taken down by it */
+        bool ready;
+        char reason[256]; /* why it is pending */
+};
+
+/* A service that could not be put into the tables; others are as configured. */
+struct pending_service {
+        char *name;
+        char reason[256];
+};
+
+struct daemon {
+        sd_event *loop;
+        struct paths paths;
+        const char **module_dirs; /* ended by NULL */
+        int lock;
+
+        struct net *net;
+        struct host *host;
+        struct tables *tables;
+        struct attachments *attachments;
+        struct control *control;
+        struct build *build; /* running */
+        struct leases leases;
+
+        struct uplink *uplinks;
+        size_t n_uplinks;
+        struct endpoint *endpoints;
+        size_t n_endpoints;
+        struct pending_service *pending_services;
+        size_t n_pending_services;
+
+        uint32_t hz;
+        bool can_cast;
+        bool hooks_on; /* the tables are filled: what appears gets its hooks at once */
+
+        /* daemon-events.c */
+        sd_event_source *changes; /* timer: what events left to do */
+        sd_event_source *retry;   /* timer: pending endpoints */
+        sd_event_source *collect; /* timer: pieces of collection */
+        sd_event_source **watches; /* inotify: directories of pending namespaces */
+        size_t n_watches;
+        uint64_t retry_delay; /* microseconds */
+        uint64_t rest_until;  /* CLOCK_MONOTONIC microseconds: no looking at changes before */
+        bool look_at_uplinks, move_epoch;
+        struct weft_prefix *changed; /* routes that changed since the last look */
+        size_t n_changed;
+};
+
+/* ---- daemon.c ---- */
+
+/* Starts everything; 0, or the reason is logged already. */
+int daemon_start(struct daemon *d);
+/* Reads the configuration again and switches. diagnostics: the caller's, for -EINVAL. The running
+ * generation is untouched on failure. */
+int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr);
+/* Frees what the process holds. The datapath stays. */
+void daemon_stop(struct daemon *d);
+void daemon_log_diagnostics(const struct diagnostics *diagnostics);
+
+/* ---- daemon-build.c ---- */
+
+/* Configuration and modules, up to a loaded generation. Needs the tables. */
+int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagnostics,
+                 struct weft_error *reterr);
+int build_modules(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr);
+int build_generation(struct build *b, struct weft_error *reterr);
+/* Instances in plan order; undone in reverse order on failure. */
+int build_attach(struct build *b, struct weft_error *reterr);
+struct build *build_free(struct build *b);
+/* Tells each instance; a failure is logged and the module is shown as degraded. */
+void build_event(struct build *b, enum weft_event_kind kind);
+int engine_tables_open(struct daemon *d, const struct config *c, struct weft_error *reterr);
+
+/* ---- daemon-uplinks.c ---- */
+
+/* Looks for the configured uplinks (or those of the default routes) and makes table, forwarding and,
+ * once hooks are on, hooks follow. Goes on after a failure; the first one is returned. */
+int daemon_uplinks_refresh(struct daemon *d, struct weft_error *reterr);
+/* Puts the generation's programs into every hook of every uplink and endpoint, exit hooks first. */
+int daemon_hooks_switch(struct daemon *d, const struct build *b, struct weft_error *reterr);
+/* The same for some hooks of one interface; a hook that the generation does not need is left out. */
+int daemon_hooks_attach(struct daemon *d, const struct build *b, uint32_t ifindex, const char *ifname,
+                        const uint32_t *hooks, size_t n, struct weft_error *reterr);
+extern const uint32_t endpoint_hooks[2];
+/* The node's addresses: the configured ones, else those of the uplinks. At most max; the count. */
+size_t node_addresses(struct daemon *d, struct weft_addr *ret, size_t max);
+/* Largest packet for endpoints' routes: the smallest uplink's MTU. */
+uint32_t uplink_mtu(const struct daemon *d);
+struct uplink *uplink_by_index(struct daemon *d, uint32_t ifindex);
+
+/* ---- daemon-endpoints.c ---- */
+
+/* Makes the endpoints be those of the running build: gone ones are taken down, new ones wired. */
+int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr);
+/* Tries every pending endpoint again; true when none is left. */
+bool daemon_endpoints_retry(struct daemon *d);
+/* The host-side device went away. */
+void daemon_endpoints_link_gone(struct daemon *d, uint32_t ifindex);
+/* Removes devices of endpoints that nobody knows. */
+void daemon_endpoints_settle(struct daemon *d);
+void daemon_endpoints_free(struct daemon *d);
+struct endpoint *endpoint_by_index(struct daemon *d, uint32_t ifindex);
+bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a);
+
+/* ---- daemon-objects.c ---- */
+
+/* Makes peers, services and reserved ports be those of the running build; old: what the tables were
+ * made from before (NULL at a start). */
+void daemon_objects_apply(struct daemon *d, const struct config *old);
+/* The node's addresses changed: node ports move with them. */
+void daemon_services_apply(struct daemon *d);
+const char *service_reason(const struct daemon *d, const char *name);
+void daemon_pending_services_free(struct daemon *d);
+
+/* ---- daemon-events.c ---- */
+
+int daemon_events_start(struct daemon *d, struct weft_error *reterr);
+void daemon_events_stop(struct daemon *d);
+void daemon_events_net(void *data, const struct net_event *event);
+/* Directories of the running build's endpoints. */
+void daemon_events_watch_namespaces(struct daemon *d);
+/* The uplinks are looked at soon, whatever was reported or missed. */
+void daemon_events_look(struct daemon *d);
+/* Pending endpoints are tried soon. */
+void daemon_events_wait_for_endpoints(struct daemon *d);
+
+/* ---- daemon-status.c, daemon-flows.c ---- */
+
+extern const struct control_method node_methods[];
+void list_flows(void *data, struct control_call *call, json_t *parameters);
+json_t *flow_counts(struct daemon *d);

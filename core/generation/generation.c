@@ -1,0 +1,634 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Building a generation: read where the stages want to stand, compute the chains, load the engine,
+ * then one program for each stage and hook with the slots it goes on to as constants. */
+
+#include <errno.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "generation/chain.h"
+#include "generation/generation.h"
+#include "generation/object.h"
+#include "generation/stages.h"
+#include "plan/plan.h"
+#include "util.h"
+
+/* One module's share: what its stages say, and its object once for each stage and hook. */
+struct part {
+        struct instance *instance;
+        struct stage_list list;
+        struct bpf_object **objects;
+        size_t n_objects;
+};
+
+struct chain {
+        struct stage stages[WEFT_STAGES_PER_HOOK]; /* in order; strings point into the parts */
+        int fds[WEFT_STAGES_PER_HOOK];             /* of the programs; owned by the objects */
+        size_t n;
+};
+
+struct generation {
+        uint32_t number;
+        struct bpf_object *engine;
+        struct part *parts;
+        size_t n_parts;
+        struct chain chains[WEFT_HOOKS];
+};
+
+/* What a build needs besides the generation. */
+struct build {
+        struct generation *g;
+        struct tables *tables;
+        const struct generation_settings *settings;
+        char *log;
+};
+
+static const char *const hook_names[] = WEFT_HOOK_NAMES;
+
+/* The engine's own programs. */
+static const char *const hook_programs[WEFT_HOOKS] = {
+        [WEFT_FROM_ENDPOINT] = "weft_from_endpoint", [WEFT_TO_ENDPOINT] = "weft_to_endpoint",
+        [WEFT_FROM_UPLINK] = "weft_from_uplink",     [WEFT_TO_UPLINK] = "weft_to_uplink",
+        [WEFT_XDP_UPLINK] = "weft_xdp",
+};
+
+static const char *const slot_programs[] = {
+#define WEFT_SLOT(name, program) #program,
+#include <weft/slots.def>
+#undef WEFT_SLOT
+};
+
+static const char *part_name(const struct part *p)
+{
+        return p->instance->module->desc.name;
+}
+
+static struct part *find_part(const struct generation *g, const char *module)
+{
+        for (size_t i = 0; i < g->n_parts; i++)
+                if (strcmp(part_name(&g->parts[i]), module) == 0)
+                        return &g->parts[i];
+
+        return NULL;
+}
+
+static int open_part(const struct part *p, char *log, struct bpf_object **ret, struct weft_error *reterr)
+{
+        const struct weft_module *m = &p->instance->module->desc;
+        size_t size = (size_t) ((const char *) m->object_end - (const char *) m->object);
+
+        return object_open(m->object, size, m->name, log, ret, reterr);
+}
+
+static void object_closep(struct bpf_object **o)
+{
+        bpf_object__close(*o);
+}
+
+/* ---- where the stages stand ---- */
+
+static int place(struct generation *g, const struct part *p, const struct stage_tags *s, uint32_t hook,
+                 struct weft_error *reterr)
+{
+        struct chain *c = &g->chains[hook];
+
+        if (s->phase == WEFT_EARLY)
+                return weft_fail(reterr, -EOPNOTSUPP, "early stages are not supported by this version");
+        if (hook == WEFT_XDP_UPLINK)
+                return weft_fail(reterr, -EOPNOTSUPP, "xdp-uplink only replays: no stage can stand there");
+        if (c->n == WEFT_STAGES_PER_HOOK)
+                return weft_fail(reterr, -E2BIG, "%s has %d stages already, the most there can be",
+                                 hook_names[hook], WEFT_STAGES_PER_HOOK);
+
+        c->stages[c->n++] = (struct stage) {
+                .module = part_name(p),
+                .name = s->name,
+                .hook = hook,
+                .phase = s->phase,
+                .after = (const char *const *) s->after,
+                .before = (const char *const *) s->before,
+        };
+        return 0;
+}
+
+static int place_stages(struct generation *g, const struct part *p, struct weft_error *reterr)
+{
+        for (size_t i = 0; i < p->list.n; i++)
+                for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++) {
+                        const struct stage_tags *s = &p->list.items[i];
+                        int r = 0;
+
+                        if (s->hooks & 1u << hook)
+                                r = place(g, p, s, hook, reterr);
+                        if (r < 0)
+                                return weft_fail_in(reterr, r, "module %s, stage %s", part_name(p), s->name);
+                }
+
+        return 0;
+}
+
+static int read_part(struct generation *g, struct part *p, struct weft_error *reterr)
+{
+        _cleanup_(object_closep) struct bpf_object *o = NULL;
+        int r;
+
+        if (!p->instance->module->desc.object)
+                return 0;
+
+        r = open_part(p, NULL, &o, reterr);
+        if (r < 0)
+                return r;
+
+        r = stages_read(o, &p->list, reterr);
+        if (r < 0)
+                return weft_fail_in(reterr, r, "module %s", part_name(p));
+
+        return place_stages(g, p, reterr);
+}
+
+static int compute_chains(struct generation *g, struct weft_error *reterr)
+{
+        for (size_t i = 0; i < g->n_parts; i++) {
+                int r = read_part(g, &g->parts[i], reterr);
+
+                if (r < 0)
+                        return r;
+        }
+
+        for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++) {
+                struct chain *c = &g->chains[hook];
+                int r = stages_order(c->stages, c->n, reterr);
+
+                if (r < 0)
+                        return weft_fail_in(reterr, r, "%s", hook_names[hook]);
+        }
+
+        return 0;
+}
+
+/* ---- constants ---- */
+
+struct named_value {
+        const char *name;
+        const void *value;
+        size_t size;
+};
+
+static int set_constants(struct bpf_object *o, const struct named_value *v, size_t n, struct weft_error *reterr)
+{
+        for (size_t i = 0; i < n; i++) {
+                int r = object_constant(o, v[i].name, v[i].value, v[i].size);
+
+                if (r < 0)
+                        return weft_fail(reterr, r, "the eBPF object has no constant %s of %zu bytes",
+                                         v[i].name, v[i].size);
+        }
+
+        return 0;
+}
+
+/* The ports that modules give out and the node's own connections may take as well. */
+static struct weft_ports contested_ports(const struct build *b)
+{
+        struct weft_ports all = { 0 };
+
+        for (size_t i = 0; i < b->g->n_parts; i++) {
+                struct weft_ports p = b->g->parts[i].instance->given_out;
+
+                if (p.low < b->settings->host_ports_low)
+                        p.low = b->settings->host_ports_low;
+                if (p.high > b->settings->host_ports_high)
+                        p.high = b->settings->host_ports_high;
+                if (p.high == 0 || p.low > p.high)
+                        continue;
+
+                if (all.high == 0 || p.low < all.low)
+                        all.low = p.low;
+                if (p.high > all.high)
+                        all.high = p.high;
+        }
+
+        return all;
+}
+
+static uint8_t must_track(const struct generation *g)
+{
+        for (size_t i = 0; i < g->n_parts; i++)
+                if (g->parts[i].instance->module->desc.tracks_replies)
+                        return 1;
+
+        return 0;
+}
+
+static int set_engine_constants(const struct build *b, struct weft_error *reterr)
+{
+        const struct generation_settings *s = b->settings;
+        uint32_t first[WEFT_HOOKS], first_known[WEFT_HOOKS];
+        uint8_t has_stages[WEFT_HOOKS], can_cast = s->can_cast, track = must_track(b->g);
+        struct weft_ports ports = contested_ports(b);
+        const struct named_value values[] = {
+                { "weft_generation", &s->number, sizeof(s->number) },
+                { "weft_hz", &s->hz, sizeof(s->hz) },
+                { "weft_mark", &s->mark_mask, sizeof(s->mark_mask) },
+                { "weft_can_cast", &can_cast, sizeof(can_cast) },
+                { "weft_track", &track, sizeof(track) },
+                { "weft_host_low", &ports.low, sizeof(ports.low) },
+                { "weft_host_high", &ports.high, sizeof(ports.high) },
+                { "weft_first", first, sizeof(first) },
+                { "weft_first_known", first_known, sizeof(first_known) },
+                { "weft_has_stages", has_stages, sizeof(has_stages) },
+        };
+
+        for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++) {
+                const struct chain *c = &b->g->chains[hook];
+
+                first[hook] = chain_first(c->stages, c->n, false);
+                first_known[hook] = chain_first(c->stages, c->n, true);
+                has_stages[hook] = c->n > 0;
+        }
+
+        return set_constants(b->g->engine, values, ELEMENTS(values), reterr);
+}
+
+/* Options whose value lies in the config struct itself; lists and texts have no constant. */
+static size_t option_size(enum weft_option_type type)
+{
+        static const uint8_t sizes[] = {
+                [WEFT_TYPE_BOOL] = sizeof(bool),       [WEFT_TYPE_U16] = sizeof(uint16_t),
+                [WEFT_TYPE_U32] = sizeof(uint32_t),    [WEFT_TYPE_SIZE] = sizeof(uint64_t),
+                [WEFT_TYPE_TIME] = sizeof(uint64_t),   [WEFT_TYPE_ENUM] = sizeof(uint32_t),
+                [WEFT_TYPE_PORTS] = sizeof(struct weft_ports),
+        };
+
+        return type < ELEMENTS(sizes) ? sizes[type] : 0;
+}
+
+/* An option without a constant of its name and size is for user space alone. */
+static void set_options(struct bpf_object *o, const struct instance *i)
+{
+        const struct weft_option *option = i->module->desc.options;
+
+        for (; option && option->key; option++) {
+                size_t size = option_size(option->type);
+                char name[64];
+
+                (void) snprintf(name, sizeof(name), "%s", option->key);
+                for (char *p = name; *p; p++)
+                        if (*p == '-')
+                                *p = '_';
+
+                if (size > 0)
+                        (void) object_constant(o, name, (const char *) i->config + option->offset, size);
+        }
+}
+
+static int set_stage_constants(struct bpf_object *o, const struct instance *i, const struct chain *c,
+                               size_t place, struct weft_error *reterr)
+{
+        struct chain_slots slots = chain_slots(c->stages, c->n, place);
+        uint8_t hook = (uint8_t) c->stages[place].hook;
+        const struct named_value values[] = {
+                { "weft_next", &slots.next, sizeof(slots.next) },
+                { "weft_next_known", &slots.next_known, sizeof(slots.next_known) },
+                { "weft_done", &slots.done, sizeof(slots.done) },
+                { "weft_done_known", &slots.done_known, sizeof(slots.done_known) },
+                { "weft_module_id", &i->id, sizeof(i->id) },
+                { "weft_hook_id", &hook, sizeof(hook) },
+        };
+        int r;
+
+        set_options(o, i);
+        r = set_constants(o, values, ELEMENTS(values), reterr);
+
+        for (size_t n = 0; r >= 0 && n < i->n_constants; n++) {
+                const struct constant *own = &i->constants[n];
+
+                r = set_constants(o, &(struct named_value) { own->name, own->value, own->size }, 1, reterr);
+        }
+
+        return r;
+}
+
+/* ---- loading ---- */
+
+static int put(const struct generation *g, uint32_t slot, int prog_fd, struct weft_error *reterr)
+{
+        int r = bpf_map_update_elem(generation_chain_fd(g), &slot, &prog_fd, BPF_ANY);
+
+        return r < 0 ? weft_fail(reterr, r, "slot %u of the chain: %s", slot, strerror(-r)) : 0;
+}
+
+static int fill_engine_slots(const struct generation *g, struct weft_error *reterr)
+{
+        for (uint32_t slot = 0; slot < ELEMENTS(slot_programs); slot++) {
+                const struct bpf_program *p;
+                int r;
+
+                p = bpf_object__find_program_by_name(g->engine, slot_programs[slot]);
+                if (!p)
+                        return weft_fail(reterr, -ENOENT, "there is no program %s", slot_programs[slot]);
+
+                r = put(g, slot, bpf_program__fd(p), reterr);
+                if (r < 0)
+                        return r;
+        }
+
+        return 0;
+}
+
+static int load_engine(const struct build *b, struct weft_error *reterr)
+{
+        int r;
+
+        r = object_open(b->settings->engine, b->settings->engine_size, "engine", b->log, &b->g->engine, reterr);
+        if (r < 0)
+                return r;
+
+        r = set_engine_constants(b, reterr);
+        if (r >= 0)
+                r = tables_share(b->tables, b->g->engine, reterr);
+        if (r >= 0)
+                r = object_load(b->g->engine, b->log, reterr);
+        if (r >= 0 && generation_chain_fd(b->g) < 0)
+                r = weft_fail(reterr, -ENOENT, "there is no map chain");
+        if (r >= 0)
+                r = fill_engine_slots(b->g, reterr);
+
+        return r < 0 ? weft_fail_in(reterr, r, "the engine") : 0;
+}
+
+/* Maps of the engine's names are the engine's, the rest is the module's: one set for all its stages. */
+static int share_maps(const struct build *b, const struct part *p, struct bpf_object *o,
+                      struct weft_error *reterr)
+{
+        struct bpf_map *map;
+        int r;
+
+        r = tables_share(b->tables, o, reterr);
+        if (r < 0)
+                return r;
+
+        bpf_object__for_each_map(map, o) {
+                const char *name = bpf_map__name(map);
+                int fd;
+
+                if (bpf_map__fd(map) >= 0 || object_map_is_constants(map))
+                        continue;
+
+                fd = bpf_object__find_map_fd_by_name(b->g->engine, name);
+                if (fd < 0 && p->n_objects > 0)
+                        fd = bpf_object__find_map_fd_by_name(p->objects[0], name);
+
+                r = fd < 0 ? 0 : bpf_map__reuse_fd(map, fd);
+                if (r < 0)
+                        return weft_fail(reterr, r, "map %s: %s", name, strerror(-r));
+        }
+
+        return 0;
+}
+
+static int keep_object(struct part *p, struct bpf_object *o)
+{
+        struct bpf_object **grown = reallocarray(p->objects, p->n_objects + 1, sizeof(*grown));
+
+        if (!grown)
+                return -ENOMEM;
+
+        grown[p->n_objects++] = o;
+        p->objects = grown;
+        return 0;
+}
+
+/* Loads the object with no program but `name` (NULL: none), which stands at place of c. */
+static int load_object(const struct build *b, struct part *p, const char *name, struct chain *c, size_t place,
+                       struct weft_error *reterr)
+{
+        _cleanup_(object_closep) struct bpf_object *o = NULL;
+        struct bpf_program *program;
+        int r;
+
+        r = open_part(p, b->log, &o, reterr);
+        if (r < 0)
+                return r;
+
+        bpf_object__for_each_program(program, o)
+                (void) bpf_program__set_autoload(program, name && strcmp(bpf_program__name(program), name) == 0);
+
+        if (name)
+                r = set_stage_constants(o, p->instance, c, place, reterr);
+        if (r >= 0)
+                r = share_maps(b, p, o, reterr);
+        if (r >= 0)
+                r = object_load(o, b->log, reterr);
+        if (r >= 0 && keep_object(p, o) < 0)
+                r = weft_fail(reterr, -ENOMEM, "out of memory");
+        if (r < 0)
+                return r;
+
+        if (name)
+                c->fds[place] = bpf_program__fd(bpf_object__find_program_by_name(o, name));
+        (void) TAKE(o);
+        return 0;
+}
+
+static int load_stage(const struct build *b, struct chain *c, size_t place, struct weft_error *reterr)
+{
+        const struct stage *s = &c->stages[place];
+        int r;
+
+        r = load_object(b, find_part(b->g, s->module), s->name, c, place, reterr);
+        if (r >= 0)
+                r = put(b->g, chain_slots(c->stages, c->n, place).own, c->fds[place], reterr);
+
+        return r < 0 ? weft_fail_in(reterr, r, "module %s, stage %s at %s", s->module, s->name,
+                                    hook_names[s->hook]) : 0;
+}
+
+static int load_stages(const struct build *b, struct weft_error *reterr)
+{
+        for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++) {
+                struct chain *c = &b->g->chains[hook];
+
+                for (size_t i = 0; i < c->n; i++) {
+                        int r = load_stage(b, c, i, reterr);
+
+                        if (r < 0)
+                                return r;
+                }
+        }
+
+        return 0;
+}
+
+/* Gives the instances their objects; a module with maps and no stage has one of them too. */
+static int hand_out_objects(const struct build *b, struct weft_error *reterr)
+{
+        for (size_t i = 0; i < b->g->n_parts; i++) {
+                struct part *p = &b->g->parts[i];
+                int r = 0;
+
+                if (p->n_objects == 0 && p->instance->module->desc.object)
+                        r = load_object(b, p, NULL, NULL, 0, reterr);
+                if (r < 0)
+                        return weft_fail_in(reterr, r, "module %s", part_name(p));
+        }
+
+        for (size_t i = 0; i < b->g->n_parts; i++) {
+                b->g->parts[i].instance->objects = b->g->parts[i].objects;
+                b->g->parts[i].instance->n_objects = b->g->parts[i].n_objects;
+        }
+
+        return 0;
+}
+
+static struct generation *generation_new(uint32_t number, struct instance *const *modules, size_t n)
+{
+        struct generation *g = calloc(1, sizeof(*g));
+
+        if (!g)
+                return NULL;
+
+        g->number = number;
+        g->parts = calloc(n + 1, sizeof(*g->parts));
+        if (!g->parts)
+                return generation_free(g);
+
+        for (; g->n_parts < n; g->n_parts++)
+                g->parts[g->n_parts].instance = modules[g->n_parts];
+
+        return g;
+}
+
+static void generation_freep(struct generation **g)
+{
+        (void) generation_free(*g);
+}
+
+int generation_build(struct tables *t, const struct generation_settings *s, struct instance *const *modules,
+                     size_t n_modules, struct generation **ret, struct weft_error *reterr)
+{
+        _cleanup_(generation_freep) struct generation *g = generation_new(s->number, modules, n_modules);
+        _cleanup_free_ char *log = calloc(1, OBJECT_LOG_SIZE);
+        const struct build b = { .g = g, .tables = t, .settings = s, .log = log };
+        int r;
+
+        if (!g || !log)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        r = compute_chains(g, reterr);
+        if (r >= 0)
+                r = load_engine(&b, reterr);
+        if (r >= 0)
+                r = load_stages(&b, reterr);
+        if (r >= 0)
+                r = hand_out_objects(&b, reterr);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE(g);
+        return 0;
+}
+
+static void part_done(struct part *p)
+{
+        if (p->objects && p->instance->objects == p->objects) {
+                p->instance->objects = NULL;
+                p->instance->n_objects = 0;
+        }
+
+        for (size_t i = 0; i < p->n_objects; i++)
+                bpf_object__close(p->objects[i]);
+        free(p->objects);
+        stages_done(&p->list);
+}
+
+struct generation *generation_free(struct generation *g)
+{
+        if (!g)
+                return NULL;
+
+        for (size_t i = 0; i < g->n_parts; i++)
+                part_done(&g->parts[i]);
+        free(g->parts);
+        bpf_object__close(g->engine);
+        free(g);
+        return NULL;
+}
+
+/* ---- looking at one ---- */
+
+uint32_t generation_number(const struct generation *g)
+{
+        return g->number;
+}
+
+int generation_chain_fd(const struct generation *g)
+{
+        return bpf_object__find_map_fd_by_name(g->engine, "chain");
+}
+
+int generation_hook_fd(const struct generation *g, uint32_t hook)
+{
+        const char *name = hook < WEFT_HOOKS ? hook_programs[hook] : NULL;
+        const struct bpf_program *p = name ? bpf_object__find_program_by_name(g->engine, name) : NULL;
+
+        return p ? bpf_program__fd(p) : -ENOENT;
+}
+
+const char *generation_module_name(const struct generation *g, uint16_t id)
+{
+        if (id == 0)
+                return "engine";
+
+        for (size_t i = 0; i < g->n_parts; i++)
+                if (g->parts[i].instance->id == id)
+                        return part_name(&g->parts[i]);
+
+        return NULL;
+}
+
+static void fill_row(struct chain_row *row, int prog_fd)
+{
+        struct bpf_prog_info info = { 0 };
+        uint32_t size = sizeof(info);
+
+        if (bpf_obj_get_info_by_fd(prog_fd, &info, &size) < 0)
+                return;
+
+        row->prog_id = info.id;
+        row->run_count = info.run_cnt;
+}
+
+static size_t hook_rows(const struct generation *g, uint32_t hook, struct chain_row *rows, size_t max)
+{
+        const struct chain *c = &g->chains[hook];
+        int entry = generation_hook_fd(g, hook);
+        size_t n = 0;
+
+        if (entry >= 0 && n < max) {
+                rows[n] = (struct chain_row) { .hook = hook, .phase = WEFT_PHASES, .module = "engine",
+                                               .stage = hook_programs[hook] };
+                fill_row(&rows[n++], entry);
+        }
+
+        for (size_t i = 0; i < c->n && n < max; i++) {
+                rows[n] = (struct chain_row) { .hook = hook, .phase = c->stages[i].phase,
+                                               .module = c->stages[i].module, .stage = c->stages[i].name };
+                fill_row(&rows[n++], c->fds[i]);
+        }
+
+        return n;
+}
+
+size_t generation_chain(const struct generation *g, struct chain_row *rows, size_t max)
+{
+        size_t n = 0;
+
+        for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++)
+                n += hook_rows(g, hook, rows + n, max - n);
+
+        return n;
+}

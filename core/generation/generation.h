@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* A generation: one complete, verified set of modules and chains. Building has no effect on traffic
+ * and may fail freely; attaching switches each hook by one link update; dropping waits for a grace
+ * period first. */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <weft/module.h>
+
+#include "config/config.h"
+#include "error.h"
+#include "module/module.h"
+#include "tables/tables.h"
+
+struct generation;
+
+struct generation_settings {
+        uint32_t number;    /* 1, 2, … over restarts too */
+        uint32_t hz;        /* jiffies per second */
+        uint32_t mark_mask;
+        bool can_cast;      /* kernel has bpf_cast_to_kern_ctx */
+        uint16_t host_ports_low, host_ports_high; /* the node's ephemeral range */
+        const void *engine; /* bytes of engine.bpf.o */
+        size_t engine_size;
+};
+
+/* One row of a computed chain. */
+struct chain_row {
+        uint32_t hook, phase;      /* enums of types.h; WEFT_PHASES: the engine's entry program */
+        const char *module, *stage; /* module "engine" for the engine's own programs */
+        uint32_t prog_id;
+        uint64_t run_count; /* 0 where the kernel does not count */
+};
+
+/* Opens, sizes, fills constants and loads the engine's programs and one program for each stage and
+ * hook, in the computed order, into a fresh prog array. modules: in plan order, instance_load() done,
+ * owned by the caller and outliving the generation. */
+int generation_build(struct tables *t, const struct generation_settings *s,
+                     struct instance *const *modules, size_t n_modules,
+                     struct generation **ret, struct weft_error *reterr);
+/* Closes programs and prog array. Call after attach_switch() to another and grace_period(). */
+struct generation *generation_free(struct generation *g);
+uint32_t generation_number(const struct generation *g);
+/* Program for a hook (enum weft_hook); -ENOENT where the hook needs none. */
+int generation_hook_fd(const struct generation *g, uint32_t hook);
+size_t generation_chain(const struct generation *g, struct chain_row *rows, size_t max);
+/* Name of a module id as flows and drops carry it; "engine" for 0, NULL where unknown. */
+const char *generation_module_name(const struct generation *g, uint16_t id);
+/* Waits until no CPU runs a program that was replaced before the call. */
+void grace_period(void);
+
+/* The prog array; owned by the generation. */
+int generation_chain_fd(const struct generation *g);
+/* Keeps the prog array filled while no daemon runs: pinned as BPFFS/chain-NUMBER. Call it before the
+ * first hook is switched; a generation that is never switched to is unpinned by the next. */
+int generation_pin(const struct generation *g, const char *bpffs, struct weft_error *reterr);
+/* After all hooks are switched to g and grace_period(): lets go of its predecessors' prog arrays. */
+void generation_unpin_others(const struct generation *g, const char *bpffs);
+void generation_unpin_all(const char *bpffs); /* for cleanup, after everything is detached */
+/* Greatest number pinned there, by whichever daemon; 0: none. The next generation is one more. */
+uint32_t generation_last(const char *bpffs);
+
+/* ---- attaching ---- */
+
+struct attachments;
+
+/* Links pinned in BPFFS/links/IFNAME-HOOK (tcx), filters of weft's handle and priority (clsact), or
+ * pinned XDP links. mode: enum config_attach; ATTACH_AUTO is tcx where the kernel has it. Takes over
+ * the links that a predecessor left. */
+int attach_open(const char *bpffs, uint32_t mode, struct attachments **ret, struct weft_error *reterr);
+struct attachments *attach_close(struct attachments *a); /* links stay */
+bool attach_uses_tcx(const struct attachments *a);
+
+/* Makes HOOK of the interface run the program: a link update where weft is attached there already, a
+ * new link otherwise; foreign programs keep their places. */
+int attach_hook(struct attachments *a, uint32_t ifindex, const char *ifname, uint32_t hook, int prog_fd,
+                struct weft_error *reterr);
+void attach_remove(struct attachments *a, const char *ifname); /* all hooks of the interface */
+/* Removes attachments that attach_hook() was not called for since open. */
+void attach_settle(struct attachments *a);
+/* Removes all; says what through f. */
+void attach_cleanup(struct attachments *a, void (*f)(void *data, const char *what), void *data);

@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The module ABI: everything that the user-space half of a module may use, and nothing else.
+ *
+ * A module is one .so that exports one symbol, a const struct weft_module made by WEFT_MODULE().
+ * Rules that keep old binaries loading:
+ *   - fields are only ever appended, never moved, never retyped;
+ *   - the core copies min(the author's size, its own size) into a zeroed struct;
+ *   - zero or NULL always means "not given", never something else;
+ *   - WEFT_ABI_MAJOR moves only when one of these had to be broken; another major is refused.
+ *
+ * What the core offers is the table of functions struct weft_api, handed to every callback through
+ * the instance; a module links against nothing of weft.
+ *
+ * Callbacks return 0 or a negative errno and, on failure, say why with weft_api.fail(). None of them
+ * logs an error: the core logs it once, with the module and the phase. All run in the daemon's only
+ * thread, and none may block. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <weft/types.h>
+
+#define WEFT_ABI_MAJOR 1u
+#define WEFT_ABI_MINOR 0u
+#define WEFT_ABI (WEFT_ABI_MAJOR << 16 | WEFT_ABI_MINOR)
+
+#define WEFT_MODULE_SYMBOL "weft_module_v1"
+
+struct weft_instance; /* one module in one generation; opaque to the module */
+struct weft_error;    /* where a failing callback says why, see weft_api.fail() */
+
+/* ---- needs ------------------------------------------------------------------------------------ */
+
+/* What a module wants from the kernel or from other modules. A table and not code, so that "why is
+ * it off?" is answered without running the module. */
+enum weft_need_kind {
+        WEFT_NEED_MODULE = 1, /* another module, by name: brought in with this one */
+        WEFT_NEED_ROLE,       /* some module that provides the role */
+        WEFT_NEED_HELPER,     /* eBPF helper of tc programs, by name without "bpf_" */
+        WEFT_NEED_FEATURE,    /* a named probe of the core: "tcx", "redirect-peer", … */
+        WEFT_NEED_LINK_KIND,  /* kind of network device, by rtnetlink's name */
+};
+
+struct weft_need {
+        enum weft_need_kind kind;
+        const char *name;
+        uint32_t soft;   /* 1: works without it and does less */
+        const char *why; /* shown to the administrator */
+};
+
+#define WEFT_NEEDS(k, n, w) { .kind = WEFT_NEED_##k, .name = n, .why = w }
+#define WEFT_WANTS(k, n, w) { .kind = WEFT_NEED_##k, .name = n, .soft = 1, .why = w }
+
+/* ---- options ---------------------------------------------------------------------------------- */
+
+struct weft_prefix {
+        struct weft_addr addr; /* IPv4: mapped */
+        uint32_t len;          /* over 128 bits: an IPv4 /24 is 120 */
+};
+
+struct weft_prefixes {
+        struct weft_prefix *items; /* owned by the core, valid as long as the config struct */
+        size_t n;
+};
+
+struct weft_addresses {
+        struct weft_addr *items; /* as above */
+        size_t n;
+};
+
+struct weft_ports {
+        uint16_t low, high; /* host order, inclusive; 0, 0: not given */
+};
+
+enum weft_option_type {
+        WEFT_TYPE_BOOL = 1,  /* bool: yes no on off true false 1 0 */
+        WEFT_TYPE_U16,       /* uint16_t */
+        WEFT_TYPE_U32,       /* uint32_t */
+        WEFT_TYPE_SIZE,      /* uint64_t, bytes or entries: K M G */
+        WEFT_TYPE_TIME,      /* uint64_t, milliseconds: ms s min h */
+        WEFT_TYPE_ENUM,      /* uint32_t: index into choices */
+        WEFT_TYPE_STRING,    /* char *, owned by the core */
+        WEFT_TYPE_PORTS,     /* struct weft_ports: "30000-32767"; "auto" is 0, 0 */
+        WEFT_TYPE_PREFIXES,  /* struct weft_prefixes */
+        WEFT_TYPE_ADDRESSES, /* struct weft_addresses */
+};
+
+/* One option. This row is the only place that knows it: parser, range check, default, sample file
+ * and manual are made from it. Where the module's eBPF object has a `const volatile` of the same
+ * name ('-' becomes '_') and size, the core fills it. */
+struct weft_option {
+        const char *key; /* as written in the file */
+        enum weft_option_type type;
+        uint32_t offset;  /* in the module's config struct */
+        const char *def;  /* in the file's own syntax, read by the same parser; "" is an empty list */
+        uint64_t min, max; /* numbers: the range; max 0: no limit */
+        const char *const *choices; /* WEFT_TYPE_ENUM: names of 0, 1, 2 … ended by NULL */
+        const char *help;           /* one sentence, ended by a full stop */
+};
+
+/* offsetof() that also refuses, when compiled, a field of another C type. */
+#define WEFT_FIELD(t, f, ctype)                                                                     \
+        (uint32_t) (offsetof(t, f) +                                                                \
+                    0 * sizeof(struct {                                                             \
+                            _Static_assert(__builtin_types_compatible_p(__typeof__(((t *) 0)->f),   \
+                                                                        ctype),                     \
+                                           "option " #f " is not a " #ctype);                       \
+                            char c;                                                                 \
+                    }))
+
+#define WEFT_OPT_(T, ctype, t, f, k, d, h, ...)                                                     \
+        { .key = k, .type = WEFT_TYPE_##T, .offset = WEFT_FIELD(t, f, ctype), .def = d, .help = h,  \
+          __VA_ARGS__ }
+#define WEFT_OPT_BOOL(t, f, k, d, h) WEFT_OPT_(BOOL, bool, t, f, k, d, h)
+#define WEFT_OPT_U16(t, f, k, d, lo, hi, h)                                                         \
+        WEFT_OPT_(U16, uint16_t, t, f, k, d, h, .min = lo, .max = hi)
+#define WEFT_OPT_U32(t, f, k, d, lo, hi, h)                                                         \
+        WEFT_OPT_(U32, uint32_t, t, f, k, d, h, .min = lo, .max = hi)
+#define WEFT_OPT_SIZE(t, f, k, d, lo, hi, h)                                                        \
+        WEFT_OPT_(SIZE, uint64_t, t, f, k, d, h, .min = lo, .max = hi)
+#define WEFT_OPT_TIME(t, f, k, d, lo, hi, h)                                                        \
+        WEFT_OPT_(TIME, uint64_t, t, f, k, d, h, .min = lo, .max = hi)
+#define WEFT_OPT_ENUM(t, f, k, d, c, h) WEFT_OPT_(ENUM, uint32_t, t, f, k, d, h, .choices = c)
+#define WEFT_OPT_STRING(t, f, k, d, h) WEFT_OPT_(STRING, char *, t, f, k, d, h)
+#define WEFT_OPT_PORTS(t, f, k, d, h) WEFT_OPT_(PORTS, struct weft_ports, t, f, k, d, h)
+#define WEFT_OPT_PREFIXES(t, f, k, d, h) WEFT_OPT_(PREFIXES, struct weft_prefixes, t, f, k, d, h)
+#define WEFT_OPT_ADDRESSES(t, f, k, d, h) WEFT_OPT_(ADDRESSES, struct weft_addresses, t, f, k, d, h)
+
+/* ---- what the core offers --------------------------------------------------------------------- */
+
+/* A peer, as events and weft_api.peers() show it. */
+struct weft_peer_info {
+        const char *name;
+        struct weft_addr node4, node6;       /* all zero: none */
+        const struct weft_prefix *pod_cidrs; /* valid during the call */
+        size_t n_pod_cidrs;
+};
+
+/* Functions of the core. Append-only like struct weft_module: `size` says what is there. `self` is
+ * always the instance that the callback was given. */
+struct weft_api {
+        uint32_t size, abi;
+
+        /* Says why and returns r, so that a callback can end with it. printf format. */
+        int (*fail)(struct weft_error *reterr, int r, const char *format, ...)
+                __attribute__((format(printf, 3, 4)));
+
+        /* One line to the log, with the module's name. level: LOG_INFO … of <syslog.h>. */
+        void (*log)(struct weft_instance *self, int level, const char *format, ...)
+                __attribute__((format(printf, 3, 4)));
+
+        /* The config struct of the instance, filled from its section; constant. */
+        const void *(*config)(struct weft_instance *self);
+
+        /* In load: fills the `const volatile` NAME of the module's object. -ENOENT: no such
+         * constant; -EINVAL: it has another size. */
+        int (*constant)(struct weft_instance *self, const char *name, const void *value, size_t size);
+
+        /* In load: the module gives out source ports low..high (host order) of the node's own
+         * addresses. Where they overlap the node's ephemeral range, the engine tracks the node's
+         * own connections from them. */
+        void (*give_out_ports)(struct weft_instance *self, uint16_t low, uint16_t high);
+
+        /* The ports above the node's ephemeral range (ip_local_port_range), for snat defaults. */
+        void (*free_ports)(struct weft_instance *self, uint16_t *ret_low, uint16_t *ret_high);
+
+        /* In attach or event: route PREFIX via GATEWAY in the main table with weft's protocol
+         * number, held until detach. -EEXIST: somebody else's route is there; -ENETUNREACH: the
+         * gateway is not on the same link-layer network. */
+        int (*route)(struct weft_instance *self, const struct weft_prefix *prefix,
+                     const struct weft_addr *gateway, struct weft_error *reterr);
+
+        /* Gives such a route back before detach. */
+        void (*unroute)(struct weft_instance *self, const struct weft_prefix *prefix);
+
+        /* Calls f for each peer. */
+        void (*peers)(struct weft_instance *self,
+                      void (*f)(void *data, const struct weft_peer_info *peer), void *data);
+
+        /* File descriptor of a map of the module's own object, by name; owned by the core.
+         * -ENOENT. */
+        int (*map)(struct weft_instance *self, const char *name);
+
+        /* Adds the prefixes that never leave the cluster: all pod CIDRs of this node and its peers
+         * and the peers' node addresses. f as in peers(). */
+        void (*cluster_prefixes)(struct weft_instance *self,
+                                 void (*f)(void *data, const struct weft_prefix *prefix), void *data);
+
+        /* The module's own state, for its callbacks. */
+        void *(*data)(struct weft_instance *self);
+        void (*set_data)(struct weft_instance *self, void *data);
+
+        /* append here */
+};
+
+/* ---- the module -------------------------------------------------------------------------------- */
+
+enum weft_event_kind {
+        WEFT_PEER_ADDED = 1,
+        WEFT_PEER_REMOVED,
+        WEFT_ADDRESS_CHANGED, /* of the node */
+        WEFT_LINK_CHANGED,
+};
+
+struct weft_module_event {
+        enum weft_event_kind kind;
+        const struct weft_peer_info *peer; /* peer events; else NULL */
+};
+
+struct weft_module {
+        /* Filled by WEFT_MODULE(). */
+        uint32_t size, abi;
+
+        const char *name;    /* [a-z][a-z0-9-]*; = file name, section name */
+        const char *summary; /* one line, no full stop */
+        const char *version; /* the module's own; NULL: that of weft */
+
+        const char *const *provides; /* roles, ended by NULL */
+        const char *exclusive;       /* role that only one loaded module may fill */
+        const char *const *conflicts; /* modules that cannot be loaded with this one */
+        const struct weft_need *needs;     /* ended by kind 0 */
+        const struct weft_option *options; /* ended by key NULL */
+        uint32_t config_size;
+        uint32_t tracks_replies; /* 1: every endpoint connection must be remembered (TRACK) */
+
+        /* The eBPF object, from WEFT_OBJECT(). Stages, their order and the maps are read from its
+         * BTF. NULL: the module has no stages. */
+        const void *object, *object_end;
+
+        /* Check across options; types and ranges are checked already. NULL: nothing to check. */
+        int (*configure)(struct weft_instance *self, const struct weft_api *api,
+                         struct weft_error *reterr);
+
+        /* Set constants before the programs are loaded. Nothing outside may be changed. */
+        int (*load)(struct weft_instance *self, const struct weft_api *api, struct weft_error *reterr);
+
+        /* Programs and maps are there: fill maps, add routes and devices. Undone by detach. */
+        int (*attach)(struct weft_instance *self, const struct weft_api *api,
+                      struct weft_error *reterr);
+
+        /* Something changed. A failure is logged, and the module is shown as degraded. */
+        int (*event)(struct weft_instance *self, const struct weft_api *api,
+                     const struct weft_module_event *event, struct weft_error *reterr);
+
+        /* Undo attach; cannot fail; must accept a half-made instance. Routes and the like that came
+         * through the api are given back by the core after this. */
+        void (*detach)(struct weft_instance *self, const struct weft_api *api);
+
+        /* Free what data() holds. */
+        void (*unload)(struct weft_instance *self, const struct weft_api *api);
+
+        /* append here */
+};
+
+/* The one exported symbol of a module. */
+#define WEFT_MODULE(...)                                                                            \
+        __attribute__((visibility("default"))) const struct weft_module weft_module_v1 = {          \
+                .size = sizeof(struct weft_module), .abi = WEFT_ABI, __VA_ARGS__                    \
+        }
+
+/* Puts the bytes of the object FILE (found through the assembler's include path) between
+ * weft_object and weft_object_end. */
+#define WEFT_OBJECT(file)                                                                           \
+        __asm__(".pushsection .rodata\n.balign 8\n.globl weft_object\n.hidden weft_object\n"        \
+                "weft_object:\n.incbin \"" file "\"\n.globl weft_object_end\n"                      \
+                ".hidden weft_object_end\nweft_object_end:\n.byte 0\n.popsection\n");               \
+        extern const char weft_object[], weft_object_end[]

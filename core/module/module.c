@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Turning a .so into a struct module: dlopen, the ABI check, the copy into our layout. */
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <string.h>
+
+#include "module/file.h"
+#include "module/module.h"
+#include "util.h"
+
+/* The least that must be there for the checks themselves to make sense. */
+#define MODULE_SIZE_MIN offsetof(struct weft_module, provides)
+
+static bool name_is_valid(const char *name)
+{
+        size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+
+        return name[0] >= 'a' && name[0] <= 'z' && name[n] == '\0';
+}
+
+static int check_desc(const struct weft_module *m, struct weft_error *reterr)
+{
+        if (!m->name || !m->summary || !name_is_valid(m->name))
+                return weft_fail(reterr, -EPROTO, "module without a valid name and summary");
+        if (m->options && m->options->key && m->config_size == 0)
+                return weft_fail(reterr, -EPROTO, "module %s has options and no config_size", m->name);
+        if (m->object && (const char *) m->object_end <= (const char *) m->object)
+                return weft_fail(reterr, -EPROTO, "module %s has an eBPF object without an end", m->name);
+
+        return 0;
+}
+
+int module_adopt(const struct weft_module *foreign, struct weft_module *ret, struct weft_error *reterr)
+{
+        struct weft_module m = { 0 };
+        uint32_t size = foreign->size;
+        int r;
+
+        if (foreign->abi >> 16 != WEFT_ABI_MAJOR)
+                return weft_fail(reterr, -EPROTO, "module ABI %u, this weftd speaks %u; build the module for it",
+                                 foreign->abi >> 16, WEFT_ABI_MAJOR);
+        if (size < MODULE_SIZE_MIN)
+                return weft_fail(reterr, -EPROTO, "module struct of %u bytes is too small", size);
+
+        /* Older modules know fewer fields, newer ones more: keep what both sides know. */
+        memcpy(&m, foreign, size < sizeof(m) ? size : sizeof(m));
+        m.size = sizeof(m);
+
+        r = check_desc(&m, reterr);
+        if (r < 0)
+                return r;
+
+        *ret = m;
+        return 0;
+}
+
+/* dlopen() gives back what is loaded already under a name, or by way of a name, that it has seen. So
+ * every call gets a name of its own for the same file: 32 path components that are "" or ".", one
+ * for each bit of a counter. */
+static void *load(int fd)
+{
+        static uint32_t counter;
+        char path[128] = "/proc/self/fd", *p = path + strlen(path);
+        uint32_t n = counter++;
+
+        for (unsigned bit = 0; bit < 32; bit++) {
+                *p++ = '/';
+                if (n >> bit & 1)
+                        *p++ = '.';
+        }
+        (void) snprintf(p, sizeof(path) - (size_t) (p - path), "/%d", fd);
+
+        return dlopen(path, RTLD_NOW | RTLD_LOCAL);
+}
+
+static int adopt_file(struct module *m, const char *name, struct weft_error *reterr)
+{
+        const struct weft_module *foreign = dlsym(m->dl, WEFT_MODULE_SYMBOL);
+        int r;
+
+        if (!foreign)
+                return weft_fail(reterr, -ENOEXEC, "%s does not export %s", m->path, WEFT_MODULE_SYMBOL);
+
+        r = module_adopt(foreign, &m->desc, reterr);
+        if (r < 0)
+                return weft_fail_in(reterr, r, "%s", m->path);
+        if (strcmp(m->desc.name, name) != 0)
+                return weft_fail(reterr, -ENOEXEC, "%s calls itself %s; name the file %s.so", m->path,
+                                 m->desc.name, m->desc.name);
+
+        return 0;
+}
+
+static void module_closep(struct module **m)
+{
+        (void) module_close(*m);
+}
+
+int module_open(const char *const *dirs, const char *name, struct module **ret, struct weft_error *reterr)
+{
+        _cleanup_(module_closep) struct module *m = NULL;
+        _cleanup_close_ int fd = -1;
+        int r;
+
+        if (!name_is_valid(name))
+                return weft_fail(reterr, -EINVAL, "\"%s\" cannot be a module's name: a-z, 0-9 and -", name);
+
+        m = calloc(1, sizeof(*m));
+        if (!m)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        fd = file_open(dirs, name, &m->path, reterr);
+        if (fd < 0)
+                return fd;
+
+        m->dl = load(fd);
+        if (!m->dl)
+                return weft_fail(reterr, -ELIBACC, "%s: %s", m->path, dlerror());
+
+        r = adopt_file(m, name, reterr);
+        if (r < 0)
+                return r;
+
+        *ret = TAKE(m);
+        return 0;
+}
+
+struct module *module_close(struct module *m)
+{
+        if (!m)
+                return NULL;
+
+        if (m->dl)
+                (void) dlclose(m->dl);
+        free(m->path);
+        free(m);
+        return NULL;
+}

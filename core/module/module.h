@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Module files and their instances. A file is loaded once for each content; an instance is one
+ * module in one generation, with its config struct and what it asked of the core. */
+
+#include <weft/module.h>
+
+#include "config/config.h"
+#include "error.h"
+
+/* A loaded file: the descriptor in the core's own layout, whatever the author's was. */
+struct module {
+        struct weft_module desc;
+        char *path;
+        void *dl;
+};
+
+/* Finds NAME.so in the directories (in order), checks the file (regular, root's, writable by nobody
+ * else, parents root-owned or sticky, no RUNPATH outside the system's), copies it into a sealed
+ * memfd and dlopens that. Every refusal says what to do. */
+int module_open(const char *const *dirs, const char *name, struct module **ret, struct weft_error *reterr);
+struct module *module_close(struct module *m);
+
+/* Copies a foreign descriptor into our layout: ABI and size checks. Exposed for the tests. */
+int module_adopt(const struct weft_module *foreign, struct weft_module *ret, struct weft_error *reterr);
+
+/* What instances ask of the daemon; filled in by it, called through struct weft_api. */
+struct core_services {
+        void *data;
+        int (*route)(void *data, const struct weft_prefix *prefix, const struct weft_addr *gateway,
+                     struct weft_error *reterr);
+        void (*unroute)(void *data, const struct weft_prefix *prefix);
+        void (*peers)(void *data, void (*f)(void *, const struct weft_peer_info *), void *f_data);
+        void (*cluster_prefixes)(void *data, void (*f)(void *, const struct weft_prefix *), void *f_data);
+        void (*log)(void *data, const char *module, int level, const char *text);
+};
+
+struct constant {
+        char *name;
+        void *value;
+        size_t size;
+};
+
+struct instance {
+        struct module *module; /* not owned */
+        uint16_t id;           /* in its generation, from 1 */
+        void *config;          /* desc.config_size bytes, filled by the option table; owned */
+        void *data;            /* the module's */
+        const struct core_services *services;
+        struct constant *constants; /* from weft_api.constant(); owned */
+        size_t n_constants;
+        struct bpf_object *opened; /* only while load runs: what weft_api.constant() looks at */
+        struct weft_ports given_out; /* from weft_api.give_out_ports() */
+        struct bpf_object **objects; /* its loaded objects, set by the generation; not owned */
+        size_t n_objects;
+        struct weft_prefix *routes; /* held through weft_api.route(); owned */
+        size_t n_routes;
+        bool attached, degraded;
+};
+
+/* Fills the config from the section (NULL: all defaults) and calls configure. */
+int instance_new(struct module *m, uint16_t id, const struct config_module *section,
+                 const struct core_services *services, struct diagnostics *diagnostics,
+                 struct instance **ret, struct weft_error *reterr);
+struct instance *instance_free(struct instance *i); /* detach, unload, free */
+int instance_load(struct instance *i, struct weft_error *reterr);
+int instance_attach(struct instance *i, struct weft_error *reterr);
+int instance_event(struct instance *i, const struct weft_module_event *e, struct weft_error *reterr);
+void instance_detach(struct instance *i);

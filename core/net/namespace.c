@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/nsfs.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+
+#include "net/namespace.h"
+#include "util.h"
+
+/* Opened without effect first: a path may be a device or a pipe, for which opening alone does
+ * something. */
+static int open_checked(const char *path, int *ret_fd, struct weft_error *reterr)
+{
+        _cleanup_close_ int place = open(path, O_PATH | O_CLOEXEC);
+        char again[64];
+        struct statfs fs;
+        struct stat st;
+        int fd;
+
+        if (place < 0)
+                return weft_fail(reterr, errno == ENOTDIR ? -EINVAL : -errno, "%s: %m", path);
+        if (fstatfs(place, &fs) < 0 || fstat(place, &st) < 0)
+                return weft_fail(reterr, -errno, "%s: %m", path);
+
+        /* ip-netns(8) makes an empty file and mounts the namespace on it afterwards. */
+        if (fs.f_type != NSFS_MAGIC && S_ISREG(st.st_mode) && st.st_size == 0)
+                return weft_fail(reterr, -ENOENT, "%s: no namespace is mounted there", path);
+        if (fs.f_type != NSFS_MAGIC)
+                return weft_fail(reterr, -EINVAL, "%s is not a network namespace", path);
+
+        (void) snprintf(again, sizeof(again), "/proc/self/fd/%d", place);
+        fd = open(again, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return weft_fail(reterr, -errno, "%s: %m", path);
+
+        *ret_fd = fd;
+        return 0;
+}
+
+static int check_kind(int fd, const char *path, struct weft_error *reterr)
+{
+        struct stat own, st;
+
+        if (ioctl(fd, NS_GET_NSTYPE) != CLONE_NEWNET)
+                return weft_fail(reterr, -EINVAL, "%s is not a network namespace", path);
+        if (stat("/proc/thread-self/ns/net", &own) < 0 || fstat(fd, &st) < 0)
+                return weft_fail(reterr, -errno, "%s: %m", path);
+        if (own.st_ino == st.st_ino && own.st_dev == st.st_dev)
+                return weft_fail(reterr, -EINVAL, "%s is the daemon's own network namespace", path);
+
+        return 0;
+}
+
+static int open_and_check(const char *path, int *ret_fd, struct weft_error *reterr)
+{
+        _cleanup_close_ int fd = -1;
+        int r = open_checked(path, &fd, reterr);
+
+        if (r >= 0)
+                r = check_kind(fd, path, reterr);
+        if (r < 0)
+                return r;
+
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+static int open_of_process(uint32_t pid, int *ret_fd, struct weft_error *reterr)
+{
+        _cleanup_close_ int process = (int) syscall(SYS_pidfd_open, (pid_t) pid, 0), fd = -1;
+        struct pollfd ended = { .fd = process, .events = POLLIN };
+        char path[64];
+        int r;
+
+        if (process < 0)
+                return weft_fail(reterr, errno == ESRCH ? -ENOENT : -errno, "process %u: %m", pid);
+
+        (void) snprintf(path, sizeof(path), "/proc/%u/ns/net", pid);
+        r = open_and_check(path, &fd, reterr);
+
+        /* Had it ended by now, the number could have meant another process when it was opened. */
+        if (poll(&ended, 1, 0) != 0)
+                return weft_fail(reterr, -ENOENT, "process %u has ended", pid);
+        if (r < 0)
+                return r;
+
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+int namespace_open(const char *path, uint32_t pid, int *ret_fd, struct weft_error *reterr)
+{
+        return path ? open_and_check(path, ret_fd, reterr) : open_of_process(pid, ret_fd, reterr);
+}

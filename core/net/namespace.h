@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <stdint.h>
+
+#include "error.h"
+
+/* Opens the network namespace at PATH, or of the process PID where path is NULL, after a check that
+ * it is one, and not the daemon's own. -ENOENT: not there (yet). -EINVAL: something else is there,
+ * or the daemon's own. */
+int namespace_open(const char *path, uint32_t pid, int *ret_fd, struct weft_error *reterr);

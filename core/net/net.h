@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* The host's network as the daemon sees it: links, addresses, routes, neighbours, by rtnetlink
+ * (libnl-route-3), in the network namespace the daemon was started in. */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include <weft/module.h>
+
+#include "error.h"
+
+struct net;
+
+struct net_link {
+        uint32_t ifindex;
+        char name[16];
+        uint8_t mac[6];
+        uint32_t mtu;
+        bool up, ethernet;
+        char kind[16]; /* "veth", "vxlan", "" for hardware */
+};
+
+enum net_event_kind {
+        NET_LINK_NEW,      /* appeared, or came up, or changed its mtu or address */
+        NET_LINK_GONE,
+        NET_ADDRESS,       /* of the host: added or removed; ifindex 0: any may have changed */
+        NET_ROUTE,         /* a route or rule changed */
+        NET_NEIGHBOUR,     /* a neighbour's link-layer address became known or changed */
+};
+
+struct net_event {
+        enum net_event_kind kind;
+        struct net_link link;    /* link events */
+        uint32_t ifindex;        /* all */
+        struct weft_addr addr;   /* neighbour, address: mapped for IPv4 */
+        uint8_t mac[6];          /* neighbour */
+        struct weft_prefix dst;  /* route: what it covers (len 0: default) */
+};
+
+typedef void (*net_event_fn)(void *data, const struct net_event *event);
+
+/* Opens the sockets, fills the caches and calls f from the loop for every change after that. Changes
+ * that this process made itself (weft's route protocol, endpoint devices) are reported too. */
+int net_open(sd_event *loop, net_event_fn f, void *data, struct net **ret, struct weft_error *reterr);
+struct net *net_close(struct net *n);
+
+/* Current state. -ENODEV where there is no such link. */
+int net_link_by_name(struct net *n, const char *name, struct net_link *ret);
+int net_link_by_index(struct net *n, uint32_t ifindex, struct net_link *ret);
+/* Interfaces that carry a default route (main table), both families, at most max; the count. */
+size_t net_default_links(struct net *n, uint32_t *ret_ifindex, size_t max);
+/* First global address of the link in a family (AF_INET, AF_INET6): mapped. -ENOENT. */
+int net_link_address(struct net *n, uint32_t ifindex, int family, struct weft_addr *ret);
+/* Every address of the host itself: calls f for each (loopback and link-local too). */
+void net_addresses(struct net *n, void (*f)(void *data, uint32_t ifindex, const struct weft_addr *a),
+                   void *data);
+
+/* ---- host changes: what weft alters, counted and recorded ------------------------------------- */
+
+/* Every change below is recorded in RUN_DIR/host before it is made, so that a successor of a killed
+ * daemon takes it over: the same change asked for again is the same change; what nobody asks for
+ * any more when host_settle() is called is undone. Asking twice counts twice. */
+struct host;
+
+int host_open(struct net *n, const char *run_dir, struct host **ret, struct weft_error *reterr);
+/* Frees memory; changes stay in force, the datapath goes on. */
+struct host *host_close(struct host *h);
+
+/* Sets a sysctl (path below /proc/sys with '/', "net/ipv4/conf/eth0/forwarding"), remembering what
+ * was there for the day nobody wants it. */
+int host_sysctl(struct host *h, const char *path, const char *value, struct weft_error *reterr);
+void host_unsysctl(struct host *h, const char *path);
+
+/* Forwarding on one interface, both families (accept_ra 1 -> 2 first). */
+int host_forwarding(struct host *h, const char *ifname, struct weft_error *reterr);
+void host_unforwarding(struct host *h, const char *ifname);
+
+/* Adds ports low..high to ip_local_reserved_ports, keeping what others have put there. */
+int host_reserve_ports(struct host *h, uint16_t low, uint16_t high, struct weft_error *reterr);
+void host_unreserve_ports(struct host *h, uint16_t low, uint16_t high);
+
+/* Routes with weft's protocol number, main table. gateway NULL: scope link on ifindex. ifindex 0:
+ * wherever the gateway is. -EEXIST: foreign route in the way; -ENETUNREACH: the gateway is not on
+ * the same link-layer network. mtu 0: none. */
+#define WEFT_ROUTE_PROTOCOL 119
+int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_addr *gateway,
+               uint32_t ifindex, uint32_t mtu, struct weft_error *reterr);
+void host_unroute(struct host *h, const struct weft_prefix *dst);
+
+/* A start has asked for all it wants: undo what the predecessor did and nobody asked for. */
+void host_settle(struct host *h);
+/* Undo everything: what is recorded, routes with weft's protocol number, devices that wire_up() made;
+ * says what it took through f (may be NULL). Nothing more may be asked of h. */
+void host_cleanup(struct host *h, void (*f)(void *data, const char *what), void *data);
+
+/* ---- endpoints: wiring a namespace ------------------------------------------------------------- */
+
+struct wire_request {
+        const char *name;               /* of the endpoint */
+        const char *netns;              /* path; or NULL */
+        uint32_t pid;                   /* or 0 */
+        const char *device;             /* inside, "eth0" */
+        const struct weft_addr *addrs;  /* its addresses, both families mixed */
+        size_t n_addrs;
+        const struct weft_addr *gateways; /* the node's gateway addresses in the pod CIDRs */
+        size_t n_gateways;
+        uint32_t mtu; /* of the endpoint's default route */
+};
+
+struct wire {
+        uint32_t ifindex;  /* host side */
+        char ifname[16];   /* weft + hash of the name: stable over restarts */
+        uint8_t mac[6];    /* host side: the gateway's permanent neighbour entry inside */
+        uint8_t peer_mac[6];
+};
+
+/* Makes or takes over the wiring of one endpoint: veth pair, address as /32 or /128, link-scope
+ * route to the gateway, default route over it with the mtu, permanent neighbour entry, host-side
+ * route (through host_route()), forwarding of the host-side device. Idempotent: what is right
+ * already is left alone. -ENOENT: the namespace is not there (yet): pending, nothing was made.
+ * -EEXIST with a reason: the device name inside is somebody else's. */
+int wire_up(struct net *n, struct host *h, const struct wire_request *w, struct wire *ret,
+            struct weft_error *reterr);
+/* Takes away what wire_up() made; cannot fail, accepts half-made ones. */
+void wire_down(struct net *n, struct host *h, const char *name, const struct weft_addr *addrs,
+               size_t n_addrs);
+/* The host side's name for an endpoint of that name: what wire_each() shows for it. */
+void wire_ifname(const char *name, char ret[static 16]);
+/* Deletes such a device, its routes go with it; any other is left alone. */
+void wire_remove(struct net *n, const char *ifname);
+/* Calls f with the ifname of every device that wire_up() of any daemon of this ROOT made here. */
+void wire_each(struct net *n, void (*f)(void *data, const char *ifname), void *data);

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Which modules run: collect what is named and what that brings in, needs first; switch off what
+ * lacks something until nothing changes; look for two that exclude each other. */
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "config/config.h"
+#include "plan/plan.h"
+
+struct plan {
+        const struct plan_input *input;
+        struct plan_row *rows; /* in order of completion: needs come first */
+        size_t n;
+};
+
+static const char *const kind_names[] = {
+        [WEFT_NEED_MODULE] = "module",
+        [WEFT_NEED_ROLE] = "a module for the role",
+        [WEFT_NEED_HELPER] = "the kernel's eBPF helper",
+        [WEFT_NEED_FEATURE] = "the kernel's feature",
+        [WEFT_NEED_LINK_KIND] = "network devices of kind",
+};
+
+#define EACH_NEED(need, m) (const struct weft_need *need = (m)->needs; need && need->kind; need++)
+
+static bool same(const char *a, const char *b)
+{
+        return a && b && strcmp(a, b) == 0;
+}
+
+static bool lists(const char *const *list, const char *name)
+{
+        for (; list && *list; list++)
+                if (same(*list, name))
+                        return true;
+
+        return false;
+}
+
+static bool fills_role(const struct weft_module *m, const char *role)
+{
+        return lists(m->provides, role) || same(m->exclusive, role);
+}
+
+static const struct weft_module *find_available(const struct plan_input *input, const char *name)
+{
+        for (size_t i = 0; i < input->n_available; i++)
+                if (same(input->available[i]->name, name))
+                        return input->available[i];
+
+        return NULL;
+}
+
+static struct plan_row *find_row(const struct plan *p, const struct weft_module *m)
+{
+        for (size_t i = 0; i < p->n; i++)
+                if (p->rows[i].module == m)
+                        return &p->rows[i];
+
+        return NULL;
+}
+
+static void __attribute__((format(printf, 2, 3))) explain(struct plan_row *row, const char *format, ...)
+{
+        size_t n = strlen(row->reason);
+        va_list ap;
+
+        if (n > 0 && n < sizeof(row->reason))
+                n += (size_t) snprintf(row->reason + n, sizeof(row->reason) - n, "; ");
+        if (n >= sizeof(row->reason))
+                return;
+
+        va_start(ap, format);
+        (void) vsnprintf(row->reason + n, sizeof(row->reason) - n, format, ap);
+        va_end(ap);
+}
+
+/* ---- collecting ---- */
+
+/* A chain of modules being added, from the newest back: modules may need each other. */
+struct adding {
+        const struct weft_module *module;
+        const struct adding *by;
+};
+
+static bool is_adding(const struct adding *a, const struct weft_module *m)
+{
+        for (; a; a = a->by)
+                if (a->module == m)
+                        return true;
+
+        return false;
+}
+
+static bool is_named(const struct plan_input *input, const struct weft_module *m)
+{
+        for (size_t i = 0; i < input->n_named; i++)
+                if (input->named[i] == m)
+                        return true;
+
+        return false;
+}
+
+static void add(struct plan *p, const struct weft_module *m, const struct adding *by);
+
+/* What a need puts before the module: the module it names, or the named ones that fill its role. */
+static void add_need(struct plan *p, const struct weft_need *need, const struct adding *by)
+{
+        const struct plan_input *in = p->input;
+
+        for (size_t i = 0; i < in->n_available; i++) {
+                const struct weft_module *m = in->available[i];
+                bool wanted = is_named(in, m);
+
+                if (need->kind == WEFT_NEED_MODULE && same(m->name, need->name) && (wanted || !need->soft))
+                        add(p, m, by);
+                else if (need->kind == WEFT_NEED_ROLE && fills_role(m, need->name) && wanted)
+                        add(p, m, by);
+        }
+}
+
+static void add(struct plan *p, const struct weft_module *m, const struct adding *by)
+{
+        const struct adding self = { .module = m, .by = by };
+        struct plan_row *row;
+
+        if (find_row(p, m) || is_adding(by, m))
+                return;
+
+        for EACH_NEED (need, m)
+                add_need(p, need, &self);
+
+        row = &p->rows[p->n++];
+        *row = (struct plan_row) { .module = m, .on = true };
+        if (by && !is_named(p->input, m))
+                explain(row, "brought in by %s", by->module->name);
+}
+
+/* ---- judging ---- */
+
+static bool fact_present(const struct plan_input *input, const struct weft_need *need)
+{
+        for (size_t i = 0; i < input->n_facts; i++)
+                if (input->facts[i].kind == need->kind && same(input->facts[i].name, need->name))
+                        return input->facts[i].present;
+
+        return false;
+}
+
+static int check_role(const struct plan *p, const struct weft_module *by, const char *role)
+{
+        int r = -ENOENT;
+
+        for (size_t i = 0; i < p->n; i++) {
+                const struct plan_row *row = &p->rows[i];
+
+                if (row->module == by || !fills_role(row->module, role))
+                        continue;
+                if (row->on)
+                        return 0;
+                r = row->error;
+        }
+
+        return r;
+}
+
+/* 0: met; -ENOENT: a module or role is not there at all; -EOPNOTSUPP: the kernel lacks it, or what
+ * was there is off for such a reason. */
+static int check_need(const struct plan *p, const struct weft_module *by, const struct weft_need *need)
+{
+        const struct weft_module *m;
+        const struct plan_row *row;
+
+        switch (need->kind) {
+        case WEFT_NEED_MODULE:
+                m = find_available(p->input, need->name);
+                row = m ? find_row(p, m) : NULL;
+                return !row ? -ENOENT : row->on ? 0 : row->error;
+        case WEFT_NEED_ROLE:
+                return check_role(p, by, need->name);
+        default:
+                return fact_present(p->input, need) ? 0 : -EOPNOTSUPP;
+        }
+}
+
+static const char *kind_name(const struct weft_need *need)
+{
+        size_t n = sizeof(kind_names) / sizeof(kind_names[0]);
+
+        return need->kind < n ? kind_names[need->kind] : "something newer than this weftd:";
+}
+
+/* True where the row changed. */
+static bool judge(const struct plan *p, struct plan_row *row)
+{
+        for EACH_NEED (need, row->module) {
+                int r = need->soft ? 0 : check_need(p, row->module, need);
+
+                if (r == 0)
+                        continue;
+
+                row->on = false;
+                row->error = r;
+                row->reason[0] = '\0';
+                explain(row, "needs %s %s (%s)", kind_name(need), need->name, need->why ? need->why : "");
+                return true;
+        }
+
+        return false;
+}
+
+static void explain_wants(const struct plan *p, struct plan_row *row)
+{
+        for EACH_NEED (need, row->module)
+                if (need->soft && check_need(p, row->module, need) < 0)
+                        explain(row, "without %s %s (%s)", kind_name(need), need->name,
+                                need->why ? need->why : "");
+}
+
+static void judge_all(const struct plan *p)
+{
+        for (bool changed = true; changed;) {
+                changed = false;
+                for (size_t i = 0; i < p->n; i++)
+                        changed |= p->rows[i].on && judge(p, &p->rows[i]);
+        }
+
+        for (size_t i = 0; i < p->n; i++)
+                if (p->rows[i].on)
+                        explain_wants(p, &p->rows[i]);
+}
+
+/* ---- refusing ---- */
+
+static int refuse_pair(const struct weft_module *a, const struct weft_module *b, struct weft_error *reterr)
+{
+        if (lists(a->conflicts, b->name) || lists(b->conflicts, a->name))
+                return weft_fail(reterr, -EEXIST, "modules %s and %s cannot run together; take one away",
+                                 a->name, b->name);
+        if (a->exclusive && fills_role(b, a->exclusive))
+                return weft_fail(reterr, -EEXIST, "modules %s and %s both do %s; take one away", a->name,
+                                 b->name, a->exclusive);
+        if (b->exclusive && fills_role(a, b->exclusive))
+                return weft_fail(reterr, -EEXIST, "modules %s and %s both do %s; take one away", a->name,
+                                 b->name, b->exclusive);
+
+        return 0;
+}
+
+static int refuse_pairs(const struct plan *p, struct weft_error *reterr)
+{
+        for (size_t i = 0; i < p->n; i++)
+                for (size_t j = 0; j < i; j++) {
+                        int r = 0;
+
+                        if (p->rows[i].on && p->rows[j].on)
+                                r = refuse_pair(p->rows[j].module, p->rows[i].module, reterr);
+                        if (r < 0)
+                                return r;
+                }
+
+        return 0;
+}
+
+static int refuse_off(const struct plan *p, struct weft_error *reterr)
+{
+        uint32_t mode = p->input->mode;
+
+        for (size_t i = 0; i < p->n; i++) {
+                const struct plan_row *row = &p->rows[i];
+
+                if (row->on || mode == MODE_PARTIAL || (mode == MODE_PROBE && row->error != -ENOENT))
+                        continue;
+                return weft_fail(reterr, row->error, "module %s %s", row->module->name, row->reason);
+        }
+
+        return 0;
+}
+
+int plan_modules(const struct plan_input *input, struct plan_row *rows, size_t *ret_n,
+                 struct weft_error *reterr)
+{
+        struct plan p = { .input = input, .rows = rows };
+        int r;
+
+        for (size_t i = 0; i < input->n_named; i++)
+                add(&p, input->named[i], NULL);
+
+        judge_all(&p);
+        r = refuse_off(&p, reterr);
+        if (r >= 0)
+                r = refuse_pairs(&p, reterr);
+        if (r < 0)
+                return r;
+
+        *ret_n = p.n;
+        return 0;
+}

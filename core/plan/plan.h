@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* Which modules run, and for each that does not, why; and the order of a hook's stages. Pure
+ * functions over data: no eBPF, no files, no globals. */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <weft/module.h>
+
+#include "error.h"
+
+/* One stage in one hook, with what it said about its place. */
+struct stage {
+        const char *module, *name;
+        uint32_t hook, phase;
+        const char *const *after;  /* module names, ended by NULL; may be NULL */
+        const char *const *before;
+};
+
+/* Sorts stages of one hook in place: phase, then after/before by module name (an absent name has no
+ * effect), then module name. Same input, same order. -ELOOP names every member of a cycle. */
+int stages_order(struct stage *stages, size_t n, struct weft_error *reterr);
+
+struct fact {
+        enum weft_need_kind kind; /* WEFT_NEED_HELPER, _FEATURE, _LINK_KIND */
+        const char *name;
+        bool present;
+};
+
+struct plan_input {
+        const struct weft_module *const *named; /* modules asked for by a section */
+        size_t n_named;
+        const struct weft_module *const *available; /* all that were found, named ones too */
+        size_t n_available;
+        const struct fact *facts;
+        size_t n_facts;
+        uint32_t mode; /* enum config_mode */
+};
+
+struct plan_row {
+        const struct weft_module *module;
+        bool on;
+        int error; /* off: -EOPNOTSUPP, the kernel lacks something; -ENOENT, a module is missing */
+        char reason[256]; /* why it is off; or which soft need is missing; or who brought it in */
+};
+
+/* 0 with rows for every named module and everything it brings in, in an order in which needs come
+ * before who needs them; or a refusal. rows: room for n_available.
+ *
+ * A module that lacks a hard need is off, and so is what needs it. MODE_STRICT refuses then
+ * (-EOPNOTSUPP, -ENOENT). MODE_PROBE refuses only where no kernel would help: a module or role that
+ * is not there (-ENOENT). MODE_PARTIAL runs what can run. Two modules that exclude each other are
+ * refused in every mode (-EEXIST): which of them is meant, only the administrator knows. */
+int plan_modules(const struct plan_input *input, struct plan_row *rows, size_t *ret_n,
+                 struct weft_error *reterr);

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What the running kernel can do, found out by trying and never by its version. Each answer is
+ * sought once and kept. Needs CAP_BPF and CAP_NET_ADMIN: what may not be tried counts as absent. */
+
+#include "plan/plan.h"
+
+/* Every fact that is known by name: the eBPF helpers of tc programs, the features
+ *      tcx               ordered tc programs attached by links
+ *      redirect-peer     redirect to the peer device in another namespace
+ *      cast-to-kern-ctx  programs that read the kernel's own packet struct
+ *      link-update       the program of a link can be replaced
+ * and kinds of network devices. Owned by the probe, valid until the process ends. */
+const struct fact *probe_facts(size_t *ret_n);
+
+/* One of them; tries no other. False for a name that is not known. */
+bool probe_has(enum weft_need_kind kind, const char *name);
+
+/* Jiffies per second. */
+uint32_t probe_hz(void);

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/bpf.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+#include <bpf/libbpf.h>
+
+#include "probe/trials.h"
+#include "util.h"
+
+#define TCX_INGRESS 46 /* enum bpf_attach_type since Linux 6.6 */
+
+#define CALL(kind, what) { .code = BPF_JMP | BPF_CALL, .src_reg = kind, .imm = what }
+#define RETURN_0 { .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 }
+#define EXIT { .code = BPF_JMP | BPF_EXIT }
+
+/* Program or negative errno; what the verifier said is in log. */
+static int load(const struct bpf_insn *insns, size_t n, char *log, size_t size)
+{
+        LIBBPF_OPTS(bpf_prog_load_opts, opts, .log_buf = log, .log_size = (uint32_t) size,
+                    .log_level = log ? 1 : 0);
+
+        return bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "weft_probe", "GPL", insns, n, &opts);
+}
+
+/* Called with no arguments most helpers are refused; what counts is why. The three texts are those
+ * of kernels before 5.15, before 6.9, and since. */
+bool try_helper(int id)
+{
+        static const char *const absent[] = { "unknown func", "invalid func", "cannot use helper" };
+        const struct bpf_insn insns[] = { CALL(0, id), RETURN_0, EXIT };
+        _cleanup_close_ int fd = -1;
+        char log[4096] = "";
+
+        if (id == BPF_FUNC_unspec)
+                return false;
+
+        fd = load(insns, ELEMENTS(insns), log, sizeof(log));
+        if (fd >= 0)
+                return true;
+
+        for (size_t i = 0; i < ELEMENTS(absent); i++)
+                if (strstr(log, absent[i]))
+                        return false;
+
+        return log[0] != '\0';
+}
+
+bool try_redirect_peer(void)
+{
+        return try_helper(BPF_FUNC_redirect_peer);
+}
+
+/* There is no such interface; only a kernel that knows the attach type looks for it. */
+bool try_tcx(void)
+{
+        const struct bpf_insn insns[] = { RETURN_0, EXIT };
+        _cleanup_close_ int prog = load(insns, ELEMENTS(insns), NULL, 0), link = -1;
+
+        if (prog < 0)
+                return false;
+
+        link = bpf_link_create(prog, INT_MAX, TCX_INGRESS, NULL);
+        return link == -ENODEV;
+}
+
+/* There is no such link; only a kernel that knows the command looks for it. */
+bool try_link_update(void)
+{
+        return bpf_link_update(-1, -1, NULL) == -EBADF;
+}
+
+bool try_cast_to_kern_ctx(void)
+{
+        struct btf *kernel = btf__load_vmlinux_btf();
+        int id = kernel ? btf__find_by_name_kind(kernel, "bpf_cast_to_kern_ctx", BTF_KIND_FUNC) : -ENOENT;
+        const struct bpf_insn insns[] = { CALL(BPF_PSEUDO_KFUNC_CALL, id), RETURN_0, EXIT };
+        _cleanup_close_ int fd = -1;
+
+        btf__free(kernel);
+        if (id < 0)
+                return false;
+
+        fd = load(insns, ELEMENTS(insns), NULL, 0);
+        return fd >= 0;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Packets pass the node without its upper stack: straight into an endpoint's namespace, and to the
+ * wire by the routing table's answer. All of it is the stage's; there is nothing to set. */
+
+#include <weft/module.h>
+
+WEFT_OBJECT("host-routing.bpf.o");
+
+static const struct weft_need needs[] = {
+        WEFT_NEEDS(FEATURE, "redirect-peer", "hands packets into an endpoint's namespace (Linux 5.10)"),
+        WEFT_NEEDS(HELPER, "fib_lookup", "asks the routing table for the way to the wire"),
+        WEFT_NEEDS(HELPER, "redirect_neigh",
+                   "sends to a neighbour whose link-layer address is not known yet (Linux 5.10)"),
+        {}
+};
+
+WEFT_MODULE(
+        .name = "host-routing", .summary = "Bypasses the upper network stack of the node",
+        .needs = needs,
+        .object = weft_object, .object_end = weft_object_end,
+);

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <criterion/criterion.h>
+#include <stdlib.h>
+
+#include "world.h"
+
+/* Tests share the loaded programs and the tables, and so run one after the other. */
+int main(int argc, char **argv)
+{
+        struct criterion_test_set *tests = criterion_initialize();
+        int r = EXIT_SUCCESS;
+
+        criterion_options.jobs = 1;
+        if (criterion_handle_args(argc, argv, true)) {
+                if (!world_prepare())
+                        return EXIT_FAILURE;
+                r = criterion_run_all_tests(tests) ? EXIT_SUCCESS : EXIT_FAILURE;
+        }
+        criterion_finalize(tests);
+        return r;
+}

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <arpa/inet.h>
+#include <bpf/bpf.h>
+#include <bpf/btf.h>
+
+#include "generation/generation.h"
+#include "module/module.h"
+#include "util.h"
+#include "world-internal.h"
+
+const char *const device_names[DEVICES] = { "up0", "ep0", "ep1" };
+
+static bool complain(const char *what)
+{
+        fprintf(stderr, "world: %s: %s\n", what, strerror(errno));
+        return false;
+}
+
+/* ---- network ----------------------------------------------------------------------------------- */
+
+static const char *name_of(int family, enum who who, char text[INET6_ADDRSTRLEN])
+{
+        struct weft_addr a = at(family, who);
+
+        inet_ntop(family, family == AF_INET ? (void *) &a.w[3] : (void *) &a, text, INET6_ADDRSTRLEN);
+        return text;
+}
+
+static const char *mac_text(struct mac m, char text[18])
+{
+        snprintf(text, 18, "%02x:%02x:%02x:%02x:%02x:%02x", m.b[0], m.b[1], m.b[2], m.b[3], m.b[4], m.b[5]);
+        return text;
+}
+
+static void add_device(FILE *f, const char *name, struct mac ours, struct mac peer)
+{
+        char a[18], b[18];
+
+        fprintf(f, "link add %s address %s type veth peer name %sp address %s\n", name, mac_text(ours, a),
+                name, mac_text(peer, b));
+        fprintf(f, "link set %s up\nlink set %sp up\n", name, name);
+}
+
+static void add_neighbour(FILE *f, int family, enum who who, const char *device)
+{
+        char mac[18], text[INET6_ADDRSTRLEN];
+
+        fprintf(f, "neigh add %s lladdr %s dev %s nud permanent\n", name_of(family, who, text),
+                mac_text(mac_of(who), mac), device);
+}
+
+static void add_pod(FILE *f, int family, enum who who, const char *device)
+{
+        char text[INET6_ADDRSTRLEN];
+
+        fprintf(f, "route add %s dev %s\n", name_of(family, who, text), device);
+        add_neighbour(f, family, who, device);
+}
+
+static void add_family(FILE *f, int family)
+{
+        bool six = family == AF_INET6;
+        char text[INET6_ADDRSTRLEN];
+
+        fprintf(f, "addr add %s/%s dev up0\n", name_of(family, NODE, text), six ? "64 nodad" : "24");
+        add_neighbour(f, family, ROUTER, "up0");
+        add_neighbour(f, family, NODE2, "up0");
+        fprintf(f, "route add default via %s\n", name_of(family, ROUTER, text));
+        fprintf(f, "route add %s via %s\n", six ? "fd00:2::/64" : "10.244.2.0/24",
+                name_of(family, NODE2, text));
+        add_pod(f, family, POD, "ep0");
+        add_pod(f, family, POD2, "ep1");
+}
+
+static bool write_file(const char *path, const char *text)
+{
+        _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+        return fd >= 0 && write(fd, text, strlen(text)) >= 0 ? true : complain(path);
+}
+
+static bool set_sysctls(void)
+{
+        return write_file("/proc/sys/net/ipv6/conf/default/accept_dad", "0") &&
+                write_file("/proc/sys/net/ipv6/conf/all/forwarding", "1") &&
+                write_file("/proc/sys/net/ipv4/ip_forward", "1");
+}
+
+static bool make_network(void)
+{
+        FILE *f;
+
+        if (!set_sysctls())
+                return false;
+        f = popen("ip -batch -", "w");
+        if (!f)
+                return complain("ip");
+        fprintf(f, "link set lo up\n");
+        add_device(f, "up0", mac_of(NODE), mac_of(ROUTER));
+        add_device(f, "ep0", gateway_mac(POD), mac_of(POD));
+        add_device(f, "ep1", gateway_mac(POD2), mac_of(POD2));
+        add_family(f, AF_INET);
+        add_family(f, AF_INET6);
+        return pclose(f) == 0 ? true : complain("ip -batch");
+}
+
+static bool make_namespaces(void)
+{
+        struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
+
+        if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0)
+                return complain("unshare");
+        if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+                return complain("private mounts");
+        if (mount("bpf", WORLD_BPFFS, "bpf", 0, "mode=0700") < 0)
+                return complain("mount bpffs");
+        (void) setrlimit(RLIMIT_MEMLOCK, &all);
+        return true;
+}
+
+/* ---- what modules ask of the daemon ------------------------------------------------------------- */
+
+static int no_route(void *data, const struct weft_prefix *prefix, const struct weft_addr *gateway,
+                    struct weft_error *reterr)
+{
+        (void) data, (void) prefix, (void) gateway, (void) reterr;
+        return 0;
+}
+
+static void no_unroute(void *data, const struct weft_prefix *prefix)
+{
+        (void) data, (void) prefix;
+}
+
+static void no_peers(void *data, void (*f)(void *, const struct weft_peer_info *), void *f_data)
+{
+        (void) data, (void) f, (void) f_data;
+}
+
+static void cluster(void *data, void (*f)(void *, const struct weft_prefix *), void *f_data)
+{
+        static const struct {
+                int family;
+                enum who who;
+                uint32_t len;
+        } prefixes[] = {
+                { AF_INET, POD, 120 }, { AF_INET, REMOTE_POD, 120 }, { AF_INET, NODE2, 128 },
+                { AF_INET6, POD, 64 }, { AF_INET6, REMOTE_POD, 64 }, { AF_INET6, NODE2, 128 },
+        };
+
+        (void) data;
+        for (size_t i = 0; i < ELEMENTS(prefixes); i++) {
+                struct weft_prefix p = { at(prefixes[i].family, prefixes[i].who), prefixes[i].len };
+
+                if (p.len == 120)
+                        p.addr.w[3] &= htonl(0xffffff00);
+                if (p.len == 64)
+                        p.addr.w[2] = p.addr.w[3] = 0;
+                f(f_data, &p);
+        }
+}
+
+static void log_line(void *data, const char *module, int level, const char *text)
+{
+        (void) data, (void) level;
+        fprintf(stderr, "%s: %s\n", module, text);
+}
+
+static const struct core_services services = {
+        .route = no_route, .unroute = no_unroute, .peers = no_peers, .cluster_prefixes = cluster,
+        .log = log_line,
+};
+
+/* ---- what is loaded ----------------------------------------------------------------------------- */
+
+static struct config_assignment masq_options[] = {
+        { .key = "ipv6", .value = "yes" },
+        { .key = "non-masquerade-cidr", .value = "198.18.0.0/15, 2001:db8:18::/48" },
+        { .key = "snat-ports", .value = "61000-65535" },
+};
+static struct config_assignment small_masq_options[] = {
+        { .key = "ipv6", .value = "yes" },
+        { .key = "snat-ports", .value = "61000-61003" },
+};
+static struct config_assignment snat_options[] = { { .key = "snat-ports", .value = "61000-65535" } };
+static struct config_assignment small_options[] = { { .key = "snat-ports", .value = "61000-61003" } };
+
+#define MODULES 4
+
+static const struct config_module sections[VARIANTS][MODULES] = {
+        [FULL] = { { .name = "native-routing" },
+                   { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
+                   { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
+                   { .name = "host-routing" } },
+        [LEGACY] = { { .name = "native-routing" },
+                     { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
+                     { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 } },
+        [SMALL] = { { .name = "native-routing" },
+                    { .name = "nodeport-snat", .assignments = small_options, .n_assignments = 1 },
+                    { .name = "bpf-masq", .assignments = small_masq_options, .n_assignments = 2 },
+                    { .name = "host-routing" } },
+};
+
+static bool said(struct weft_error *e, const char *what)
+{
+        fprintf(stderr, "world: %s: %s\n", what, e->text);
+        return false;
+}
+
+static bool load_module(const struct config_module *section, uint16_t id, struct instance **ret)
+{
+        const char *directory = getenv("WEFT_MODULES") ?: ".", *directories[] = { directory, NULL };
+        struct diagnostics diagnostics = {};
+        struct weft_error error = {};
+        struct module *m;
+        int r;
+
+        if (module_open(directories, section->name, &m, &error) < 0)
+                return said(&error, section->name);
+        r = instance_new(m, id, section, &services, &diagnostics, ret, &error);
+        for (size_t i = 0; i < diagnostics.n; i++)
+                fprintf(stderr, "world: %s\n", diagnostics.items[i].text);
+        diagnostics_done(&diagnostics);
+        return r < 0 ? said(&error, section->name) : true;
+}
+
+/* Whether programs may ask for the kernel's own view of a packet (from 6.2). */
+static bool kernel_can_cast(void)
+{
+        struct btf *btf = btf__load_vmlinux_btf();
+        bool can = btf && btf__find_by_name_kind(btf, "bpf_cast_to_kern_ctx", BTF_KIND_FUNC) > 0;
+
+        btf__free(btf);
+        return can;
+}
+
+static bool pin_programs(enum variant v, const struct generation *g)
+{
+        char path[64];
+
+        for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++) {
+                int fd = generation_hook_fd(g, hook);
+
+                if (fd >= 0 && bpf_obj_pin(fd, variant_program(v, hook, path)) < 0)
+                        return complain(path);
+        }
+        return true;
+}
+
+static bool build(enum variant v, struct tables *t, const struct blob *engine,
+                  struct instance *const *modules, size_t n)
+{
+        struct generation_settings settings = {
+                .number = v + 1, .hz = machine_hz(), .mark_mask = 0x0100, .can_cast = kernel_can_cast(),
+                .host_ports_low = 32768, .engine = engine->data,
+                .host_ports_high = v == SMALL ? SNAT_LOW + SMALL_PORTS - 1 : SNAT_LOW - 1,
+                .engine_size = engine->size,
+        };
+        struct weft_error error = {};
+        struct generation *g;
+
+        if (generation_build(t, &settings, modules, n, &g, &error) < 0)
+                return said(&error, "generation");
+        for (size_t i = 0; i < n; i++)
+                if (instance_attach(modules[i], &error) < 0)
+                        return said(&error, modules[i]->module->desc.name);
+        return pin_programs(v, g);
+}
+
+/* The instances, the tables and the generation stay open until the runner ends: the prog array
+ * lives as long as somebody holds it. */
+static bool make_variant(enum variant v, const struct blob *engine)
+{
+        static struct instance *modules[VARIANTS][MODULES];
+        struct weft_error error = {};
+        struct tables *t;
+        char path[64];
+        size_t n = 0;
+
+        if (mkdir(variant_directory(v, path), 0700) < 0)
+                return complain(path);
+        if (variant_tables(v, engine, &t, &error) < 0)
+                return said(&error, "tables");
+        for (; n < MODULES && sections[v][n].name; n++) {
+                if (!load_module(&sections[v][n], n + 1, &modules[v][n]))
+                        return false;
+                if (instance_load(modules[v][n], &error) < 0)
+                        return said(&error, sections[v][n].name);
+        }
+        return build(v, t, engine, modules[v], n);
+}
+
+bool world_prepare(void)
+{
+        _cleanup_(blob_done) struct blob engine = {};
+
+        if (!make_namespaces() || !make_network() || engine_read(&engine) < 0)
+                return false;
+        for (enum variant v = 0; v < VARIANTS; v++)
+                if (!make_variant(v, &engine))
+                        return false;
+        return true;
+}

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <arpa/inet.h>
+#include <assert.h>
+#include <bpf/bpf.h>
+#include <errno.h>
+#include <linux/bpf.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "util.h"
+#include "world-internal.h"
+
+const char *variant_directory(enum variant v, char path[64])
+{
+        snprintf(path, 64, WORLD_BPFFS "/%d", v);
+        return path;
+}
+
+const char *variant_program(enum variant v, uint32_t hook, char path[64])
+{
+        snprintf(path, 64, WORLD_BPFFS "/%d/hook%u", v, hook);
+        return path;
+}
+
+uint32_t machine_hz(void)
+{
+        struct timespec tick;
+
+        clock_getres(CLOCK_MONOTONIC_COARSE, &tick);
+        return (1000000000 + tick.tv_nsec / 2) / tick.tv_nsec;
+}
+
+int engine_read(struct blob *ret)
+{
+        const char *path = getenv("WEFT_ENGINE") ?: "engine.bpf.o";
+        _cleanup_fclose_ FILE *f = fopen(path, "re");
+        long size = f && fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
+
+        if (size <= 0) {
+                fprintf(stderr, "world: cannot read %s\n", path);
+                return -EINVAL;
+        }
+        rewind(f);
+        ret->size = size;
+        ret->data = malloc(size);
+        return ret->data && fread(ret->data, size, 1, f) == 1 ? 0 : -EIO;
+}
+
+void blob_done(struct blob *b)
+{
+        free(b->data);
+}
+
+int variant_tables(enum variant v, const struct blob *engine, struct tables **ret,
+                   struct weft_error *reterr)
+{
+        char path[64];
+        struct tables_settings settings = {
+                .bpffs = variant_directory(v, path), .hz = machine_hz(),
+                .flow_table_size = v == SMALL ? SMALL_TABLE : 65536,
+        };
+
+        return tables_open(&settings, engine->data, engine->size, ret, reterr);
+}
+
+/* ---- every test begins with nothing -------------------------------------------------------------- */
+
+static void delete_all(int fd, size_t key_size)
+{
+        uint8_t key[64];
+
+        assert(key_size <= sizeof(key));
+        while (bpf_map_get_next_key(fd, NULL, key) == 0)
+                if (bpf_map_delete_elem(fd, key) < 0)
+                        break;
+}
+
+static void zero_mapped(int fd, const struct bpf_map_info *info)
+{
+        size_t size = (size_t) ((info->value_size + 7) / 8 * 8) * info->max_entries;
+        void *m = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+        assert(m != MAP_FAILED);
+        memset(m, 0, size);
+        munmap(m, size);
+}
+
+static void zero_elements(int fd, const struct bpf_map_info *info)
+{
+        _cleanup_free_ void *zeros = calloc(libbpf_num_possible_cpus(), (info->value_size + 7) / 8 * 8);
+
+        for (uint32_t i = 0; i < info->max_entries; i++)
+                bpf_map_update_elem(fd, &i, zeros, 0);
+}
+
+static void wipe(enum variant v, const char *name)
+{
+        _cleanup_close_ int fd = -1;
+        struct bpf_map_info info = {};
+        uint32_t size = sizeof(info);
+        char path[128], directory[64];
+
+        snprintf(path, sizeof(path), "%s/maps/%s", variant_directory(v, directory), name);
+        fd = bpf_obj_get(path);
+        if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size) < 0)
+                abort();
+        if (info.map_flags & BPF_F_MMAPABLE)
+                zero_mapped(fd, &info);
+        else if (info.type == BPF_MAP_TYPE_PERCPU_ARRAY || info.type == BPF_MAP_TYPE_ARRAY)
+                zero_elements(fd, &info);
+        else
+                delete_all(fd, info.key_size);
+}
+
+static void wipe_all(enum variant v)
+{
+        static const char *const maps[] = {
+                "flows4", "flows6", "half_open4", "half_open6", "nexthops", "endpoints",
+                "services", "service_slots", "backends", "peers", "links", "fragments",
+                "filter", "world", "forwards", "drops", "events",
+        };
+
+        for (size_t i = 0; i < ELEMENTS(maps); i++)
+                wipe(v, maps[i]);
+}
+
+/* ---- filling the tables -------------------------------------------------------------------------- */
+
+static void must(int r, const struct weft_error *e)
+{
+        if (r >= 0)
+                return;
+        fprintf(stderr, "world: %s: %s\n", strerror(-r), e ? e->text : "");
+        abort();
+}
+
+void world_set_link(struct world *w, bool with4, bool with6, uint32_t mtu)
+{
+        struct weft_link link = { .flags = WEFT_NEXTHOP_MARK, .mtu = mtu };
+
+        if (with4)
+                link.addr4 = at(AF_INET, NODE);
+        if (with6)
+                link.addr6 = at(AF_INET6, NODE);
+        must(tables_set_link(w->tables, w->ifindex[UPLINK], &link), NULL);
+}
+
+static const char *pod_name(enum who pod)
+{
+        return pod == POD ? "pod" : "pod2";
+}
+
+void world_set_endpoint(struct world *w, enum who pod)
+{
+        struct weft_addr addrs[] = { at(AF_INET, pod), at(AF_INET6, pod) };
+        struct table_endpoint e = { .addrs = addrs, .n_addrs = 2, .identity = 1000, .has_peer = true };
+        struct mac mac = mac_of(pod), gateway = gateway_mac(pod);
+        struct weft_error error = {};
+
+        e.ifindex = w->ifindex[pod == POD ? EP0 : EP1];
+        memcpy(e.mac, mac.b, 6);
+        memcpy(e.gateway_mac, gateway.b, 6);
+        must(tables_set_endpoint(w->tables, pod_name(pod), &e, &error), &error);
+}
+
+void world_del_endpoint(struct world *w, enum who pod)
+{
+        tables_del_endpoint(w->tables, pod_name(pod));
+}
+
+void world_set_service(struct world *w, int family, const struct service *s)
+{
+        struct weft_addr external[2], node = at(family, NODE);
+        struct config_backend backends[2];
+        char name[64];
+        struct config_service c = {
+                .name = name, .port = s->port, .proto = s->proto, .node_port = s->node_port,
+                .external_ip = { external, s->n_external }, .backends = backends,
+                .n_backends = s->n_backends,
+                .no_backend = s->drop_empty ? NO_BACKEND_DROP : NO_BACKEND_REJECT,
+        };
+        struct weft_error error = {};
+
+        snprintf(name, sizeof(name), "%s-%s", s->name, family == AF_INET ? "4" : "6");
+        for (size_t i = 0; i < s->n_external; i++)
+                external[i] = at(family, s->external[i]);
+        for (size_t i = 0; i < s->n_backends; i++)
+                backends[i] = (struct config_backend) {
+                        .addr = at(family, s->backends[i]), .port = BACKEND_PORT, .weight = 1,
+                };
+        must(tables_set_service(w->tables, &c, &node, 1, &error), &error);
+}
+
+void world_set_services(struct world *w)
+{
+        static const struct service list[] = {
+                { "remote", SERVICE_PORT, NODE_PORT, 0, { EXTERNAL, SECOND }, 2, { REMOTE_POD }, 1, false },
+                { "local", LOCAL_SERVICE_PORT, LOCAL_PORT, 0, { EXTERNAL }, 1, { POD }, 1, false },
+                { "empty", 82, EMPTY_PORT, 0, {}, 0, {}, 0, false },
+                { "silent", 83, SILENT_PORT, 0, {}, 0, {}, 0, true },
+        };
+        static const struct {
+                uint8_t proto;
+                const char *suffix;
+        } protocols[] = { { IPPROTO_TCP, "tcp" }, { IPPROTO_UDP, "udp" } };
+        char name[32];
+
+        for (size_t i = 0; i < ELEMENTS(list) * ELEMENTS(protocols); i++) {
+                struct service s = list[i / 2];
+
+                snprintf(name, sizeof(name), "%s-%s", s.name, protocols[i % 2].suffix);
+                s.name = name;
+                s.proto = protocols[i % 2].proto;
+                world_set_service(w, AF_INET, &s);
+                world_set_service(w, AF_INET6, &s);
+        }
+}
+
+static void set_peer(struct world *w)
+{
+        struct weft_prefix four = { at(AF_INET, REMOTE_POD), 120 }, six = { at(AF_INET6, REMOTE_POD), 64 };
+        struct weft_peer peer = { .identity = 6, .number = 1 };
+
+        four.addr.w[3] &= htonl(0xffffff00);
+        six.addr.w[2] = six.addr.w[3] = 0;
+        peer.node = at(AF_INET, NODE2);
+        must(tables_set_peer(w->tables, &four, &peer), NULL);
+        peer.node = at(AF_INET6, NODE2);
+        must(tables_set_peer(w->tables, &six, &peer), NULL);
+}
+
+/* ---- opening ------------------------------------------------------------------------------------- */
+
+static void open_programs(struct world *w)
+{
+        char path[64];
+
+        for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++)
+                w->programs[hook] = bpf_obj_get(variant_program(w->variant, hook, path));
+}
+
+struct world *world_open(enum variant variant)
+{
+        _cleanup_(blob_done) struct blob engine = {};
+        struct world *w = calloc(1, sizeof(*w));
+        struct weft_error error = {};
+
+        assert(w);
+        w->variant = variant;
+        w->hz = machine_hz();
+        wipe_all(variant);
+        must(engine_read(&engine), NULL);
+        must(variant_tables(variant, &engine, &w->tables, &error), &error);
+        open_programs(w);
+        for (size_t i = 0; i < DEVICES; i++)
+                w->ifindex[i] = if_nametoindex(device_names[i]);
+        world_set_link(w, true, true, 1500);
+        world_set_endpoint(w, POD);
+        world_set_endpoint(w, POD2);
+        set_peer(w);
+        world_set_services(w);
+        return w;
+}
+
+struct world *world_close(struct world *w)
+{
+        if (!w)
+                return NULL;
+        for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++)
+                closep(&w->programs[hook]);
+        tables_close(w->tables);
+        free(w);
+        return NULL;
+}
+
+void world_closep(struct world **w)
+{
+        world_close(*w);
+}
+
+/* ---- running ------------------------------------------------------------------------------------- */
+
+static struct outcome run_tc(struct world *w, enum weft_hook hook, const struct skb *skb,
+                             const struct packet *in)
+{
+        struct __sk_buff ctx = {
+                .ifindex = w->ifindex[skb->device], .mark = skb->mark, .gso_size = skb->gso_size,
+                .gso_segs = skb->gso_segs,
+        };
+        struct outcome o = {};
+        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = in->data, .data_size_in = in->len,
+                    .data_out = o.out.data, .data_size_out = PACKET_MAX, .ctx_in = &ctx,
+                    .ctx_size_in = sizeof(ctx), .ctx_out = &ctx, .ctx_size_out = sizeof(ctx), .repeat = 1);
+
+        o.error = bpf_prog_test_run_opts(w->programs[hook], &opts) < 0 ? -errno : 0;
+        o.verdict = (int) opts.retval;
+        o.mark = ctx.mark;
+        o.out.len = opts.data_size_out;
+        return o;
+}
+
+/* A run of an XDP program is not told the interface on every kernel: it is the loopback. */
+static struct outcome run_xdp(struct world *w, const struct packet *in)
+{
+        struct outcome o = {};
+        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = in->data, .data_size_in = in->len,
+                    .data_out = o.out.data, .data_size_out = PACKET_MAX, .repeat = 1);
+
+        o.error = bpf_prog_test_run_opts(w->programs[WEFT_XDP_UPLINK], &opts) < 0 ? -errno : 0;
+        o.verdict = (int) opts.retval;
+        o.out.len = opts.data_size_out;
+        return o;
+}
+
+struct outcome world_run(struct world *w, enum weft_hook hook, const struct skb *skb,
+                         const struct packet *in)
+{
+        return hook == WEFT_XDP_UPLINK ? run_xdp(w, in) : run_tc(w, hook, skb, in);
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+
+/* An engine that does nothing but run the chains: what a stage leaves in the mark, and which of the
+ * engine's own programs ended the run, is all there is to see. A mark of 1 asks for a known flow. */
+
+#include <weft/stage.bpf.h>
+
+const volatile __u32 weft_generation, weft_hz, weft_mark;
+const volatile __u8 weft_can_cast, weft_track;
+const volatile __u16 weft_host_low, weft_host_high;
+const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
+const volatile __u8 weft_has_stages[WEFT_HOOKS];
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+/* Every constant the core has set, for the tests to read. */
+struct seen {
+        __u32 generation, hz, mark;
+        __u16 host_low, host_high;
+        __u8 can_cast, track, has_stages[WEFT_HOOKS];
+};
+WEFT_MAP(BPF_MAP_TYPE_ARRAY, seen, __u32, struct seen, 1, 0);
+
+static __always_inline void tell(void)
+{
+        __u32 zero = 0;
+        struct seen *s = bpf_map_lookup_elem(&seen, &zero);
+
+        if (!s)
+                return;
+        s->generation = weft_generation;
+        s->hz = weft_hz;
+        s->mark = weft_mark;
+        s->host_low = weft_host_low;
+        s->host_high = weft_host_high;
+        s->can_cast = weft_can_cast;
+        s->track = weft_track;
+        for (int i = 0; i < WEFT_HOOKS; i++)
+                s->has_stages[i] = weft_has_stages[i];
+}
+
+#define ENTRY(name, hook)                                                                           \
+        SEC("tc")                                                                                   \
+        int name(struct __sk_buff *ctx)                                                             \
+        {                                                                                           \
+                struct weft_pkt *pkt = weft_packet();                                               \
+                                                                                                    \
+                if (!pkt)                                                                           \
+                        return 1;                                                                   \
+                tell();                                                                             \
+                pkt->known = ctx->mark == 1;                                                        \
+                pkt->plan = (struct weft_plan) {};                                                  \
+                ctx->mark = 0;                                                                      \
+                if (pkt->known)                                                                     \
+                        weft_tail_call(ctx, weft_first_known[hook]);                                \
+                else                                                                                \
+                        weft_tail_call(ctx, weft_first[hook]);                                      \
+                return 2;                                                                           \
+        }
+
+ENTRY(weft_from_endpoint, WEFT_FROM_ENDPOINT)
+ENTRY(weft_to_endpoint, WEFT_TO_ENDPOINT)
+ENTRY(weft_from_uplink, WEFT_FROM_UPLINK)
+ENTRY(weft_to_uplink, WEFT_TO_UPLINK)
+
+SEC("xdp")
+int weft_xdp(struct xdp_md *ctx __attribute__((unused)))
+{
+        return XDP_PASS;
+}
+
+#define WEFT_SLOT(name, program)                                                                    \
+        SEC("tc")                                                                                   \
+        int program(struct __sk_buff *ctx __attribute__((unused)))                                  \
+        {                                                                                           \
+                return 100 + WEFT_SLOT_##name;                                                      \
+        }
+#include <weft/slots.def>
+#undef WEFT_SLOT

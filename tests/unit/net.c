@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <criterion/criterion.h>
+#include <errno.h>
+
+#include "net-lab.h"
+
+enum { EVENTS = 4096 };
+
+static struct net_event events[EVENTS];
+static size_t n_events;
+
+static void remember(void *data, const struct net_event *e)
+{
+        (void) data;
+        if (n_events < EVENTS)
+                events[n_events++] = *e;
+}
+
+/* Runs the loop until it has nothing to do. */
+static void settle(void)
+{
+        while (sd_event_run(lab_loop, 100000) > 0)
+                ;
+}
+
+static const struct net_event *find(enum net_event_kind kind, uint32_t ifindex)
+{
+        for (size_t i = n_events; i-- > 0;)
+                if (events[i].kind == kind && (!ifindex || events[i].ifindex == ifindex))
+                        return &events[i];
+
+        return NULL;
+}
+
+static struct net *n;
+static uint32_t d0;
+
+static void open_with_dummy(void)
+{
+        struct net_link l;
+
+        lab_open();
+        lab_device("d0");
+        n = lab_net(remember);
+        cr_assert_eq(net_link_by_name(n, "d0", &l), 0);
+        d0 = l.ifindex;
+}
+
+static void close_net(void)
+{
+        n = net_close(n);
+        lab_loop = sd_event_unref(lab_loop);
+}
+
+TestSuite(net, .init = open_with_dummy, .fini = close_net);
+
+Test(net, a_link_is_found_by_name_and_by_index)
+{
+        struct net_link l;
+
+        lab_run("ip link set d0 address 02:00:00:00:00:07 mtu 1400 up");
+
+        cr_assert_eq(net_link_by_index(n, d0, &l), 0);
+        cr_assert_str_eq(l.name, "d0");
+        cr_assert_str_eq(l.kind, "veth");
+        cr_assert(l.up && l.ethernet);
+        cr_assert_eq(l.mtu, 1400);
+        cr_assert_eq(l.mac[5], 7);
+
+        cr_assert_eq(net_link_by_index(n, 1, &l), 0);
+        cr_assert_str_eq(l.name, "lo");
+        cr_assert(!l.ethernet);
+}
+
+Test(net, a_link_that_is_not_there_is_enodev)
+{
+        struct net_link l;
+
+        cr_assert_eq(net_link_by_name(n, "nothing", &l), -ENODEV);
+        cr_assert_eq(net_link_by_name(n, "a-name-longer-than-any", &l), -ENODEV);
+        cr_assert_eq(net_link_by_name(n, "", &l), -ENODEV);
+        cr_assert_eq(net_link_by_index(n, 999999, &l), -ENODEV);
+        cr_assert_eq(net_link_by_index(n, 0, &l), -ENODEV);
+}
+
+Test(net, a_link_is_reported_when_it_comes_changes_and_goes)
+{
+        const struct net_event *e;
+
+        lab_run("ip link set d0 up");
+        settle();
+        e = find(NET_LINK_NEW, d0);
+        cr_assert(e && e->link.up);
+
+        lab_run("ip link set d0 mtu 1300");
+        settle();
+        cr_assert_eq(find(NET_LINK_NEW, d0)->link.mtu, 1300);
+
+        lab_run("ip link del d0");
+        settle();
+        e = find(NET_LINK_GONE, d0);
+        cr_assert(e);
+        cr_assert_str_eq(e->link.name, "d0");
+
+        lab_run("ip link add d1 type bridge");
+        settle();
+        cr_assert_str_eq(find(NET_LINK_NEW, 0)->link.name, "d1");
+}
+
+Test(net, a_repetition_of_the_kernel_is_not_reported)
+{
+        settle();
+        n_events = 0;
+
+        lab_run("ip link set d0 alias nothing-that-matters-here");
+        settle();
+
+        cr_assert_null(find(NET_LINK_NEW, 0));
+}
+
+Test(net, addresses_of_the_host_are_reported)
+{
+        struct weft_addr four = lab_address("10.9.0.1"), six = lab_address("fd09::1");
+
+        lab_run("ip addr add 10.9.0.1/24 dev d0");
+        settle();
+        cr_assert(address_equal(&find(NET_ADDRESS, d0)->addr, &four));
+
+        n_events = 0;
+        lab_run("ip addr del 10.9.0.1/24 dev d0");
+        settle();
+        cr_assert(address_equal(&find(NET_ADDRESS, d0)->addr, &four));
+
+        lab_run("ip addr add fd09::1/64 dev d0 nodad");
+        settle();
+        cr_assert(address_equal(&find(NET_ADDRESS, d0)->addr, &six));
+}
+
+Test(net, routes_rules_and_neighbours_are_reported)
+{
+        struct weft_prefix dst = lab_prefix("10.8.0.0/16");
+        const struct net_event *e;
+
+        lab_run("ip link set d0 up && ip addr add 10.9.0.1/24 dev d0");
+        settle();
+        n_events = 0;
+        lab_run("ip route add 10.8.0.0/16 via 10.9.0.2");
+        settle();
+        e = find(NET_ROUTE, d0);
+        cr_assert(e && e->dst.len == dst.len && address_equal(&e->dst.addr, &dst.addr));
+
+        lab_run("ip route add default via 10.9.0.3");
+        settle();
+        cr_assert_eq(find(NET_ROUTE, d0)->dst.len, 96);
+
+        n_events = 0;
+        lab_run("ip rule add from 10.8.0.1 lookup 100");
+        settle();
+        e = find(NET_ROUTE, 0);
+        cr_assert(e && e->dst.len == 0);
+
+        lab_run("ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:09 dev d0");
+        settle();
+        e = find(NET_NEIGHBOUR, d0);
+        cr_assert(e && e->mac[5] == 9);
+        cr_assert(address_is_ipv4(&e->addr));
+}
+
+Test(net, lost_messages_are_made_good_by_reading_everything_again)
+{
+        struct net_link l;
+
+        lab_run("ip link set d0 up && ip addr add 10.9.0.1/16 dev d0 &&"
+                "ip neigh add 10.9.0.2 lladdr 02:00:00:00:00:09 dev d0");
+        settle();
+        n_events = 0;
+
+        /* More than the socket holds, so that what follows is lost. */
+        lab_run("for i in $(seq 20000); do"
+                " echo route add 10.$((i / 250 + 20)).$((i %% 250)).0/24 via 10.9.0.2; done |"
+                "ip -batch - && ip link del d0 && ip link add late type bridge");
+        settle();
+
+        cr_assert(find(NET_LINK_GONE, d0));
+        cr_assert_eq(net_link_by_name(n, "late", &l), 0);
+        cr_assert(find(NET_LINK_NEW, l.ifindex));
+        cr_assert_eq(find(NET_ADDRESS, 0)->ifindex, 0, "any address may have changed");
+}
+
+Test(net, interfaces_of_default_routes_are_found_for_both_families)
+{
+        uint32_t found[4];
+
+        cr_assert_eq(net_default_links(n, found, 4), 0);
+
+        lab_device("d1");
+        lab_device("d2");
+        lab_run("ip link set d0 up && ip link set d1 up && ip link set d2 up &&"
+                "ip addr add 10.9.0.1/24 dev d0 && ip addr add 10.7.0.1/24 dev d1 &&"
+                "ip addr add fd09::1/64 dev d2 nodad &&"
+                "ip route add default nexthop via 10.9.0.2 nexthop via 10.7.0.2 &&"
+                "ip -6 route add default via fd09::2 && ip route add 10.6.0.0/16 via 10.9.0.2");
+
+        cr_assert_eq(net_default_links(n, found, 4), 3);
+        cr_assert_eq(found[0], d0);
+        cr_assert_eq(net_default_links(n, found, 1), 1);
+}
+
+Test(net, the_first_global_address_of_a_link_is_its_address)
+{
+        struct weft_addr a, four = lab_address("10.9.0.1"), six = lab_address("fd09::1");
+
+        lab_run("ip link set d0 up && ip addr add 169.254.1.1/16 scope link dev d0 &&"
+                "ip addr add 10.9.0.1/24 dev d0 && ip addr add 10.9.0.5/24 dev d0 &&"
+                "ip addr add fd09::1/64 dev d0 nodad");
+
+        cr_assert_eq(net_link_address(n, d0, AF_INET, &a), 0);
+        cr_assert(address_equal(&a, &four));
+        cr_assert_eq(net_link_address(n, d0, AF_INET6, &a), 0);
+        cr_assert(address_equal(&a, &six));
+        cr_assert_eq(net_link_address(n, 1, AF_INET, &a), -ENOENT);
+}
+
+static unsigned n_addresses;
+
+static void count_address(void *data, uint32_t ifindex, const struct weft_addr *a)
+{
+        struct net_link l;
+
+        (void) data;
+        (void) a;
+        /* Asking in the middle of an answer must work. */
+        cr_assert_eq(net_link_by_index(n, ifindex, &l), 0);
+        n_addresses++;
+}
+
+Test(net, all_addresses_are_listed_and_the_listener_may_ask_more)
+{
+        lab_run("ip addr add 10.9.0.1/24 dev d0");
+
+        net_addresses(n, count_address, NULL);
+
+        cr_assert_eq(n_addresses, 3, "127.0.0.1, ::1 and 10.9.0.1");
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <errno.h>
+
+#include <criterion/criterion.h>
+
+#include "config/config.h"
+#include "plan/plan.h"
+#include "util.h"
+
+#define LIST(...) (const char *const[]) { __VA_ARGS__, NULL }
+#define MODULES(...) (const struct weft_module *const[]) { __VA_ARGS__, NULL }
+#define NEEDS(...) (const struct weft_need[]) { __VA_ARGS__, { 0 } }
+
+static const struct fact facts[] = {
+        { WEFT_NEED_HELPER, "fib_lookup", true },
+        { WEFT_NEED_HELPER, "redirect_neigh", false },
+        { WEFT_NEED_FEATURE, "tcx", false },
+};
+
+static struct plan_row rows[8];
+static size_t n_rows;
+static struct weft_error why;
+
+static size_t count(const struct weft_module *const *list)
+{
+        size_t n = 0;
+
+        while (list[n])
+                n++;
+        return n;
+}
+
+static int plan(uint32_t mode, const struct weft_module *const *named, const struct weft_module *const *available)
+{
+        struct plan_input in = {
+                .named = named, .n_named = count(named), .available = available,
+                .n_available = count(available), .facts = facts, .n_facts = ELEMENTS(facts), .mode = mode,
+        };
+
+        return plan_modules(&in, rows, &n_rows, &why);
+}
+
+static const struct weft_module plain = { .name = "plain" };
+static const struct weft_module routing = { .name = "routing", .provides = LIST("routing") };
+static const struct weft_module tunnel = { .name = "tunnel", .exclusive = "routing" };
+static const struct weft_module user = { .name = "user",
+                                         .needs = NEEDS(WEFT_NEEDS(MODULE, "plain", "stands on it")) };
+static const struct weft_module lonely = { .name = "lonely",
+                                           .needs = NEEDS(WEFT_NEEDS(ROLE, "routing", "forwards")) };
+static const struct weft_module modern = {
+        .name = "modern", .provides = LIST("routing"),
+        .needs = NEEDS(WEFT_NEEDS(HELPER, "fib_lookup", "asks"),
+                       WEFT_NEEDS(HELPER, "redirect_neigh", "sends")),
+};
+static const struct weft_module modest = { .name = "modest",
+                                           .needs = NEEDS(WEFT_WANTS(FEATURE, "tcx", "else clsact")) };
+static const struct weft_module egg = { .name = "egg", .needs = NEEDS(WEFT_NEEDS(MODULE, "hen", "")) };
+static const struct weft_module hen = { .name = "hen", .needs = NEEDS(WEFT_NEEDS(MODULE, "egg", "")) };
+static const struct weft_module enemy = { .name = "enemy", .conflicts = LIST("plain") };
+
+Test(plan, what_a_module_needs_is_brought_in_before_it_and_says_by_whom)
+{
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&user), MODULES(&user, &plain)), 0);
+        cr_assert_eq(n_rows, 2);
+        cr_assert_eq(rows[0].module, &plain);
+        cr_assert_str_eq(rows[0].reason, "brought in by user");
+        cr_assert(rows[1].on);
+}
+
+Test(plan, what_nobody_asked_for_is_not_there)
+{
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&plain), MODULES(&plain, &routing, &user)), 0);
+        cr_assert_eq(n_rows, 1);
+}
+
+Test(plan, who_fills_a_role_stands_before_who_needs_it)
+{
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&lonely, &routing), MODULES(&lonely, &routing)), 0);
+        cr_assert_eq(rows[0].module, &routing);
+        cr_assert(rows[0].on && rows[1].on);
+}
+
+Test(plan, modules_that_need_each_other_both_run)
+{
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&egg), MODULES(&egg, &hen)), 0);
+        cr_assert_eq(n_rows, 2);
+        cr_assert(rows[0].on && rows[1].on);
+}
+
+Test(plan, a_missing_module_is_refused_by_name)
+{
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&user), MODULES(&user)), -ENOENT);
+        cr_assert_str_eq(why.text, "module user needs module plain (stands on it)");
+}
+
+Test(plan, a_role_nobody_fills_is_refused)
+{
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&lonely), MODULES(&lonely, &routing)), -ENOENT);
+        cr_assert_str_eq(why.text, "module lonely needs a module for the role routing (forwards)");
+}
+
+Test(plan, what_the_kernel_lacks_switches_off_the_module_and_its_users)
+{
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&lonely, &modern), MODULES(&lonely, &modern)), 0, "%s", why.text);
+        cr_assert_not(rows[0].on);
+        cr_assert_str_eq(rows[0].reason, "needs the kernel's eBPF helper redirect_neigh (sends)");
+        cr_assert_not(rows[1].on);
+        cr_assert_str_eq(rows[1].reason, "needs a module for the role routing (forwards)");
+}
+
+Test(plan, strict_mode_refuses_what_probe_mode_switches_off)
+{
+        cr_assert_eq(plan(MODE_STRICT, MODULES(&modern), MODULES(&modern)), -EOPNOTSUPP);
+        cr_assert_str_eq(why.text, "module modern needs the kernel's eBPF helper redirect_neigh (sends)");
+}
+
+Test(plan, partial_mode_runs_what_can_run)
+{
+        cr_assert_eq(plan(MODE_PARTIAL, MODULES(&user, &routing), MODULES(&user, &routing)), 0);
+        cr_assert_not(rows[0].on);
+        cr_assert(rows[1].on);
+}
+
+Test(plan, a_soft_need_is_only_mentioned)
+{
+        cr_assert_eq(plan(MODE_STRICT, MODULES(&modest), MODULES(&modest)), 0);
+        cr_assert(rows[0].on);
+        cr_assert_str_eq(rows[0].reason, "without the kernel's feature tcx (else clsact)");
+}
+
+Test(plan, an_exclusive_role_has_one_holder_in_every_mode)
+{
+        cr_assert_eq(plan(MODE_PARTIAL, MODULES(&routing, &tunnel), MODULES(&routing, &tunnel)), -EEXIST);
+        cr_assert_str_eq(why.text, "modules routing and tunnel both do routing; take one away");
+}
+
+Test(plan, a_module_that_is_off_excludes_nobody)
+{
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&modern, &tunnel), MODULES(&modern, &tunnel)), 0, "%s", why.text);
+        cr_assert(rows[1].on);
+}
+
+Test(plan, enemies_are_refused_whoever_says_so)
+{
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&plain, &enemy), MODULES(&plain, &enemy)), -EEXIST);
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&enemy, &plain), MODULES(&plain, &enemy)), -EEXIST);
+        cr_assert_str_eq(why.text, "modules enemy and plain cannot run together; take one away");
+}

@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+#include <criterion/criterion.h>
+
+#include "tables-fixture.h"
+
+TestSuite(services, .init = fixture_bpffs);
+
+static struct weft_addr node;
+
+static struct config_backend backend(const char *addr, uint32_t weight, enum backend_state state)
+{
+        return (struct config_backend) {
+                .addr = fixture_addr(addr), .port = 8080, .weight = weight, .state = state,
+        };
+}
+
+static struct config_service service(const char *name, struct config_backend *backends, size_t n)
+{
+        return (struct config_service) {
+                .name = (char *) name, .port = 80, .proto = IPPROTO_TCP, .node_port = 30080,
+                .backends = backends, .n_backends = n,
+        };
+}
+
+static void set(struct tables *t, const struct config_service *s)
+{
+        struct weft_error error = {};
+
+        node = fixture_addr("192.0.2.1");
+        cr_assert_eq(tables_set_service(t, s, &node, 1, &error), 0, "%s", error.text);
+}
+
+static struct weft_service get(struct tables *t, const char *addr, uint16_t port)
+{
+        struct weft_service v = {};
+
+        cr_assert(fixture_service(t, addr, port, IPPROTO_TCP, &v), "%s:%u", addr, port);
+        return v;
+}
+
+static struct weft_backend element(struct tables *t, uint32_t index)
+{
+        struct weft_backend b;
+
+        cr_assert_eq(bpf_map_lookup_elem(tables_fd(t, "backends"), &index, &b), 0);
+        return b;
+}
+
+/* How many slots of the service lead to the address. */
+static uint32_t share(struct tables *t, const struct weft_service *v, const char *addr)
+{
+        struct weft_addr a = fixture_addr(addr);
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < v->count; i++) {
+                struct weft_backend b = fixture_slot(t, v, i, NULL);
+
+                n += memcmp(&b.addr, &a, sizeof(a)) == 0;
+        }
+        return n;
+}
+
+Test(services, one_id_and_one_range_stand_behind_every_address)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("fd00::2", 1, BACKEND_ACTIVE) };
+        struct weft_addr ips[] = { fixture_addr("198.51.100.7"), fixture_addr("fd00::80") };
+        struct config_service s = service("web", b, 2);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v, w;
+
+        s.external_ip = (struct weft_addresses) { ips, 1 };
+        s.load_balancer_ip = (struct weft_addresses) { ips + 1, 1 };
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        w = get(t, "198.51.100.7", 80);
+        cr_assert_arr_eq(&v, &w, sizeof(v));
+        w = get(t, "fd00::80", 80);
+        cr_assert_arr_eq(&v, &w, sizeof(v));
+        cr_assert_neq(v.id, 0);
+        cr_assert_eq(v.count, 2);
+        cr_assert_eq(v.flags, 0);
+        cr_assert_eq(share(t, &v, "10.1.0.2"), 1);
+        cr_assert_eq(fixture_slot(t, &v, 1, NULL).port, htons(8080));
+        cr_assert_eq(fixture_slot(t, &v, 1, NULL).proto, IPPROTO_TCP);
+        tables_close(t);
+}
+
+Test(services, an_address_of_the_node_is_never_the_services_own)
+{
+        struct weft_addr ips[] = { fixture_addr("198.51.100.7"), fixture_addr("192.0.2.1") };
+        struct config_service s = service("web", NULL, 0);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+
+        s.external_ip = (struct weft_addresses) { ips, 2 };
+        set(t, &s);
+        cr_assert(fixture_service(t, "198.51.100.7", 0, 0, &v));
+        cr_assert_eq(v.flags, WEFT_SERVICE_ADDRESS);
+        cr_assert_eq(v.id, 0);
+        cr_assert_not(fixture_service(t, "192.0.2.1", 0, 0, &v));
+        (void) get(t, "192.0.2.1", 80);
+        (void) get(t, "192.0.2.1", 30080);
+        tables_close(t);
+}
+
+Test(services, an_address_of_two_services_is_one_until_both_are_gone)
+{
+        struct weft_addr ip = fixture_addr("198.51.100.7");
+        struct config_service one = service("one", NULL, 0), two = service("two", NULL, 0);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+
+        one.node_port = two.node_port = 0;
+        one.external_ip = two.external_ip = (struct weft_addresses) { &ip, 1 };
+        two.port = 443;
+        set(t, &one);
+        set(t, &two);
+        set(t, &two);
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 3);
+        tables_del_service(t, "one");
+        cr_assert(fixture_service(t, "198.51.100.7", 0, 0, &v));
+        cr_assert(fixture_in_filter(t, "198.51.100.7", 0, 0));
+        tables_del_service(t, "two");
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 0);
+        tables_close(t);
+}
+
+Test(services, a_port_belongs_to_one_service)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE) };
+        struct config_service one = service("one", b, 1), two = service("two", b, 1);
+        struct tables *t = fixture_open(4096);
+        struct weft_error error = {};
+
+        set(t, &one);
+        cr_assert_eq(tables_set_service(t, &two, &node, 1, &error), -EEXIST);
+        cr_assert_not_null(strstr(error.text, "one"), "%s", error.text);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).count, 1);
+        two.node_port = 30081;
+        set(t, &two);
+        tables_close(t);
+}
+
+Test(services, what_a_changed_service_has_no_more_goes)
+{
+        struct weft_addr ip = fixture_addr("198.51.100.7");
+        struct config_service s = service("web", NULL, 0);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+
+        s.external_ip = (struct weft_addresses) { &ip, 1 };
+        set(t, &s);
+        s.external_ip.n = 0;
+        s.node_port = 30081;
+        set(t, &s);
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 1);
+        cr_assert_not(fixture_service(t, "192.0.2.1", 30080, IPPROTO_TCP, &v));
+        cr_assert_not(fixture_in_filter(t, "198.51.100.7", 0, 0));
+        tables_close(t);
+}
+
+Test(services, without_backends_the_flag_says_what_to_do)
+{
+        struct config_service s = service("web", NULL, 0);
+        struct tables *t = fixture_open(4096);
+
+        set(t, &s);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).count, 0);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).flags, 0);
+        s.no_backend = NO_BACKEND_DROP;
+        set(t, &s);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).flags, WEFT_SERVICE_DROP_EMPTY);
+        tables_close(t);
+}
+
+/* ---- choice ---- */
+
+Test(services, weights_are_slots_in_lowest_terms)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 200, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 300, BACKEND_ACTIVE),
+                                      backend("10.1.0.4", 0, BACKEND_ACTIVE) };
+        struct config_service s = service("web", b, 3);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        cr_assert_eq(v.count, 5);
+        cr_assert_eq(share(t, &v, "10.1.0.2"), 2);
+        cr_assert_eq(share(t, &v, "10.1.0.3"), 3);
+        tables_close(t);
+}
+
+Test(services, great_weights_are_scaled_and_nobody_is_left_out)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 1000003, BACKEND_ACTIVE),
+                                      backend("10.1.0.4", 500001, BACKEND_ACTIVE) };
+        struct config_service s = service("web", b, 3);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        cr_assert(v.count > 900 && v.count <= 1027, "%u", v.count);
+        cr_assert_eq(share(t, &v, "10.1.0.2"), 1);
+        cr_assert_float_eq((double) share(t, &v, "10.1.0.3") / share(t, &v, "10.1.0.4"), 2.0, 0.02);
+        tables_close(t);
+}
+
+Test(services, draining_backends_are_chosen_only_where_none_is_active)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_DRAINING),
+                                      backend("10.1.0.3", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.4", 1, BACKEND_MAINTENANCE) };
+        struct config_service s = service("web", b, 3);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+        uint32_t index;
+
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        cr_assert_eq(v.count, 1);
+        cr_assert_eq(share(t, &v, "10.1.0.3"), 1);
+
+        b[1].state = BACKEND_MAINTENANCE;
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        cr_assert_eq(v.count, 1);
+        cr_assert_eq(share(t, &v, "10.1.0.2"), 1);
+        cr_assert_eq(fixture_slot(t, &v, 0, &index).state, 0);
+
+        b[0].state = BACKEND_MAINTENANCE;
+        set(t, &s);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).count, 0);
+        cr_assert_eq(element(t, index).state, 0, "flows of a backend in maintenance stay");
+        tables_close(t);
+}
+
+/* ---- backends ---- */
+
+Test(services, share_a_backend_until_the_last_one_drops_it)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE) };
+        struct config_service one = service("one", b, 1), two = service("two", b, 1);
+        struct tables *t = fixture_open(4096);
+        uint32_t first, second;
+        uint16_t number;
+
+        two.node_port = 30081;
+        set(t, &one);
+        set(t, &two);
+        struct weft_service v = get(t, "192.0.2.1", 30080), w = get(t, "192.0.2.1", 30081);
+        number = fixture_slot(t, &v, 0, &first).number;
+        (void) fixture_slot(t, &w, 0, &second);
+        cr_assert_eq(first, second);
+        cr_assert_neq(first, 0);
+
+        tables_del_service(t, "one");
+        cr_assert_eq(element(t, first).state, 0);
+        cr_assert_eq(element(t, first).number, number);
+        tables_del_service(t, "two");
+        cr_assert_eq(element(t, first).state, 1);
+        cr_assert_neq(element(t, first).number, number);
+        tables_close(t);
+}
+
+Test(services, a_changed_list_keeps_the_indices_of_those_that_stay)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.4", 1, BACKEND_ACTIVE) };
+        struct config_service s = service("web", b, 2);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v, w;
+        uint32_t gone, before, after;
+
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        (void) fixture_slot(t, &v, 0, &gone);
+        uint16_t number = fixture_slot(t, &v, 1, &before).number;
+
+        s.backends = b + 1;
+        set(t, &s);
+        w = get(t, "192.0.2.1", 30080);
+        cr_assert_neq(w.slots, v.slots, "a range in use is never written");
+        cr_assert_eq(fixture_slot(t, &w, 0, &after).number, number);
+        cr_assert_eq(after, before);
+        cr_assert_eq(element(t, gone).state, 1);
+        tables_close(t);
+}
+
+Test(services, an_index_that_comes_to_mean_another_backend_has_another_number)
+{
+        struct config_backend b = backend("10.1.0.2", 1, BACKEND_ACTIVE);
+        struct config_service s = service("web", &b, 1);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+        uint32_t index;
+        uint16_t number;
+
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        number = fixture_slot(t, &v, 0, &index).number;
+
+        /* As if every other index had been used: the next one must be an old one. */
+        t->backend_top = table_size(t, TABLE_BACKENDS);
+        tables_del_service(t, "web");
+        b = backend("10.1.0.9", 1, BACKEND_ACTIVE);
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        uint32_t again;
+        struct weft_backend now = fixture_slot(t, &v, 0, &again);
+        cr_assert_eq(again, index);
+        cr_assert_eq(now.state, 0);
+        cr_assert_neq(now.number, number);
+        tables_close(t);
+}
+
+/* ---- slots ---- */
+
+Test(services, slots_of_old_ranges_are_used_again_when_there_are_no_others)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 1023, BACKEND_ACTIVE) };
+        struct config_service s = service("web", b, 2);
+        struct tables *t = fixture_open(4096);
+        uint32_t size = table_size(t, TABLE_SERVICE_SLOTS);
+
+        for (uint32_t i = 0; i < 3 * size / 1024; i++) {
+                b[0].port = 8080 + i % 2;
+                set(t, &s);
+        }
+        cr_assert_eq(get(t, "192.0.2.1", 30080).count, 1024);
+        tables_close(t);
+}
+
+Test(services, a_full_slot_table_refuses_and_leaves_the_rest_alone)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 1023, BACKEND_ACTIVE) };
+        struct tables *t = fixture_open(4096);
+        uint32_t n = table_size(t, TABLE_SERVICE_SLOTS) / 1024;
+        struct weft_error error = {};
+        struct config_service s;
+        char name[16];
+
+        for (uint32_t i = 0; i < n; i++) {
+                (void) snprintf(name, sizeof(name), "s%u", i);
+                s = service(name, b, 2);
+                s.node_port = 1000 + i;
+                set(t, &s);
+        }
+
+        s = service("last", b, 2);
+        cr_assert_eq(tables_set_service(t, &s, &node, 1, &error), -ENOSPC);
+        cr_assert_not_null(strstr(error.text, "last"), "%s", error.text);
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), n);
+        tables_del_service(t, "s0");
+        set(t, &s);
+        tables_close(t);
+}
+
+Test(services, a_full_table_refuses_a_service_whole)
+{
+        struct weft_addr ips[3] = { fixture_addr("198.51.100.1"), fixture_addr("198.51.100.2"),
+                                    fixture_addr("198.51.100.3") };
+        struct config_service s = service("web", NULL, 0);
+        struct tables *t = fixture_open(4096);
+        struct weft_error error = {};
+        struct weft_service v = {};
+        uint32_t size = table_size(t, TABLE_SERVICES);
+
+        for (uint32_t i = 0; i < size - 3; i++) {
+                struct weft_service_key key = { .addr = { { 1, i, 0, 0 } }, .port = 1, .proto = 6 };
+
+                cr_assert_eq(bpf_map_update_elem(tables_fd(t, "services"), &key, &v, 0), 0);
+        }
+        s.node_port = 0;
+        s.external_ip = (struct weft_addresses) { ips, 3 };
+        cr_assert_eq(tables_set_service(t, &s, &node, 1, &error), -E2BIG, "%s", error.text);
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), size - 3);
+        cr_assert_not(fixture_in_filter(t, "198.51.100.3", 80, IPPROTO_TCP));
+
+        s.external_ip.n = 1;
+        set(t, &s);
+        tables_close(t);
+}
+
+/* ---- taking over ---- */
+
+Test(services, a_successor_keeps_ids_ranges_backends_and_numbers)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 2, BACKEND_ACTIVE) };
+        struct weft_addr ip = fixture_addr("198.51.100.7");
+        struct config_service s = service("web", b, 2);
+        struct tables *t = fixture_open(4096);
+        struct weft_service before, after;
+        struct weft_backend was, is;
+        uint32_t index, again;
+
+        s.external_ip = (struct weft_addresses) { &ip, 1 };
+        set(t, &s);
+        before = get(t, "198.51.100.7", 80);
+        was = fixture_slot(t, &before, 0, &index);
+        tables_close(t);
+
+        t = fixture_open(4096);
+        after = get(t, "198.51.100.7", 80);
+        cr_assert_arr_eq(&before, &after, sizeof(before));
+        set(t, &s);
+        tables_settle(t);
+        after = get(t, "192.0.2.1", 30080);
+        cr_assert_arr_eq(&before, &after, sizeof(before));
+        is = fixture_slot(t, &after, 0, &again);
+        cr_assert_eq(index, again);
+        cr_assert_arr_eq(&was, &is, sizeof(was));
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 3);
+        tables_close(t);
+}
+
+Test(services, a_successor_never_gives_out_what_still_serves)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE) };
+        struct config_backend c[] = { backend("10.1.0.3", 1, BACKEND_ACTIVE) };
+        struct config_service old = service("old", b, 1), new = service("new", c, 1);
+        struct tables *t = fixture_open(4096);
+        struct weft_service was, is, fresh;
+
+        set(t, &old);
+        was = get(t, "192.0.2.1", 30080);
+        tables_close(t);
+
+        t = fixture_open(4096);
+        new.node_port = 30081;
+        set(t, &new);
+        is = get(t, "192.0.2.1", 30080);
+        fresh = get(t, "192.0.2.1", 30081);
+        cr_assert_arr_eq(&was, &is, sizeof(was));
+        cr_assert_eq(share(t, &is, "10.1.0.2"), 1);
+        cr_assert_neq(fresh.id, is.id);
+        cr_assert_neq(fresh.slots, is.slots);
+        tables_close(t);
+}
+
+Test(services, what_nobody_sets_again_goes_with_its_backends)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE) };
+        struct weft_addr ip = fixture_addr("198.51.100.7");
+        struct config_service s = service("web", b, 1);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+        uint32_t index;
+        uint16_t number;
+
+        s.load_balancer_ip = (struct weft_addresses) { &ip, 1 };
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        number = fixture_slot(t, &v, 0, &index).number;
+        tables_close(t);
+
+        t = fixture_open(4096);
+        tables_settle(t);
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 0);
+        cr_assert_eq(element(t, index).state, 1);
+        cr_assert_neq(element(t, index).number, number);
+        cr_assert_not(fixture_in_filter(t, "198.51.100.7", 80, IPPROTO_TCP));
+        tables_close(t);
+}
