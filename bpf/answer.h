@@ -14,11 +14,6 @@
 
 #define IPPROTO_ICMP6_LEN (WEFT_IP6_LEN + WEFT_ICMP_LEN)
 
-static __always_inline int is_first_or_whole(const struct weft_pkt *pkt)
-{
-        return pkt->fragment != 2;
-}
-
 /* A token bucket for each CPU, in units of 1/hz answers. */
 static __always_inline int may_answer(struct weft_pkt *pkt)
 {
@@ -317,7 +312,7 @@ SEC("tc") int weft_answer(struct __sk_buff *ctx)
         struct weft_pkt *pkt = weft_packet();
         int errand;
 
-        if (!pkt || !is_first_or_whole(pkt) || pkt->host)
+        if (!pkt || pkt->fragment == 2 || pkt->host || pkt->silent)
                 return WEFT_TCX_DROP;
         if (pkt->drop_reason == WEFT_PING)
                 return answer_echo(ctx, pkt);
@@ -367,28 +362,6 @@ SEC("tc") int weft_drop_packet(struct __sk_buff *ctx)
 }
 
 /* ---- replay, the long way ------------------------------------------------------------------------- */
-
-/* Length of the headers that each segment of a GSO packet carries. */
-static __always_inline __u32 header_length(struct __sk_buff *ctx, const struct weft_pkt *pkt)
-{
-        __u8 off = 0;
-
-        if (pkt->key.proto == IPPROTO_TCP && LOAD(ctx, pkt->l4_off + 12, off))
-                return pkt->l4_off - ETH_HLEN + (off >> 2 & 0x3c);
-        return pkt->l4_off - ETH_HLEN + WEFT_UDP_LEN;
-}
-
-/* What a router checks before it forwards. 0: goes through. */
-static __always_inline int hop_refusal(struct __sk_buff *ctx, const struct weft_pkt *pkt)
-{
-        __u8 hop_limit;
-
-        if (!LOAD(ctx, ETH_HLEN + (pkt->key.family == 4 ? 8 : 7), hop_limit))
-                return WEFT_DROP(INVALID);
-        if (hop_limit <= 1)
-                return WEFT_DROP(TTL_EXPIRED);
-        return fits(ctx, pkt->act.route.mtu, pkt->len, header_length(ctx, pkt)) ? 0 : WEFT_DROP(TOO_BIG);
-}
 
 SEC("tc") int weft_replay(struct __sk_buff *ctx)
 {

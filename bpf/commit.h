@@ -8,8 +8,10 @@
 
 #include "decide.h"
 
-#define PORT_TRIES 64  /* the sender's own port, then random ones, then in line */
+#define PORT_TRIES 32  /* the sender's own port, then random ones, then in line */
 #define PORT_RANDOM 16
+#define TRIES_AT_ONCE 2 /* in one run of weft_reserve: 16 runs, of the 33 tail calls that a packet has */
+#define ROOM_TRIES 4    /* half-open flows looked at when the table is full */
 #define EEXIST 17
 
 /* ---- what stands in the way ---------------------------------------------------------------------- */
@@ -23,12 +25,19 @@ enum reserved {
         RESERVED_AGAIN /* whoever had it is gone: the same port once more */
 };
 
+/* Where the reply will be seen. */
+static __always_inline __u8 reply_side(const struct weft_pkt *pkt)
+{
+        return pkt->plan.endpoint || pkt->act.route.delivery == WEFT_LOCAL ? WEFT_SIDE_INSIDE
+                                                                           : WEFT_SIDE_UPLINK;
+}
+
 /* The tuple under which the reply's entry will stand, as pkt->act has it. */
-static __always_inline void reply_tuple(const struct weft_pkt *pkt, __u8 side, struct weft_tuple *ret)
+static __always_inline void reply_tuple(__u8 family, const struct weft_pkt *pkt, struct weft_tuple *ret)
 {
         *ret = (struct weft_tuple) { .src = pkt->act.dst, .dst = pkt->act.src, .sport = pkt->act.dport,
                                      .dport = pkt->act.sport, .proto = pkt->key.proto,
-                                     .family = pkt->key.family, .side = side };
+                                     .family = family, .side = reply_side(pkt) };
 }
 
 static __always_inline int same_tuple(const struct weft_tuple *a, const struct weft_tuple *b)
@@ -187,30 +196,23 @@ static __always_inline void enter_ring(__u8 family, struct weft_pkt *pkt)
         }
 }
 
-/* The table is full: the oldest half-open flows of this CPU go. */
+/* The table is full: the oldest half-open flow of this CPU goes. */
 static __always_inline void make_room(__u8 family, struct weft_pkt *pkt)
 {
-        for (int i = 0; i < 4; i++) {
-                if (family == 4) {
-                        struct weft_half_open4 *place = turn_ring4(pkt);
+        if (family == 4) {
+                struct weft_half_open4 *place = turn_ring4(pkt);
 
-                        if (place)
-                                place->created = 0;
-                } else {
-                        struct weft_half_open6 *place = turn_ring6(pkt);
+                if (place)
+                        place->created = 0;
+        } else {
+                struct weft_half_open6 *place = turn_ring6(pkt);
 
-                        if (place)
-                                place->created = 0;
-                }
+                if (place)
+                        place->created = 0;
         }
 }
 
 /* ---- the entries ---------------------------------------------------------------------------------- */
-
-static __always_inline __u32 ports_delta(const struct weft_pkt *pkt)
-{
-        return weft_diff16(pkt->key.sport, pkt->act.sport) + weft_diff16(pkt->key.dport, pkt->act.dport);
-}
 
 /* Checksum differences of pkt->act; an ICMP checksum of IPv4 does not cover the addresses. */
 static __always_inline void set_deltas(struct weft_pkt *pkt)
@@ -219,19 +221,14 @@ static __always_inline void set_deltas(struct weft_pkt *pkt)
                                (__u32) weft_fold(weft_diff_addr(&pkt->key.dst, &pkt->act.dst)));
 
         pkt->act.addr_delta = addr;
-        pkt->act.l4_delta = weft_fold(ports_delta(pkt) + (pkt->key.proto == IPPROTO_ICMP ? 0 : addr));
+        pkt->act.fixed_delta = weft_fold(weft_diff16(pkt->key.dport, pkt->act.dport) +
+                                         (pkt->key.proto == IPPROTO_ICMP ? 0 : addr));
+        pkt->act.l4_delta = weft_fold(pkt->act.fixed_delta + weft_diff16(pkt->key.sport, pkt->act.sport));
 }
 
 static __always_inline __u8 mirror(__u8 set)
 {
-        return (set & WEFT_SET_SRC ? WEFT_SET_DST : 0) | (set & WEFT_SET_DST ? WEFT_SET_SRC : 0);
-}
-
-/* Where the reply will be seen. */
-static __always_inline __u8 reply_side(const struct weft_pkt *pkt)
-{
-        return pkt->plan.endpoint || pkt->act.route.delivery == WEFT_LOCAL ? WEFT_SIDE_INSIDE
-                                                                           : WEFT_SIDE_UPLINK;
+        return (set & WEFT_SET_SRC) << 1 | (set & WEFT_SET_DST) >> 1;
 }
 
 static __always_inline void fill_common(const struct weft_pkt *pkt, struct weft_flow *f)
@@ -284,28 +281,40 @@ static __always_inline void fill_reply(const struct weft_pkt *pkt, struct weft_f
         }
 }
 
-static __always_inline int insert_reply(__u8 family, struct weft_pkt *pkt, const struct weft_tuple *reply)
+/* Makes the reply's entry ready but for the port. */
+static __always_inline void prepare_reply(__u8 family, struct weft_pkt *pkt)
 {
+        struct weft_tuple reply;
+
+        reply_tuple(family, pkt, &reply);
         if (family == 4) {
                 struct weft_flow4 *f = &pkt->rev.flow4;
 
                 fill_reply(pkt, &f->f);
-                key4_of(reply, &pkt->rev_key.key4);
-                f->key = pkt->rev_key.key4;
+                key4_of(&reply, &pkt->rev_key.key4);
                 f->saddr = pkt->key.dst.w[3];
                 f->daddr = pkt->key.src.w[3];
-                return bpf_map_update_elem(&flows4, &pkt->rev_key.key4, f, BPF_NOEXIST);
         } else {
                 struct weft_flow6 *f = &pkt->rev.flow6;
 
                 fill_reply(pkt, &f->f);
-                key6_of(reply, &pkt->rev_key.key6);
-                f->key = pkt->rev_key.key6;
+                key6_of(&reply, &pkt->rev_key.key6);
                 f->saddr = pkt->key.dst;
                 f->daddr = pkt->key.src;
                 f->pad = 0;
-                return bpf_map_update_elem(&flows6, &pkt->rev_key.key6, f, BPF_NOEXIST);
         }
+}
+
+static __always_inline int insert_reply(__u8 family, struct weft_pkt *pkt)
+{
+        if (family == 4) {
+                pkt->rev_key.key4.dport = pkt->act.sport;
+                pkt->rev.flow4.key = pkt->rev_key.key4;
+                return bpf_map_update_elem(&flows4, &pkt->rev_key.key4, &pkt->rev.flow4, BPF_NOEXIST);
+        }
+        pkt->rev_key.key6.dport = pkt->act.sport;
+        pkt->rev.flow6.key = pkt->rev_key.key6;
+        return bpf_map_update_elem(&flows6, &pkt->rev_key.key6, &pkt->rev.flow6, BPF_NOEXIST);
 }
 
 static __always_inline int insert_forward(__u8 family, struct weft_pkt *pkt)
@@ -364,71 +373,58 @@ static __always_inline __u32 next_port(const struct weft_plan *plan, __u32 port,
         return port > plan->high || port < plan->low ? plan->low : port;
 }
 
-/* A source that stays what it was is no change. */
-static __always_inline void trim_set(struct weft_pkt *pkt)
+/* Makes act and the reply's entry agree on a source port. A source that stays what it was is no
+ * change. */
+static __always_inline void use_port(struct weft_pkt *pkt, __be16 port)
 {
-        pkt->act.set = pkt->plan.set;
-        if (weft_same_addr(&pkt->act.src, &pkt->key.src) && pkt->act.sport == pkt->key.sport)
-                pkt->act.set &= ~WEFT_SET_SRC;
+        int same = port == pkt->key.sport && weft_same_addr(&pkt->act.src, &pkt->key.src);
+        struct weft_flow *reply = &pkt->rev.flow4.f;
+
+        pkt->act.sport = port;
+        pkt->act.set = same ? pkt->plan.set & ~WEFT_SET_SRC : pkt->plan.set;
+        pkt->act.l4_delta = weft_fold(pkt->act.fixed_delta + weft_diff16(pkt->key.sport, port));
+        reply->l4_delta = ~pkt->act.l4_delta;
+        reply->set = mirror(pkt->act.set);
 }
 
-static __always_inline enum reserved reserve_tuple(__u8 family, struct __sk_buff *ctx,
-                                                   struct weft_pkt *pkt, int check_socket)
+/* One attempt to store the reply's entry, under pkt->port if the plan wants a new one. */
+static __always_inline enum reserved reserve(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt,
+                                             int new_port)
 {
         struct weft_tuple reply;
         int r;
 
-        reply_tuple(pkt, reply_side(pkt), &reply);
-        if (check_socket && socket_has(ctx, &reply)) {
+        if (new_port)
+                use_port(pkt, bpf_htons(pkt->port));
+        reply_tuple(family, pkt, &reply);
+        if (new_port && !(pkt->host && pkt->act.sport == pkt->plan.sport) && socket_has(ctx, &reply)) {
                 weft_event(WEFT_EVENT_PORT_SOCKET);
                 return RESERVED_BUSY;
         }
-        trim_set(pkt);
-        set_deltas(pkt);
-        r = insert_reply(family, pkt, &reply);
+        r = insert_reply(family, pkt);
         if (!r)
                 return RESERVED;
         return r == -EEXIST ? look_at_squatter(family, pkt, &reply) : RESERVED_FULL;
 }
 
-/* One attempt to store the reply's entry, under `port` (host order) if the plan wants a new one. A
- * function of its own, and a global one, because the verifier looks at those once, and not once for
- * each turn of the loop that calls it. */
-__noinline int weft_reserve(struct __sk_buff *ctx, __u32 port)
-{
-        struct weft_pkt *pkt = weft_packet();
-        int new_port;
-
-        if (!pkt)
-                return RESERVED_FULL;
-        new_port = pkt->plan.flags & WEFT_PLAN_NEW_PORT;
-        if (new_port)
-                pkt->act.sport = bpf_htons(port);
-        return reserve_tuple(family_of(pkt), ctx, pkt,
-                             new_port && !(pkt->host && pkt->act.sport == pkt->plan.sport));
-}
-
-/* Stores the reply's entry; for a plan with a new port, under the first port that nobody has. */
-static __always_inline enum reserved reserve(struct __sk_buff *ctx, struct weft_pkt *pkt)
+/* Some attempts; RESERVED_AGAIN: none has decided it yet. */
+static __always_inline enum reserved reserve_some(__u8 family, struct __sk_buff *ctx,
+                                                  struct weft_pkt *pkt)
 {
         int new_port = pkt->plan.flags & WEFT_PLAN_NEW_PORT;
-        __u32 port = bpf_ntohs(pkt->plan.sport);
-        int r = RESERVED_BUSY;
 
-        if (new_port && !port_allowed(&pkt->plan, port))
-                port = next_port(&pkt->plan, port, 0);
-        for (int i = 0; i < PORT_TRIES; i++) {
-                r = weft_reserve(ctx, port);
-                if (r == RESERVED_BUSY) {
+        for (int i = 0; i < TRIES_AT_ONCE; i++) {
+                enum reserved r = reserve(family, ctx, pkt, new_port);
+
+                if (r == RESERVED_BUSY && new_port) {
                         weft_event(WEFT_EVENT_PORT_BUSY);
-                        if (!new_port)
-                                break;
-                        port = next_port(&pkt->plan, port, i);
+                        pkt->port = next_port(&pkt->plan, pkt->port, pkt->tries);
                 } else if (r != RESERVED_AGAIN) {
-                        break;
+                        return r;
                 }
+                pkt->tries++;
         }
-        return r;
+        return pkt->tries < PORT_TRIES ? RESERVED_AGAIN : RESERVED_BUSY;
 }
 
 /* Protocols that can carry other ports. */
@@ -457,6 +453,15 @@ static __always_inline void take_fallback(struct weft_pkt *pkt)
         pkt->exit_done = 0;
 }
 
+/* Who speaks to itself from one port to the same has one tuple for both directions. */
+static __always_inline int is_own_reply(__u8 family, const struct weft_pkt *pkt)
+{
+        struct weft_tuple reply;
+
+        reply_tuple(family, pkt, &reply);
+        return reply.side == pkt->key.side && same_tuple(&reply, &pkt->key);
+}
+
 /* Nothing could be stored. What needs no entry goes on without one. */
 static __always_inline int without_entry(struct __sk_buff *ctx, struct weft_pkt *pkt, int reason)
 {
@@ -466,27 +471,6 @@ static __always_inline int without_entry(struct __sk_buff *ctx, struct weft_pkt 
         if (pkt->host)
                 return WEFT_TCX_NEXT;
         weft_tail_call(ctx, WEFT_SLOT_REPLAY);
-        return BROKEN(ctx, pkt);
-}
-
-static __always_inline int store_forward(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
-{
-        int r = insert_forward(family, pkt);
-        struct weft_tuple reply;
-
-        if (!r) {
-                enter_ring(family, pkt);
-                weft_event(WEFT_EVENT_COMMIT);
-                weft_tail_call(ctx, WEFT_SLOT_REPLAY);
-                return BROKEN(ctx, pkt);
-        }
-        reply_tuple(pkt, reply_side(pkt), &reply);
-        flow_delete(family, &reply);
-        if (r != -EEXIST)
-                return without_entry(ctx, pkt, WEFT_DROP(FLOW_TABLE_FULL));
-        weft_event(WEFT_EVENT_LOST_RACE);
-        pkt->absent = 0;
-        weft_tail_call(ctx, WEFT_SLOT_MISS);
         return BROKEN(ctx, pkt);
 }
 
@@ -504,10 +488,71 @@ static __always_inline int renew(__u8 family, struct __sk_buff *ctx, struct weft
         return BROKEN(ctx, pkt);
 }
 
+SEC("tc") int weft_reserve(struct __sk_buff *ctx)
+{
+        struct weft_pkt *pkt = weft_packet();
+        __u8 family;
+
+        if (!pkt)
+                return WEFT_TCX_NEXT;
+        family = family_of(pkt);
+        switch (reserve_some(family, ctx, pkt)) {
+        case RESERVED:
+                weft_tail_call(ctx, WEFT_SLOT_STORE);
+                break;
+        case RESERVED_SELF:
+                weft_event(WEFT_EVENT_LOST_RACE);
+                weft_tail_call(ctx, WEFT_SLOT_REPLAY);
+                break;
+        case RESERVED_FULL:
+                if (pkt->retried++ == ROOM_TRIES)
+                        return without_entry(ctx, pkt, WEFT_DROP(FLOW_TABLE_FULL));
+                make_room(family, pkt);
+                weft_tail_call(ctx, WEFT_SLOT_RESERVE);
+                break;
+        case RESERVED_AGAIN:
+                weft_tail_call(ctx, WEFT_SLOT_RESERVE);
+                break;
+        case RESERVED_BUSY:
+                if (!(pkt->plan.flags & WEFT_PLAN_FALLBACK))
+                        return without_entry(ctx, pkt, WEFT_DROP(PORTS_EXHAUSTED));
+                take_fallback(pkt);
+                weft_tail_call(ctx, WEFT_SLOT_FINISH);
+                break;
+        }
+        return BROKEN(ctx, pkt);
+}
+
+SEC("tc") int weft_store(struct __sk_buff *ctx)
+{
+        struct weft_pkt *pkt = weft_packet();
+        struct weft_tuple reply;
+        __u8 family;
+        int r;
+
+        if (!pkt)
+                return WEFT_TCX_NEXT;
+        family = family_of(pkt);
+        r = insert_forward(family, pkt);
+        if (!r) {
+                enter_ring(family, pkt);
+                weft_event(WEFT_EVENT_COMMIT);
+                weft_tail_call(ctx, WEFT_SLOT_REPLAY);
+                return BROKEN(ctx, pkt);
+        }
+        reply_tuple(family, pkt, &reply);
+        flow_delete(family, &reply);
+        if (r != -EEXIST)
+                return without_entry(ctx, pkt, WEFT_DROP(FLOW_TABLE_FULL));
+        weft_event(WEFT_EVENT_LOST_RACE);
+        pkt->absent = 0;
+        weft_tail_call(ctx, WEFT_SLOT_MISS);
+        return BROKEN(ctx, pkt);
+}
+
 SEC("tc") int weft_commit(struct __sk_buff *ctx)
 {
         struct weft_pkt *pkt = weft_packet();
-        enum reserved r;
         __u8 family;
 
         if (!pkt)
@@ -518,29 +563,14 @@ SEC("tc") int weft_commit(struct __sk_buff *ctx)
         if (pkt->host)
                 pkt->act.route = (union weft_route) { .exit = 1 };
         act_from_plan(pkt);
-        if (pkt->fragment == 2 || (pkt->plan.set && !is_translatable(pkt)))
+        set_deltas(pkt);
+        if (pkt->fragment == 2 || is_own_reply(family, pkt) || (pkt->plan.set && !is_translatable(pkt)))
                 return without_entry(ctx, pkt, WEFT_DROP(UNSUPPORTED_PROTOCOL));
-        r = reserve(ctx, pkt);
-        switch (r) {
-        case RESERVED:
-                return store_forward(family, ctx, pkt);
-        case RESERVED_SELF:
-                weft_event(WEFT_EVENT_LOST_RACE);
-                weft_tail_call(ctx, WEFT_SLOT_REPLAY);
-                break;
-        case RESERVED_FULL:
-                if (pkt->retried)
-                        return without_entry(ctx, pkt, WEFT_DROP(FLOW_TABLE_FULL));
-                pkt->retried = 1;
-                make_room(family, pkt);
-                weft_tail_call(ctx, WEFT_SLOT_COMMIT);
-                break;
-        default:
-                if (!(pkt->plan.flags & WEFT_PLAN_FALLBACK))
-                        return without_entry(ctx, pkt, WEFT_DROP(PORTS_EXHAUSTED));
-                take_fallback(pkt);
-                weft_tail_call(ctx, WEFT_SLOT_FINISH);
-                break;
-        }
+        prepare_reply(family, pkt);
+        pkt->tries = 0;
+        pkt->port = bpf_ntohs(pkt->plan.sport);
+        if (pkt->plan.flags & WEFT_PLAN_NEW_PORT && !port_allowed(&pkt->plan, pkt->port))
+                pkt->port = next_port(&pkt->plan, pkt->port, 0);
+        weft_tail_call(ctx, WEFT_SLOT_RESERVE);
         return BROKEN(ctx, pkt);
 }

@@ -28,6 +28,7 @@ static __always_inline struct weft_pkt *begin(struct __sk_buff *ctx, __u32 hook)
         pkt->icmp_type = 0;
         pkt->fragment = 0;
         pkt->absent = 0;
+        pkt->silent = 0;
         return pkt;
 }
 

@@ -171,40 +171,99 @@ static __always_inline void translate_outer(struct __sk_buff *ctx, struct weft_p
         bpf_l4_csum_replace(ctx, pkt->l4_off + WEFT_ICMP_CHECK, 0, q->difference, 0);
 }
 
+/* Like every packet that weft forwards, an error comes one hop nearer to its end. */
+static __always_inline void hop_down(struct __sk_buff *ctx, const struct weft_pkt *pkt)
+{
+        __u32 off = ETH_HLEN + (pkt->key.family == 4 ? 8 : 7);
+        __u8 old, new;
+
+        if (!LOAD(ctx, off, old))
+                return;
+        new = old - 1;
+        if (pkt->key.family == 4)
+                bpf_l3_csum_replace(ctx, ETH_HLEN + 10, bpf_htons(old << 8), bpf_htons(new << 8), 2);
+        bpf_skb_store_bytes(ctx, off, &new, 1, 0);
+}
+
+/* How the flow's packets of this direction go; of one that has had none yet, as those of the other. */
+static __always_inline __u8 delivery_of(__u8 family, const struct weft_pkt *pkt, const struct weft_flow *f,
+                                        const struct weft_tuple *new)
+{
+        const struct weft_flow *partner;
+        struct weft_tuple other;
+
+        if (f->epoch)
+                return f->route.delivery;
+        turn_round(new, f->partner_side, &other);
+        partner = flow_of(family, &other);
+        if (!partner || !is_redirect(partner->route.delivery))
+                return WEFT_STACK;
+        return pkt->plan.endpoint ? WEFT_ENDPOINT : WEFT_WIRE;
+}
+
+/* Finds the flow that an error is about, and its way. weft_quote goes on from there: the verifier has
+ * less to keep in mind of two short programs than of a long one. */
 SEC("tc") int weft_icmp(struct __sk_buff *ctx)
 {
         struct weft_pkt *pkt = weft_packet();
         struct weft_tuple wanted, new;
         struct weft_flow *f;
-        struct quote q = {};
+        struct quote *q;
         __u8 family;
         int no;
 
         if (!pkt || pkt->l4_off > 512)
                 return WEFT_TCX_NEXT;
         family = family_of(pkt);
-        q.ip_off = pkt->l4_off + WEFT_ICMP_LEN;
-        q.inner.family = family;
-        if (!(family == 4 ? quote_ip4(ctx, &q) : quote_ip6(ctx, &q)))
+        q = (struct quote *) pkt->buffer;
+        __builtin_memset(q, 0, sizeof(*q));
+        q->ip_off = pkt->l4_off + WEFT_ICMP_LEN;
+        q->inner.family = family;
+        if (!(family == 4 ? quote_ip4(ctx, q) : quote_ip6(ctx, q)))
                 return WEFT_TCX_NEXT;
-        turn_round(&q.inner, pkt->key.side, &wanted);
+        turn_round(&q->inner, pkt->key.side, &wanted);
+        wanted.family = family;
         f = flow_of(family, &wanted);
         if (!f || past(f->deadline, pkt->now))
                 return WEFT_TCX_NEXT;
         flow_new_tuple(family, f, &wanted, &new);
-        pkt->way.asked = 0;
-        pkt->act.neighbour = 0;
-        pkt->known = 1;
+        act_from_flow(pkt, f, &new);
         plan_from_flow(pkt, f, &new);
-        pkt->plan.delivery = f->route.delivery;
+        pkt->plan.delivery = delivery_of(family, pkt, f, &new);
+        pkt->way.asked = 0;
+        pkt->known = 1;
+        pkt->silent = 1;
         no = resolve(ctx, pkt);
         if (no)
                 return weft_verdict_drop(ctx, pkt, no, 0);
         if (pkt->act.route.exit && !pkt->host)
                 return to_stack(ctx, pkt->hook);
+        weft_tail_call(ctx, WEFT_SLOT_QUOTE);
+        return BROKEN(ctx, pkt);
+}
+
+SEC("tc") int weft_quote(struct __sk_buff *ctx)
+{
+        struct weft_pkt *pkt = weft_packet();
+        struct weft_tuple new = {};
+        struct quote q;
+        int hops, no;
+
+        if (!pkt || pkt->l4_off > 512)
+                return WEFT_TCX_NEXT;
+        hops = is_redirect(pkt->act.route.delivery);
+        if (hops && (no = hop_refusal(ctx, pkt)))
+                return weft_verdict_drop(ctx, pkt, no, 0);
+        q = *(struct quote *) pkt->buffer;
+        new.src = pkt->act.src;
+        new.dst = pkt->act.dst;
+        new.sport = pkt->act.sport;
+        new.dport = pkt->act.dport;
         translate_quote(ctx, &q, &new);
         translate_outer(ctx, pkt, &q, &new);
         count_forward(pkt->hook, pkt->act.route.delivery, pkt->len);
-        return is_redirect(pkt->act.route.delivery) ? send(ctx, pkt, pkt->act.route)
-                                                   : to_stack(ctx, pkt->hook);
+        if (!hops)
+                return to_stack(ctx, pkt->hook);
+        hop_down(ctx, pkt);
+        return send(ctx, pkt, pkt->act.route);
 }

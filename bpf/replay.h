@@ -349,6 +349,28 @@ static __always_inline int rewrite(struct __sk_buff *ctx, struct weft_pkt *pkt, 
         return 0;
 }
 
+/* Length of the headers that each segment of a GSO packet carries. */
+static __always_inline __u32 header_length(struct __sk_buff *ctx, const struct weft_pkt *pkt)
+{
+        __u8 off = 0;
+
+        if (pkt->key.proto == IPPROTO_TCP && bpf_skb_load_bytes(ctx, pkt->l4_off + 12, &off, 1) == 0)
+                return pkt->l4_off - ETH_HLEN + (off >> 2 & 0x3c);
+        return pkt->l4_off - ETH_HLEN + WEFT_UDP_LEN;
+}
+
+/* What a router checks before it forwards. 0: goes through. */
+static __always_inline int hop_refusal(struct __sk_buff *ctx, const struct weft_pkt *pkt)
+{
+        __u8 hop_limit;
+
+        if (bpf_skb_load_bytes(ctx, ETH_HLEN + (pkt->key.family == 4 ? 8 : 7), &hop_limit, 1))
+                return WEFT_DROP(INVALID);
+        if (hop_limit <= 1)
+                return WEFT_DROP(TTL_EXPIRED);
+        return fits(ctx, pkt->act.route.mtu, pkt->len, header_length(ctx, pkt)) ? 0 : WEFT_DROP(TOO_BIG);
+}
+
 /* Through the kernel's neighbour layer: it resolves, and confirms, what the next hop is. */
 static __always_inline int redirect_neighbour(struct __sk_buff *ctx, const struct weft_pkt *pkt,
                                               __u32 flags)

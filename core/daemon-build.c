@@ -50,7 +50,7 @@ static void service_unroute(void *data, const struct weft_prefix *prefix)
 
 static void peer_info(const struct config_peer *p, struct weft_peer_info *ret)
 {
-        *ret = (struct weft_peer_info) {
+        *ret = (struct weft_peer_info){
                 .name = p->name,
                 .pod_cidrs = p->pod_cidr.items,
                 .n_pod_cidrs = p->pod_cidr.n,
@@ -82,7 +82,8 @@ static void each_prefix(const struct weft_prefixes *p, void (*f)(void *, const s
                 f(f_data, &p->items[i]);
 }
 
-static void service_cluster_prefixes(void *data, void (*f)(void *, const struct weft_prefix *), void *f_data)
+static void service_cluster_prefixes(void *data, void (*f)(void *, const struct weft_prefix *),
+                                     void *f_data)
 {
         const struct build *b = data;
 
@@ -92,7 +93,7 @@ static void service_cluster_prefixes(void *data, void (*f)(void *, const struct 
 
                 each_prefix(&p->pod_cidr, f, f_data);
                 for (size_t k = 0; k < p->address.n; k++)
-                        f(f_data, &(struct weft_prefix) { p->address.items[k], 128 });
+                        f(f_data, &(struct weft_prefix){ p->address.items[k], 128 });
         }
 }
 
@@ -141,7 +142,7 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
         b->daemon = d;
-        b->services = (struct core_services) {
+        b->services = (struct core_services){
                 .data = b,
                 .route = service_route,
                 .unroute = service_unroute,
@@ -256,6 +257,38 @@ static int plan(struct build *b, struct weft_error *reterr)
         return plan_modules(&input, b->rows, &b->n_rows, reterr);
 }
 
+/* A module keeps its number in every generation of this process: flows and drop counters carry it
+ * longer than any of them. From 1; 0 where memory ran out. */
+static uint16_t module_number(struct daemon *d, const char *name)
+{
+        char *copy;
+
+        for (size_t i = 0; i < d->module_numbers.n; i++)
+                if (strcmp(d->module_numbers.items[i], name) == 0)
+                        return i + 1;
+
+        copy = strdup(name);
+        if (!copy || list_grow(&d->module_numbers.items, d->module_numbers.n, sizeof(copy)) < 0) {
+                free(copy);
+                return 0;
+        }
+
+        d->module_numbers.items[d->module_numbers.n++] = copy;
+        return d->module_numbers.n;
+}
+
+static int make_instance(struct build *b, const char *name, struct diagnostics *diagnostics,
+                         struct weft_error *reterr)
+{
+        uint16_t number = module_number(b->daemon, name);
+
+        if (number == 0)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        return instance_new(module_by_name(b, name), number, section_of(b->config, name), &b->services,
+                            diagnostics, &b->instances[b->n_instances], reterr);
+}
+
 static int make_instances(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
 {
         int r = 0;
@@ -265,13 +298,11 @@ static int make_instances(struct build *b, struct diagnostics *diagnostics, stru
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
         for (size_t i = 0; i < b->n_rows; i++) {
-                const char *name = b->rows[i].module->name;
                 int k;
 
                 if (!b->rows[i].on)
                         continue;
-                k = instance_new(module_by_name(b, name), b->n_instances + 1, section_of(b->config, name),
-                                 &b->services, diagnostics, &b->instances[b->n_instances], reterr);
+                k = make_instance(b, b->rows[i].module->name, diagnostics, reterr);
                 if (k < 0)
                         r = k;
                 else

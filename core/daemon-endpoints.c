@@ -72,11 +72,12 @@ static int lend_addresses(struct daemon *d, struct endpoint *e, struct weft_erro
                 const struct weft_prefix *cidr = &cidrs->items[i];
                 const struct weft_addr *kept = leases_find(&d->leases, e->name, cidr);
                 bool *family = &have[address_is_ipv4(&cidr->addr)];
-                struct weft_addr a = kept ? *kept : (struct weft_addr) { 0 };
+                struct weft_addr a = kept ? *kept : (struct weft_addr){ 0 };
 
                 if (*family)
                         continue;
-                if (!kept && leases_take(&d->leases, e->name, cidr, is_configured, d->build->config, &a) < 0)
+                if (!kept &&
+                    leases_take(&d->leases, e->name, cidr, is_configured, d->build->config, &a) < 0)
                         continue;
                 taken = taken || !kept;
                 *family = true;
@@ -148,14 +149,15 @@ static int wire_endpoint(struct daemon *d, struct endpoint *e, struct weft_error
 
 /* A device that exists already; the link-layer address of the workload comes with its neighbour
  * entry. */
-static int find_interface(struct daemon *d, struct endpoint *e, bool *ret_has_peer, struct weft_error *reterr)
+static int find_interface(struct daemon *d, struct endpoint *e, bool *ret_has_peer,
+                          struct weft_error *reterr)
 {
         struct net_link link;
 
         if (net_link_by_name(d->net, e->section->interface, &link) < 0)
                 return weft_fail(reterr, -ENOENT, "no interface %s", e->section->interface);
 
-        e->wire = (struct wire) { .ifindex = link.ifindex };
+        e->wire = (struct wire){ .ifindex = link.ifindex };
         memcpy(e->wire.ifname, link.name, sizeof(e->wire.ifname));
         memcpy(e->wire.mac, link.mac, sizeof(e->wire.mac));
         *ret_has_peer = strcmp(link.kind, "veth") == 0 || strcmp(link.kind, "netkit") == 0;
@@ -185,8 +187,8 @@ static int bring_up(struct daemon *d, struct endpoint *e, struct weft_error *ret
         int r = find_addresses(d, e, reterr);
 
         if (r == 0)
-                r = e->section->interface ? find_interface(d, e, &has_peer, reterr) :
-                                            wire_endpoint(d, e, reterr);
+                r = e->section->interface ? find_interface(d, e, &has_peer, reterr)
+                                          : wire_endpoint(d, e, reterr);
         if (r == 0)
                 r = enter_table(d, e, has_peer, reterr);
         if (r == 0 && d->hooks_on)
@@ -208,8 +210,8 @@ static void try_endpoint(struct daemon *d, struct endpoint *e)
         if (r == 0)
                 log_info("endpoint %s is ready on %s", e->name, e->wire.ifname);
         else if (strncmp(e->reason, why.text, sizeof(e->reason) - 1) != 0)
-                log_line(r == -ENOENT ? LOG_INFO : LOG_WARNING, &fields, "endpoint %s is pending: %s", e->name,
-                         why.text);
+                log_line(r == -ENOENT ? LOG_INFO : LOG_WARNING, &fields, "endpoint %s is pending: %s",
+                         e->name, why.text);
 
         (void) snprintf(e->reason, sizeof(e->reason), "%.*s", (int) sizeof(e->reason) - 1,
                         r == 0 ? "" : why.text);
@@ -239,9 +241,9 @@ static void take_down(struct daemon *d, struct endpoint *e)
                 wire_down(d->net, d->host, e->name, e->addrs.items, e->addrs.n);
 
         e->wired = e->ready = false;
-        e->wire = (struct wire) { 0 };
+        e->wire = (struct wire){ 0 };
         free(e->addrs.items);
-        e->addrs = (struct weft_addresses) { 0 };
+        e->addrs = (struct weft_addresses){ 0 };
 }
 
 void daemon_endpoints_link_gone(struct daemon *d, uint32_t ifindex)

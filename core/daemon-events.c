@@ -96,6 +96,7 @@ static void look_at_uplinks(struct daemon *d)
 
         if (daemon_uplinks_refresh(d, &why) < 0)
                 log_warning("%s", why.text);
+        host_routes_again(d->host);
         build_event(d->build, WEFT_LINK_CHANGED);
 
         n_after = node_addresses(d, after, NODE_ADDRESSES_MAX);
@@ -253,7 +254,8 @@ static bool is_watched(const struct daemon *d, const char *directory)
         for (size_t i = 0; i < d->n_watches; i++) {
                 const char *name;
 
-                if (sd_event_source_get_description(d->watches[i], &name) >= 0 && strcmp(name, directory) == 0)
+                if (sd_event_source_get_description(d->watches[i], &name) >= 0 &&
+                    strcmp(name, directory) == 0)
                         return true;
         }
 
@@ -267,8 +269,8 @@ static void watch_directory(struct daemon *d, const char *directory)
 
         if (is_watched(d, directory) || list_grow(&d->watches, d->n_watches, sizeof(source)) < 0)
                 return;
-        if (sd_event_add_inotify(d->loop, &source, directory, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR, on_directory,
-                                 d) < 0)
+        if (sd_event_add_inotify(d->loop, &source, directory, IN_CREATE | IN_MOVED_TO | IN_ONLYDIR,
+                                 on_directory, d) < 0)
                 return;
 
         (void) sd_event_source_set_description(source, directory);

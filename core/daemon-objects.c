@@ -34,7 +34,7 @@ static void each_peer_prefix(const struct config_peer *p, void (*f)(void *, cons
         for (size_t i = 0; i < p->pod_cidr.n; i++)
                 f(data, &p->pod_cidr.items[i]);
         for (size_t i = 0; i < p->address.n; i++)
-                f(data, &(struct weft_prefix) { p->address.items[i], 128 });
+                f(data, &(struct weft_prefix){ p->address.items[i], 128 });
 }
 
 struct peer_row {
@@ -50,8 +50,8 @@ static void set_peer_prefix(void *data, const struct weft_prefix *prefix)
         int r = tables_set_peer(p->d->tables, prefix, &p->row);
 
         if (r < 0)
-                log_warning("peer %s: cannot enter %s: %s", p->name, prefix_format(prefix, text, sizeof(text)),
-                            strerror(-r));
+                log_warning("peer %s: cannot enter %s: %s", p->name,
+                            prefix_format(prefix, text, sizeof(text)), strerror(-r));
 }
 
 struct prefix_search {
@@ -63,7 +63,8 @@ static void compare_prefix(void *data, const struct weft_prefix *prefix)
 {
         struct prefix_search *s = data;
 
-        s->found = s->found || (prefix->len == s->wanted->len && address_equal(&prefix->addr, &s->wanted->addr));
+        s->found = s->found ||
+                   (prefix->len == s->wanted->len && address_equal(&prefix->addr, &s->wanted->addr));
 }
 
 static void drop_peer_prefix(void *data, const struct weft_prefix *prefix)
@@ -85,7 +86,8 @@ static void peers_apply(struct daemon *d, const struct config *old)
                 struct peer_row p = {
                         .d = d,
                         .name = c->peers[i].name,
-                        .row = { .node = underlay_address(c, &c->peers[i]), .identity = c->peers[i].identity },
+                        .row = { .node = underlay_address(c, &c->peers[i]),
+                                 .identity = c->peers[i].identity },
                 };
 
                 each_peer_prefix(&c->peers[i], set_peer_prefix, &p);
@@ -170,7 +172,8 @@ static void reserve_ports(struct daemon *d, const struct config *old)
 
         for (size_t i = 0; old && i < old->n_services; i++)
                 if (old->services[i].node_port)
-                        host_unreserve_ports(d->host, old->services[i].node_port, old->services[i].node_port);
+                        host_unreserve_ports(d->host, old->services[i].node_port,
+                                             old->services[i].node_port);
 }
 
 void daemon_objects_apply(struct daemon *d, const struct config *old)

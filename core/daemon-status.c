@@ -49,13 +49,13 @@ static json_t *prefixes_json(const struct weft_prefixes *p)
 
 /* ---- modules ---- */
 
-static bool is_degraded(const struct build *b, const struct weft_module *m)
+static const char *module_state(const struct build *b, const struct plan_row *row)
 {
         for (size_t i = 0; i < b->n_instances; i++)
-                if (&b->instances[i]->module->desc == m)
-                        return b->instances[i]->degraded;
+                if (&b->instances[i]->module->desc == row->module && b->instances[i]->degraded)
+                        return "degraded";
 
-        return false;
+        return row->on ? "on" : "off";
 }
 
 static json_t *modules_json(const struct build *b)
@@ -68,8 +68,7 @@ static json_t *modules_json(const struct build *b)
 
                 add(list, json_pack("{s:s, s:s, s:s, s:s, s:s*}", "name", m->name, "version",
                                     m->version ? m->version : WEFT_VERSION, "summary",
-                                    m->summary ? m->summary : "", "state",
-                                    !row->on ? "off" : is_degraded(b, m) ? "degraded" : "on", "reason",
+                                    m->summary ? m->summary : "", "state", module_state(b, row), "reason",
                                     row->reason[0] ? row->reason : NULL));
         }
 
@@ -86,8 +85,9 @@ static json_t *uplinks_json(const struct daemon *d)
                 const struct uplink *u = &d->uplinks[i];
                 const struct weft_addr addrs[] = { u->addr4, u->addr6 };
 
-                add(list, json_pack("{s:s, s:i, s:o, s:i, s:b}", "name", u->name, "ifindex", u->link.ifindex,
-                                    "addresses", addresses_json(addrs, 2), "mtu", u->link.mtu, "xdp", u->xdp));
+                add(list,
+                    json_pack("{s:s, s:i, s:o, s:i, s:b}", "name", u->name, "ifindex", u->link.ifindex,
+                              "addresses", addresses_json(addrs, 2), "mtu", u->link.mtu, "xdp", u->xdp));
         }
 
         return list;
@@ -104,8 +104,9 @@ static json_t *endpoints_json(const struct daemon *d)
                                         e->section->identity, "state", e->ready ? "ready" : "pending");
 
                 if (e->ready)
-                        (void) json_object_update_new(row, json_pack("{s:s, s:i}", "interface", e->wire.ifname,
-                                                                     "ifindex", e->wire.ifindex));
+                        (void) json_object_update_new(row,
+                                                      json_pack("{s:s, s:i}", "interface", e->wire.ifname,
+                                                                "ifindex", e->wire.ifindex));
                 else
                         (void) json_object_set_new(row, "reason", json_string(e->reason));
                 add(list, row);
@@ -137,8 +138,8 @@ static json_t *backends_json(const struct config_service *s)
         for (size_t i = 0; i < s->n_backends; i++) {
                 const struct config_backend *b = &s->backends[i];
 
-                add(list, json_pack("{s:o, s:i, s:i, s:s}", "address", address_json(&b->addr), "port", b->port,
-                                    "weight", b->weight, "state", states[b->state]));
+                add(list, json_pack("{s:o, s:i, s:i, s:s}", "address", address_json(&b->addr), "port",
+                                    b->port, "weight", b->weight, "state", states[b->state]));
         }
 
         return list;
@@ -155,13 +156,21 @@ static json_t *service_addresses(const struct config_service *s)
         return list;
 }
 
+static const char *protocol_name(uint8_t proto)
+{
+        if (proto == IPPROTO_TCP)
+                return "tcp";
+
+        return proto == IPPROTO_UDP ? "udp" : "sctp";
+}
+
 static json_t *service_json(const struct daemon *d, const struct config_service *s)
 {
         const char *reason = service_reason(d, s->name);
         json_t *row = json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:s*}", "name", s->name, "protocol",
-                                s->proto == IPPROTO_TCP ? "tcp" : s->proto == IPPROTO_UDP ? "udp" : "sctp",
-                                "port", s->port, "addresses", service_addresses(s), "backends",
-                                backends_json(s), "state", reason ? "pending" : "ready", "reason", reason);
+                                protocol_name(s->proto), "port", s->port, "addresses", service_addresses(s),
+                                "backends", backends_json(s), "state", reason ? "pending" : "ready",
+                                "reason", reason);
 
         if (s->node_port)
                 (void) json_object_set_new(row, "node_port", json_integer(s->node_port));
@@ -199,10 +208,10 @@ static void add_counter(struct counter_list *l, const struct count_view *v, bool
         row = json_pack("{s:s, s:s, s:I, s:s*}", "what", v->what, "help", v->help ? v->help : "", "packets",
                         (json_int_t) v->packets, "module", by_module && !module ? "gone" : module);
         if (placed)
-                (void) json_object_update_new(row, json_pack("{s:s, s:I}", "hook",
-                                                             v->hook < WEFT_HOOKS ? hook_names[v->hook] :
-                                                                                    "unknown",
-                                                             "bytes", (json_int_t) v->bytes));
+                (void) json_object_update_new(
+                        row, json_pack("{s:s, s:I}", "hook",
+                                       v->hook < WEFT_HOOKS ? hook_names[v->hook] : "unknown", "bytes",
+                                       (json_int_t) v->bytes));
         add(l->list, row);
 }
 
@@ -241,23 +250,21 @@ static void get_status(void *data, struct control_call *call, json_t *parameters
         size_t n = node_addresses(d, addrs, NODE_ADDRESSES_MAX);
 
         (void) parameters;
+        /* clang-format off: a line for each field */
         control_reply(call,
-                      json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I}",
-                                "node", c->node.name, "version", WEFT_VERSION,
-                                "generation", (json_int_t) generation_number(d->build->generation),
-                                "attach", attach_uses_tcx(d->attachments) ? "tcx" : "clsact",
-                                "addresses", addresses_json(addrs, n),
-                                "pod_cidrs", prefixes_json(&c->node.pod_cidr),
-                                "uplinks", uplinks_json(d),
-                                "modules", modules_json(d->build),
-                                "endpoints", endpoints_json(d),
-                                "peers", peers_json(c),
-                                "services", services_json(d),
-                                "flows", flow_counts(d),
-                                "drops", counters(d, tables_each_drop, add_drop),
-                                "forwards", counters(d, tables_each_forward, add_forward),
-                                "events", counters(d, tables_each_event, add_event),
-                                "table_bytes", (json_int_t) tables_memory(d->tables)));
+                      json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o, s:o,"
+                                " s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I}",
+                                "node", c->node.name, "version", WEFT_VERSION, "generation",
+                                (json_int_t) generation_number(d->build->generation), "attach",
+                                attach_uses_tcx(d->attachments) ? "tcx" : "clsact", "addresses",
+                                addresses_json(addrs, n), "pod_cidrs", prefixes_json(&c->node.pod_cidr),
+                                "uplinks", uplinks_json(d), "modules", modules_json(d->build), "endpoints",
+                                endpoints_json(d), "peers", peers_json(c), "services", services_json(d),
+                                "flows", flow_counts(d), "drops", counters(d, tables_each_drop, add_drop),
+                                "forwards", counters(d, tables_each_forward, add_forward), "events",
+                                counters(d, tables_each_event, add_event), "table_bytes",
+                                (json_int_t) tables_memory(d->tables)));
+        /* clang-format on */
 }
 
 static bool is_hook(const char *name)
@@ -289,10 +296,10 @@ static void get_chain(void *data, struct control_call *call, json_t *parameters)
 
                 if (hook && strcmp(hook_names[row->hook], hook) != 0)
                         continue;
-                add(stages, json_pack("{s:s, s:s*, s:s, s:s, s:I, s:I}", "hook", hook_names[row->hook], "phase",
-                                      row->phase < WEFT_PHASES ? phase_names[row->phase] : NULL, "module",
-                                      row->module, "stage", row->stage, "program", (json_int_t) row->prog_id,
-                                      "runs", (json_int_t) row->run_count));
+                add(stages, json_pack("{s:s, s:s*, s:s, s:s, s:I, s:I}", "hook", hook_names[row->hook],
+                                      "phase", row->phase < WEFT_PHASES ? phase_names[row->phase] : NULL,
+                                      "module", row->module, "stage", row->stage, "program",
+                                      (json_int_t) row->prog_id, "runs", (json_int_t) row->run_count));
         }
 
         control_reply(call, json_pack("{s:o}", "stages", stages));
@@ -326,8 +333,8 @@ static void reload(void *data, struct control_call *call, json_t *parameters)
         (void) parameters;
         if (daemon_reload(d, &diagnostics, &why) < 0) {
                 daemon_log_diagnostics(&diagnostics);
-                log_error("reload (asked for by %s) refused, generation %u runs on: %s", control_caller(call),
-                          generation_number(d->build->generation), why.text);
+                log_error("reload (asked for by %s) refused, generation %u runs on: %s",
+                          control_caller(call), generation_number(d->build->generation), why.text);
                 control_fail(call, "io.weft.Node.ReloadRefused",
                              json_pack("{s:s, s:o}", "reason", why.text, "diagnostics",
                                        diagnostics_json(&diagnostics)));
@@ -342,10 +349,7 @@ static void reload(void *data, struct control_call *call, json_t *parameters)
 }
 
 const struct control_method node_methods[] = {
-        { "GetStatus", CONTROL_READ, get_status },
-        { "GetChain", CONTROL_READ, get_chain },
-        { "ListFlows", CONTROL_READ, list_flows },
-        { "ListModules", CONTROL_READ, list_modules },
-        { "Reload", CONTROL_CHANGE, reload },
-        { 0 },
+        { "GetStatus", CONTROL_READ, get_status }, { "GetChain", CONTROL_READ, get_chain },
+        { "ListFlows", CONTROL_READ, list_flows }, { "ListModules", CONTROL_READ, list_modules },
+        { "Reload", CONTROL_CHANGE, reload },      { 0 },
 };

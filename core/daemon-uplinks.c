@@ -110,8 +110,10 @@ static int attach_xdp(struct daemon *d, const struct build *b, struct uplink *u,
         struct weft_error why = { 0 };
 
         u->xdp = false;
-        if (fd < 0 || !wants_xdp(u, mode))
+        if (fd < 0 || !wants_xdp(u, mode)) {
+                attach_remove_hook(d->attachments, u->name, WEFT_XDP_UPLINK);
                 return 0;
+        }
 
         r = attach_hook(d->attachments, u->link.ifindex, u->name, WEFT_XDP_UPLINK, fd, &why);
         u->xdp = r >= 0;
@@ -144,9 +146,9 @@ static int switch_uplinks(struct daemon *d, const struct build *b, uint32_t hook
 
                 if (!u->link.ifindex)
                         continue;
-                r = hook == WEFT_XDP_UPLINK ?
-                            attach_xdp(d, b, u, reterr) :
-                            daemon_hooks_attach(d, b, u->link.ifindex, u->name, &hook, 1, reterr);
+                r = hook == WEFT_XDP_UPLINK
+                            ? attach_xdp(d, b, u, reterr)
+                            : daemon_hooks_attach(d, b, u->link.ifindex, u->name, &hook, 1, reterr);
                 if (r < 0)
                         return weft_fail_in(reterr, r, "uplink %s", u->name);
                 u->hooked = true;
@@ -155,7 +157,8 @@ static int switch_uplinks(struct daemon *d, const struct build *b, uint32_t hook
         return 0;
 }
 
-static int switch_endpoints(struct daemon *d, const struct build *b, uint32_t hook, struct weft_error *reterr)
+static int switch_endpoints(struct daemon *d, const struct build *b, uint32_t hook,
+                            struct weft_error *reterr)
 {
         for (size_t i = 0; i < d->n_endpoints; i++) {
                 const struct endpoint *e = &d->endpoints[i];
@@ -178,8 +181,8 @@ int daemon_hooks_switch(struct daemon *d, const struct build *b, struct weft_err
                 uint32_t hook;
                 int (*f)(struct daemon *, const struct build *, uint32_t, struct weft_error *);
         } order[] = {
-                { WEFT_TO_UPLINK, switch_uplinks },     { WEFT_TO_ENDPOINT, switch_endpoints },
-                { WEFT_FROM_UPLINK, switch_uplinks },   { WEFT_FROM_ENDPOINT, switch_endpoints },
+                { WEFT_TO_UPLINK, switch_uplinks },   { WEFT_TO_ENDPOINT, switch_endpoints },
+                { WEFT_FROM_UPLINK, switch_uplinks }, { WEFT_FROM_ENDPOINT, switch_endpoints },
                 { WEFT_XDP_UPLINK, switch_uplinks },
         };
 
@@ -239,7 +242,7 @@ static void link_gone(struct daemon *d, struct uplink *u)
                 host_unforwarding(d->host, u->name);
 
         u->forwarding = u->hooked = u->xdp = false;
-        u->link = (struct net_link) { 0 };
+        u->link = (struct net_link){ 0 };
 }
 
 static int set_table(struct daemon *d, struct uplink *u, const struct net_link *now)
@@ -295,6 +298,8 @@ static int follow(struct daemon *d, struct uplink *u, struct weft_error *reterr)
         }
         if (u->link.ifindex && u->link.ifindex != now.ifindex)
                 link_gone(d, u);
+        if (!u->link.ifindex && d->hooks_on)
+                log_notice("uplink %s is there", u->name);
 
         r = set_table(d, u, &now);
         if (r < 0)
@@ -378,7 +383,7 @@ int daemon_uplinks_refresh(struct daemon *d, struct weft_error *reterr)
                         continue;
                 if (list_grow(&d->uplinks, d->n_uplinks, sizeof(*d->uplinks)) < 0)
                         return weft_fail(reterr, -ENOMEM, "out of memory");
-                d->uplinks[d->n_uplinks] = (struct uplink) { 0 };
+                d->uplinks[d->n_uplinks] = (struct uplink){ 0 };
                 (void) snprintf(d->uplinks[d->n_uplinks++].name, sizeof(names[0]), "%s", names[i]);
         }
 

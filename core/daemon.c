@@ -46,10 +46,14 @@ static int check_bpffs(const char *path, struct weft_error *reterr)
                 return 0;
 
         if (strcmp(path, "/sys/fs/bpf/weft") == 0)
-                return weft_fail(reterr, -EMEDIUMTYPE, "%s does not lie on a bpffs; mount one first: "
-                                 "mount -t bpf bpf /sys/fs/bpf", path);
-        return weft_fail(reterr, -EMEDIUMTYPE, "--bpffs %s does not lie on a bpffs; mount one first: "
-                         "mkdir -p %s && mount -t bpf bpf %s", path, path, path);
+                return weft_fail(reterr, -EMEDIUMTYPE,
+                                 "%s does not lie on a bpffs; mount one first: "
+                                 "mount -t bpf bpf /sys/fs/bpf",
+                                 path);
+        return weft_fail(reterr, -EMEDIUMTYPE,
+                         "--bpffs %s does not lie on a bpffs; mount one first: "
+                         "mkdir -p %s && mount -t bpf bpf %s",
+                         path, path, path);
 }
 
 /* weftctl cleanup compares the number, so as not to look for our devices in another namespace. */
@@ -273,7 +277,7 @@ static void warn_of_restart(const struct config *old, const struct config *new)
         if (old->flow_table_size != new->flow_table_size)
                 log_notice("[weft] flow-table-size takes effect after weftctl cleanup and a start");
         if (old->attach != new->attach)
-                log_notice("[weft] attach takes effect at the next start");
+                log_notice("[weft] debug-attach takes effect at the next start");
 }
 
 static int prepare(struct daemon *d, struct build **ret, struct diagnostics *diagnostics,
@@ -357,6 +361,9 @@ void daemon_stop(struct daemon *d)
         d->build = build_free(d->build);
         free(d->uplinks);
         leases_done(&d->leases);
+        for (size_t i = 0; i < d->module_numbers.n; i++)
+                free(d->module_numbers.items[i]);
+        free(d->module_numbers.items);
 
         d->attachments = attach_close(d->attachments);
         d->tables = tables_close(d->tables);

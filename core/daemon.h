@@ -83,6 +83,7 @@ struct daemon {
         struct control *control;
         struct build *build; /* running */
         struct leases leases;
+        struct strings module_numbers; /* every module loaded so far; number = index + 1 */
 
         struct uplink *uplinks;
         size_t n_uplinks;
@@ -96,9 +97,9 @@ struct daemon {
         bool hooks_on; /* the tables are filled: what appears gets its hooks at once */
 
         /* daemon-events.c */
-        sd_event_source *changes; /* timer: what events left to do */
-        sd_event_source *retry;   /* timer: pending endpoints */
-        sd_event_source *collect; /* timer: pieces of collection */
+        sd_event_source *changes;  /* timer: what events left to do */
+        sd_event_source *retry;    /* timer: pending endpoints */
+        sd_event_source *collect;  /* timer: pieces of collection */
         sd_event_source **watches; /* inotify: directories of pending namespaces */
         size_t n_watches;
         uint64_t retry_delay; /* microseconds */

@@ -88,7 +88,7 @@ int leases_load(const char *path, struct leases *ret, struct weft_error *reterr)
                 return weft_fail(reterr, r, "cannot read %s: %s", path, strerror(-r));
 
         *ret = l;
-        l = (struct leases) { 0 };
+        l = (struct leases){ 0 };
         return 0;
 }
 
@@ -118,7 +118,7 @@ void leases_done(struct leases *l)
         for (size_t i = 0; i < l->n; i++)
                 free(l->items[i].name);
         free(l->items);
-        *l = (struct leases) { 0 };
+        *l = (struct leases){ 0 };
 }
 
 const struct weft_addr *leases_find(const struct leases *l, const char *name,

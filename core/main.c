@@ -36,9 +36,9 @@ struct arguments {
 static int parse_arguments(int argc, char **argv, struct arguments *a, int *ret_code)
 {
         static const struct option options[] = {
-                { "root", required_argument, NULL, 'r' },  { "bpffs", required_argument, NULL, 'b' },
+                { "root", required_argument, NULL, 'r' },       { "bpffs", required_argument, NULL, 'b' },
                 { "module-dir", required_argument, NULL, 'm' }, { "help", no_argument, NULL, 'h' },
-                { "version", no_argument, NULL, 'v' },     { 0 },
+                { "version", no_argument, NULL, 'v' },          { 0 },
         };
         int c;
 
@@ -84,8 +84,8 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *inf
         (void) info;
         if (daemon_reload(d, &diagnostics, &why) < 0) {
                 daemon_log_diagnostics(&diagnostics);
-                log_error("reload refused, generation %u runs on: %s", generation_number(d->build->generation),
-                          why.text);
+                log_error("reload refused, generation %u runs on: %s",
+                          generation_number(d->build->generation), why.text);
         } else
                 log_notice("reloaded: generation %u runs", generation_number(d->build->generation));
         diagnostics_done(&diagnostics);

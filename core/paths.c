@@ -26,7 +26,7 @@ int paths_init(struct paths *p, const char *root, const char *bpffs, struct weft
                 return weft_fail(reterr, -EINVAL, "%s: must be an absolute path",
                                  bpffs[0] != '/' ? bpffs : root);
 
-        *p = (struct paths) {
+        *p = (struct paths){
                 .root = strdup(root),
                 .bpffs = strdup(bpffs),
                 .run = below(root, "run/weft"),
@@ -47,7 +47,7 @@ void paths_done(struct paths *p)
         free(p->run);
         free(p->state);
         free(p->control);
-        *p = (struct paths) { 0 };
+        *p = (struct paths){ 0 };
 }
 
 int make_directories(const char *path, mode_t mode, struct weft_error *reterr)

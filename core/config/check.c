@@ -46,6 +46,11 @@ struct spans {
         size_t n;
 };
 
+static struct owner peer_owner(const struct config_peer *p)
+{
+        return (struct owner) { "peer", p->name, &p->origin };
+}
+
 static void claims_done(struct claims *c)
 {
         free(c->items);
@@ -119,17 +124,16 @@ static void refuse_claim(struct claims *c, const struct claim *first, const stru
 /* Sorted, so that of one address the claims to all of it come first, and equal ports together. */
 static void check_claims(struct claims *c)
 {
-        const struct claim *whole = NULL, *last = NULL;
+        const struct claim *whole = NULL, *last = NULL, *i = NULL;
 
         if (c->n > 0)
                 qsort(c->items, c->n, sizeof(*c->items), compare_claims);
 
-        for (struct claim *i = c->items; i < c->items + c->n; last = i++) {
-                if (!last || !address_equal(&i->addr, &last->addr)) {
+        for (size_t n = 0; n < c->n; n++, last = i) {
+                i = &c->items[n];
+                if (!last || !address_equal(&i->addr, &last->addr))
                         whole = i->port == 0 ? i : NULL;
-                        continue;
-                }
-                if (whole)
+                else if (whole)
                         refuse_claim(c, whole, i);
                 else if (i->port == last->port && i->proto == last->proto)
                         refuse_claim(c, last, i);
@@ -142,14 +146,14 @@ static void check_addresses(const struct config *c, struct diagnostics *diagnost
 
         claim_all(&claims, &c->node.address, 0, 0,
                   (struct owner) { "node", "", &c->node.origin });
-        for (const struct config_peer *p = c->peers; p < c->peers + c->n_peers; p++)
-                claim_all(&claims, &p->address, 0, 0,
-                          (struct owner) { "peer", p->name, &p->origin });
-        for (const struct config_endpoint *e = c->endpoints; e < c->endpoints + c->n_endpoints; e++)
-                claim_all(&claims, &e->address, 0, 0,
-                          (struct owner) { "endpoint", e->name, &e->origin });
-        for (const struct config_service *s = c->services; s < c->services + c->n_services; s++)
-                claim_service(&claims, s);
+        for (size_t i = 0; i < c->n_peers; i++)
+                claim_all(&claims, &c->peers[i].address, 0, 0, peer_owner(&c->peers[i]));
+        for (size_t i = 0; i < c->n_endpoints; i++)
+                claim_all(&claims, &c->endpoints[i].address, 0, 0,
+                          (struct owner) { "endpoint", c->endpoints[i].name,
+                                           &c->endpoints[i].origin });
+        for (size_t i = 0; i < c->n_services; i++)
+                claim_service(&claims, &c->services[i]);
 
         check_claims(&claims);
 }
@@ -177,12 +181,13 @@ static int compare_spans(const void *a, const void *b)
 static void check_spans(struct spans *s, struct diagnostics *diagnostics)
 {
         char a[PREFIX_TEXT], b[PREFIX_TEXT];
-        const struct span *outer = NULL;
+        const struct span *outer = NULL, *i;
 
         if (s->n > 0)
                 qsort(s->items, s->n, sizeof(*s->items), compare_spans);
 
-        for (const struct span *i = s->items; i < s->items + s->n; i++) {
+        for (size_t n = 0; n < s->n; n++) {
+                i = &s->items[n];
                 if (!outer || !prefix_contains(&outer->prefix, &i->prefix.addr)) {
                         outer = i;
                         continue;
@@ -202,8 +207,8 @@ static void check_pod_cidrs(const struct config *c, struct diagnostics *diagnost
         _cleanup_(spans_done) struct spans spans = {};
 
         add_spans(&spans, &c->node.pod_cidr, (struct owner) { "node", "", &c->node.origin });
-        for (const struct config_peer *p = c->peers; p < c->peers + c->n_peers; p++)
-                add_spans(&spans, &p->pod_cidr, (struct owner) { "peer", p->name, &p->origin });
+        for (size_t i = 0; i < c->n_peers; i++)
+                add_spans(&spans, &c->peers[i].pod_cidr, peer_owner(&c->peers[i]));
 
         check_spans(&spans, diagnostics);
 }
@@ -212,11 +217,13 @@ static void check_pod_cidrs(const struct config *c, struct diagnostics *diagnost
 
 static void check_node(const struct config *c, struct diagnostics *diagnostics)
 {
-        for (const struct config_peer *p = c->peers; p < c->peers + c->n_peers; p++)
-                if (strcmp(p->name, c->node.name) == 0)
-                        diagnostics_add(diagnostics, &p->origin,
+        const struct config_peer *p = c->peers;
+
+        for (size_t i = 0; i < c->n_peers; i++)
+                if (strcmp(p[i].name, c->node.name) == 0)
+                        diagnostics_add(diagnostics, &p[i].origin,
                                         "[peer %s] has the name of this node: take the section away, "
-                                        "or set name in [node]", p->name);
+                                        "or set name in [node]", p[i].name);
 }
 
 /* The word for what both attach to, or NULL. */
@@ -295,12 +302,13 @@ static void check_families(const struct config *c, struct diagnostics *diagnosti
 {
         static const char why[] = "has several addresses of one family: give one IPv4 and one IPv6 "
                                   "address at most";
+        const struct config_peer *p = c->peers;
 
         if (!one_per_family(&c->node.address))
                 diagnostics_add(diagnostics, &c->node.origin, "[node] %s", why);
-        for (const struct config_peer *p = c->peers; p < c->peers + c->n_peers; p++)
-                if (!one_per_family(&p->address))
-                        diagnostics_add(diagnostics, &p->origin, "[peer %s] %s", p->name, why);
+        for (size_t i = 0; i < c->n_peers; i++)
+                if (!one_per_family(&p[i].address))
+                        diagnostics_add(diagnostics, &p[i].origin, "[peer %s] %s", p[i].name, why);
 }
 
 void config_check(const struct config *c, struct diagnostics *diagnostics)
@@ -310,6 +318,6 @@ void config_check(const struct config *c, struct diagnostics *diagnostics)
         check_addresses(c, diagnostics);
         check_pod_cidrs(c, diagnostics);
         check_devices(c, diagnostics);
-        for (const struct config_service *s = c->services; s < c->services + c->n_services; s++)
-                check_backends(s, diagnostics);
+        for (size_t i = 0; i < c->n_services; i++)
+                check_backends(&c->services[i], diagnostics);
 }

@@ -399,8 +399,10 @@ static void clear_section(const struct section *s, struct config *c)
                 }
         }
 
-        if (s->named)
-                free(section_object(s, c, 0));
+        if (s->named) {
+                memcpy(&object, (char *) c + s->at, sizeof(object));
+                free(object);
+        }
 }
 
 struct config *config_free(struct config *c)

@@ -370,13 +370,15 @@ int options_fill(const struct weft_option *options, void *config, const char *se
                  const struct config_assignment *assignments, size_t n,
                  struct diagnostics *diagnostics)
 {
+        const struct config_assignment *a;
         const struct weft_option *o;
         struct weft_error why;
         int ret;
 
         ret = fill_defaults(options, config, section, assignments, n, diagnostics);
 
-        for (const struct config_assignment *a = assignments; a < assignments + n; a++) {
+        for (size_t i = 0; i < n; i++) {
+                a = &assignments[i];
                 o = find_option(options, a->key);
                 if (!o) {
                         refuse_key(options, section, a, diagnostics);

@@ -293,10 +293,8 @@ static int endpoint_complete(const void *object, struct weft_error *reterr)
 
         if (!!e->netns + !!e->pid + !!e->interface != 1)
                 return weft_fail(reterr, -EINVAL, "must have exactly one of netns, pid and interface");
-        if (e->address.n == 0)
-                return weft_fail(reterr, -EINVAL,
-                                 "has no address, and taking one from the pod CIDR is not yet "
-                                 "supported by this version: add address = ADDRESS");
+        if (e->interface && e->address.n == 0)
+                return weft_fail(reterr, -EINVAL, "has an interface and no address: add address = ADDRESS");
         if (reserved)
                 return weft_fail(reterr, -EINVAL, "identity = %u is reserved (1 host, 2 world, 6 "
                                                   "remote node): choose another", e->identity);

@@ -71,8 +71,8 @@ int access_of(int fd, struct access *ret)
         if (peer.uid == 0 || peer.uid == geteuid() || is_member(group_number("weft"), &peer, groups, n))
                 ret->right = CONTROL_CHANGE;
         else
-                ret->right = is_member(group_number("weft-ro"), &peer, groups, n) ? CONTROL_READ :
-                                                                                     CONTROL_NOTHING;
+                ret->right = is_member(group_number("weft-ro"), &peer, groups, n) ? CONTROL_READ
+                                                                                  : CONTROL_NOTHING;
 
         return 0;
 }

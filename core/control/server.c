@@ -146,8 +146,9 @@ static int on_client(sd_event_source *source, int fd, uint32_t events, void *dat
                 client_step(c, events);
 
         if (!c->broken)
-                c->broken = sd_event_source_set_io_events(c->io, client_interest(c)) < 0 ||
-                            sd_event_source_set_time_relative(c->idle, CONTROL_IDLE_SECONDS * 1000000ull) < 0;
+                c->broken =
+                        sd_event_source_set_io_events(c->io, client_interest(c)) < 0 ||
+                        sd_event_source_set_time_relative(c->idle, CONTROL_IDLE_SECONDS * 1000000ull) < 0;
         if (c->broken)
                 client_free(c);
 
@@ -171,8 +172,8 @@ static int client_watch(struct control_client *c)
         if (r < 0)
                 return r;
 
-        return sd_event_add_time_relative(loop, &c->idle, CLOCK_MONOTONIC, CONTROL_IDLE_SECONDS * 1000000ull,
-                                          1000000, on_idle, c);
+        return sd_event_add_time_relative(loop, &c->idle, CLOCK_MONOTONIC,
+                                          CONTROL_IDLE_SECONDS * 1000000ull, 1000000, on_idle, c);
 }
 
 /* Owns fd, also when it fails. */
@@ -245,8 +246,10 @@ int control_listen(const char *path, int *ret_fd, struct weft_error *reterr)
         if (fd < 0)
                 return weft_fail(reterr, -errno, "cannot make a socket: %m");
         if (strlen(path) >= sizeof(address.sun_path))
-                return weft_fail(reterr, -ENAMETOOLONG, "%s: longer than the %zu bytes of a socket's name: "
-                                 "use a shorter --root", path, sizeof(address.sun_path) - 1);
+                return weft_fail(reterr, -ENAMETOOLONG,
+                                 "%s: longer than the %zu bytes of a socket's name: "
+                                 "use a shorter --root",
+                                 path, sizeof(address.sun_path) - 1);
 
         (void) strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
         r = bind_over(fd, &address);

@@ -89,7 +89,7 @@ void varlink_continue(struct control_client *c)
 
         if (last) {
                 c->stream.free(c->stream.data);
-                c->stream = (struct control_stream) { 0 };
+                c->stream = (struct control_stream){ 0 };
         }
 
         client_send(c, json_pack("{s:o, s:b}", "parameters", parameters, "continues", !last));
@@ -101,8 +101,9 @@ static void get_info(struct control_call *call)
 {
         const struct control_interface *i = client_interface(call->client);
 
-        control_reply(call, json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "weft", "product", "weftd",
-                                      "version", i->version, "url", "", "interfaces", SERVICE, i->name));
+        control_reply(call,
+                      json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "weft", "product", "weftd",
+                                "version", i->version, "url", "", "interfaces", SERVICE, i->name));
 }
 
 static void get_description(struct control_call *call, json_t *parameters)

@@ -23,6 +23,11 @@ static void say(void *data, const char *what)
         (void) fprintf(data, "removed %s\n", what);
 }
 
+static void say_host(void *data, const char *what)
+{
+        (void) fprintf(data, "%s %s\n", strncmp(what, "/proc/", 6) == 0 ? "set" : "removed", what);
+}
+
 /* ---- the daemon ---- */
 
 /* Devices and routes are in the daemon's network namespace, whichever this command was called in. */
@@ -73,9 +78,11 @@ static int check_netns(const struct paths *p, struct weft_error *reterr)
         if (file_read(path, &text) < 0 || strtoull(text, NULL, 10) == netns_number())
                 return 0;
 
-        return weft_fail(reterr, -EXDEV, "weftd ran in another network namespace (net:[%.*s]): call this "
+        return weft_fail(reterr, -EXDEV,
+                         "weftd ran in another network namespace (net:[%.*s]): call this "
                          "there (nsenter --net=… weftctl cleanup), or, if that namespace is gone, remove "
-                         "%s and %s by hand", (int) strcspn(text, "\n"), text, p->bpffs, p->run);
+                         "%s and %s by hand",
+                         (int) strcspn(text, "\n"), text, p->bpffs, p->run);
 }
 
 /* ---- files ---- */
@@ -105,9 +112,32 @@ static void remove_tree(const char *path, FILE *f)
                 say(f, path);
 }
 
+/* A bpffs has files of the kernel's own in its root: only what weft makes is taken. */
+static void remove_pins(const struct paths *p, FILE *f)
+{
+        static const char *const ours[] = { "maps", "links", "filters" };
+
+        for (size_t i = 0; i < ELEMENTS(ours); i++) {
+                _cleanup_free_ char *path = NULL;
+
+                if (asprintf(&path, "%s/%s", p->bpffs, ours[i]) >= 0)
+                        remove_tree(path, f);
+        }
+
+        if (rmdir(p->bpffs) == 0)
+                say(f, p->bpffs);
+}
+
 static bool is_there(const char *path)
 {
         return access(path, F_OK) == 0;
+}
+
+static bool has_pins(const struct paths *p)
+{
+        _cleanup_free_ char *maps = NULL;
+
+        return asprintf(&maps, "%s/maps", p->bpffs) < 0 || is_there(maps);
 }
 
 /* ---- links, host changes ---- */
@@ -152,7 +182,7 @@ static int undo_host_changes(const struct paths *p, FILE *f, struct weft_error *
         if (r == 0)
                 r = host_open(n, p->run, &h, reterr);
         if (r == 0)
-                host_cleanup(h, say, f);
+                host_cleanup(h, say_host, f);
 
         (void) host_close(h);
         (void) net_close(n);
@@ -167,7 +197,7 @@ int cleanup(const struct paths *p, FILE *f, struct weft_error *reterr)
         pid_t pid = lock_holder(p);
         int r = pid > 0 ? stop_daemon(pid, f, reterr) : check_netns(p, reterr);
 
-        if (r == 0 && !is_there(p->run) && !is_there(p->bpffs)) {
+        if (r == 0 && !is_there(p->run) && !has_pins(p)) {
                 (void) fprintf(f, "nothing of weft is here\n");
                 return 0;
         }
@@ -182,7 +212,7 @@ int cleanup(const struct paths *p, FILE *f, struct weft_error *reterr)
         if (r < 0)
                 return r;
 
-        remove_tree(p->bpffs, f);
+        remove_pins(p, f);
         remove_tree(p->run, f);
 
         return 0;

@@ -24,11 +24,15 @@ static int connect_to(const char *path, struct weft_error *reterr)
         (void) strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
         if (connect(fd, (const struct sockaddr *) &address, sizeof(address)) < 0) {
                 if (errno == ENOENT || errno == ECONNREFUSED)
-                        return weft_fail(reterr, -errno, "no weftd answers at %s: start it (systemctl start "
-                                         "weftd), or name its --root or --socket", path);
+                        return weft_fail(reterr, -errno,
+                                         "no weftd answers at %s: start it (systemctl start "
+                                         "weftd), or name its --root or --socket",
+                                         path);
                 if (errno == EACCES)
-                        return weft_fail(reterr, -errno, "%s: permission denied: ask as root or as a member "
-                                         "of group weft", path);
+                        return weft_fail(reterr, -errno,
+                                         "%s: permission denied: ask as root or as a member "
+                                         "of group weft",
+                                         path);
                 return weft_fail(reterr, -errno, "%s: %m", path);
         }
 
@@ -93,7 +97,8 @@ static int explain(const json_t *reply, struct weft_error *reterr)
         if (!error)
                 return 0;
         if (strcmp(error, "org.varlink.service.PermissionDenied") == 0)
-                return weft_fail(reterr, -EREMOTEIO, "not allowed: reading needs group weft-ro, changing "
+                return weft_fail(reterr, -EREMOTEIO,
+                                 "not allowed: reading needs group weft-ro, changing "
                                  "needs group weft or root");
         if (strcmp(error, "org.varlink.service.InvalidParameter") == 0)
                 return weft_fail(reterr, -EREMOTEIO, "weftd knows no such %s",
@@ -101,8 +106,8 @@ static int explain(const json_t *reply, struct weft_error *reterr)
         if (!reason)
                 return weft_fail(reterr, -EREMOTEIO, "weftd answered %s", error);
 
-        json_array_foreach(json_object_get(parameters, "diagnostics"), i, line)
-                (void) fprintf(stderr, "%s\n", json_string_value(line));
+        json_array_foreach(json_object_get(parameters, "diagnostics"), i, line)(void)
+                fprintf(stderr, "%s\n", json_string_value(line));
         return weft_fail(reterr, -EREMOTEIO, "refused, nothing was changed: %s", json_string_value(reason));
 }
 
@@ -112,7 +117,8 @@ static void merge(json_t *all, json_t *parameters)
         const char *key;
         json_t *value;
 
-        json_object_foreach(parameters, key, value) {
+        json_object_foreach(parameters, key, value)
+        {
                 json_t *have = json_object_get(all, key);
 
                 if (json_is_array(have))

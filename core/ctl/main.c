@@ -100,8 +100,8 @@ static json_t *diagnostics_json(const struct diagnostics *diagnostics)
         for (size_t i = 0; i < diagnostics->n; i++) {
                 const struct diagnostic *d = &diagnostics->items[i];
 
-                (void) json_array_append_new(list, json_pack("{s:s, s:i, s:s}", "file", d->origin.file, "line",
-                                                             d->origin.line, "text", d->text));
+                (void) json_array_append_new(list, json_pack("{s:s, s:i, s:s}", "file", d->origin.file,
+                                                             "line", d->origin.line, "text", d->text));
         }
 
         return json_pack("{s:o}", "diagnostics", list);
@@ -157,9 +157,12 @@ static const struct {
 static int parse_options(int argc, char **argv, struct arguments *a, int *ret_code)
 {
         static const struct option options[] = {
-                { "json", no_argument, NULL, 'j' },       { "root", required_argument, NULL, 'r' },
-                { "bpffs", required_argument, NULL, 'b' }, { "socket", required_argument, NULL, 's' },
-                { "help", no_argument, NULL, 'h' },       { "version", no_argument, NULL, 'v' },
+                { "json", no_argument, NULL, 'j' },
+                { "root", required_argument, NULL, 'r' },
+                { "bpffs", required_argument, NULL, 'b' },
+                { "socket", required_argument, NULL, 's' },
+                { "help", no_argument, NULL, 'h' },
+                { "version", no_argument, NULL, 'v' },
                 { 0 },
         };
         int c;

@@ -47,8 +47,8 @@ static char *join(const json_t *list, const char *if_empty)
                 return NULL;
         if (json_array_size(list) == 0)
                 (void) fputs(if_empty, f);
-        json_array_foreach(list, i, item)
-                (void) fprintf(f, "%s%s", i > 0 ? ", " : "", json_string_value(item));
+        json_array_foreach(list, i, item)(void)
+                fprintf(f, "%s%s", i > 0 ? ", " : "", json_string_value(item));
 
         return fclose(f) == 0 ? buf : NULL;
 }
@@ -71,8 +71,7 @@ static void section(const json_t *reply, const char *key, const char *heading, c
         if (json_array_size(list) == 0)
                 return;
 
-        json_array_foreach(list, i, item)
-                row(t, item);
+        json_array_foreach(list, i, item) row(t, item);
         if (heading)
                 (void) fprintf(f, "\n%s\n", heading);
         table_print(t, f, width);
@@ -80,7 +79,7 @@ static void section(const json_t *reply, const char *key, const char *heading, c
 
 /* ---- modules ---- */
 
-static const struct column module_columns[] = { { "MODULE", 0 }, { "STATE", 0 }, { "VERSION", 0 },
+static const struct column module_columns[] = { { "MODULE", 0 },  { "STATE", 0 },  { "VERSION", 0 },
                                                 { "SUMMARY", 0 }, { "REASON", 0 }, { 0 } };
 
 static void module_row(struct table *t, const json_t *m)
@@ -101,8 +100,9 @@ void show_modules(const json_t *reply, FILE *f, unsigned width)
 
 /* ---- chain ---- */
 
-static const struct column chain_columns[] = { { "HOOK", 0 }, { "PHASE", 0 }, { "MODULE", 0 }, { "STAGE", 0 },
-                                               { "PROGRAM", 1 }, { "RUNS", 1 }, { 0 } };
+static const struct column chain_columns[] = { { "HOOK", 0 },  { "PHASE", 0 },   { "MODULE", 0 },
+                                               { "STAGE", 0 }, { "PROGRAM", 1 }, { "RUNS", 1 },
+                                               { 0 } };
 
 static void chain_row(struct table *t, const json_t *s)
 {
@@ -155,8 +155,7 @@ static void service_row(struct table *t, const json_t *s)
         const json_t *backends = json_object_get(s, "backends"), *b;
         size_t i, active = 0;
 
-        json_array_foreach(backends, i, b)
-                active += strcmp(text(b, "state"), "active") == 0;
+        json_array_foreach(backends, i, b) active += strcmp(text(b, "state"), "active") == 0;
 
         cell_text(t, s, "name");
         cell_text(t, s, "state");
@@ -195,26 +194,56 @@ static void event_row(struct table *t, const json_t *c)
         cell_text(t, c, "help");
 }
 
+/* clang-format off: headings of a section together */
 static const struct {
         const char *key, *heading;
         struct column columns[8];
         void (*row)(struct table *, const json_t *);
 } status_sections[] = {
-        { "modules", "Modules", { { "NAME", 0 }, { "STATE", 0 }, { "VERSION", 0 }, { "SUMMARY", 0 },
-                                  { "REASON", 0 } }, module_row },
-        { "uplinks", "Uplinks", { { "NAME", 0 }, { "STATE", 0 }, { "ADDRESSES", 0 }, { "MTU", 1 },
-                                  { "XDP", 0 } }, uplink_row },
-        { "endpoints", "Endpoints", { { "NAME", 0 }, { "STATE", 0 }, { "ADDRESSES", 0 }, { "INTERFACE", 0 },
-                                      { "IDENTITY", 1 }, { "REASON", 0 } }, endpoint_row },
+        { "modules",
+          "Modules",
+          { { "NAME", 0 }, { "STATE", 0 }, { "VERSION", 0 }, { "SUMMARY", 0 }, { "REASON", 0 } },
+          module_row },
+        { "uplinks",
+          "Uplinks",
+          { { "NAME", 0 }, { "STATE", 0 }, { "ADDRESSES", 0 }, { "MTU", 1 }, { "XDP", 0 } },
+          uplink_row },
+        { "endpoints",
+          "Endpoints",
+          { { "NAME", 0 },
+            { "STATE", 0 },
+            { "ADDRESSES", 0 },
+            { "INTERFACE", 0 },
+            { "IDENTITY", 1 },
+            { "REASON", 0 } },
+          endpoint_row },
         { "peers", "Peers", { { "NAME", 0 }, { "ADDRESSES", 0 }, { "POD CIDRS", 0 } }, peer_row },
-        { "services", "Services", { { "NAME", 0 }, { "STATE", 0 }, { "PORT", 0 }, { "ADDRESSES", 0 },
-                                    { "NODE PORT", 1 }, { "ACTIVE", 1 }, { "REASON", 0 } }, service_row },
-        { "drops", "Dropped", { { "REASON", 0 }, { "HOOK", 0 }, { "MODULE", 0 }, { "PACKETS", 1 },
-                                { "BYTES", 1 }, { "WHAT HAPPENED", 0 } }, drop_row },
-        { "forwards", "Forwarded", { { "DELIVERY", 0 }, { "HOOK", 0 }, { "PACKETS", 1 }, { "BYTES", 1 } },
+        { "services",
+          "Services",
+          { { "NAME", 0 },
+            { "STATE", 0 },
+            { "PORT", 0 },
+            { "ADDRESSES", 0 },
+            { "NODE PORT", 1 },
+            { "ACTIVE", 1 },
+            { "REASON", 0 } },
+          service_row },
+        { "drops",
+          "Dropped",
+          { { "REASON", 0 },
+            { "HOOK", 0 },
+            { "MODULE", 0 },
+            { "PACKETS", 1 },
+            { "BYTES", 1 },
+            { "WHAT HAPPENED", 0 } },
+          drop_row },
+        { "forwards",
+          "Forwarded",
+          { { "DELIVERY", 0 }, { "HOOK", 0 }, { "PACKETS", 1 }, { "BYTES", 1 } },
           forward_row },
         { "events", "Events", { { "EVENT", 0 }, { "COUNT", 1 }, { "WHAT IS COUNTED", 0 } }, event_row },
 };
+/* clang-format on */
 
 void show_status(const json_t *reply, FILE *f, unsigned width)
 {
@@ -233,15 +262,16 @@ void show_status(const json_t *reply, FILE *f, unsigned width)
         (void) fprintf(f, "Tables      %s\n", size_text(number(reply, "table_bytes"), memory));
 
         for (size_t i = 0; i < ELEMENTS(status_sections); i++)
-                section(reply, status_sections[i].key, status_sections[i].heading, status_sections[i].columns,
-                        status_sections[i].row, f, width);
+                section(reply, status_sections[i].key, status_sections[i].heading,
+                        status_sections[i].columns, status_sections[i].row, f, width);
 }
 
 /* ---- flows ---- */
 
 static const struct column flow_columns[] = {
-        { "PROTO", 0 },    { "FLOW", 0 }, { "TRANSLATION", 0 }, { "SIDE", 0 },  { "STATE", 0 }, { "MODULE", 0 },
-        { "DELIVERY", 0 }, { "AGE", 1 },  { "PACKETS", 1 },     { "BYTES", 1 }, { 0 },
+        { "PROTO", 0 },  { "FLOW", 0 },     { "TRANSLATION", 0 }, { "SIDE", 0 },    { "STATE", 0 },
+        { "MODULE", 0 }, { "DELIVERY", 0 }, { "AGE", 1 },         { "PACKETS", 1 }, { "BYTES", 1 },
+        { 0 },
 };
 
 /* "10.0.0.9:40000 -> 10.0.0.11:30080"; ICMP has an identifier for ports, which stands there too. */

@@ -253,6 +253,13 @@ void attach_remove(struct attachments *a, const char *ifname)
                         remove_item(a, &a->items[i - 1]);
 }
 
+void attach_remove_hook(struct attachments *a, const char *ifname, uint32_t hook)
+{
+        for (size_t i = a->n; i > 0; i--)
+                if (a->items[i - 1].hook == hook && strcmp(a->items[i - 1].ifname, ifname) == 0)
+                        remove_item(a, &a->items[i - 1]);
+}
+
 void attach_settle(struct attachments *a)
 {
         for (size_t i = a->n; i > 0; i--)

@@ -223,12 +223,26 @@ static uint8_t must_track(const struct generation *g)
         return 0;
 }
 
+/* Each CPU's stretch of the half-open rings. */
+static uint32_t half_open_stretch(const struct build *b)
+{
+        struct bpf_map_info info = { 0 };
+        uint32_t size = sizeof(info);
+        int cpus = libbpf_num_possible_cpus();
+
+        if (bpf_obj_get_info_by_fd(tables_fd(b->tables, "half_open4"), &info, &size) < 0 || cpus < 1)
+                return 0;
+
+        return info.max_entries / (uint32_t) cpus;
+}
+
 static int set_engine_constants(const struct build *b, struct weft_error *reterr)
 {
         const struct generation_settings *s = b->settings;
         uint32_t first[WEFT_HOOKS], first_known[WEFT_HOOKS];
         uint8_t has_stages[WEFT_HOOKS], can_cast = s->can_cast, track = must_track(b->g);
         struct weft_ports ports = contested_ports(b);
+        uint32_t half_open = half_open_stretch(b);
         const struct named_value values[] = {
                 { "weft_generation", &s->number, sizeof(s->number) },
                 { "weft_hz", &s->hz, sizeof(s->hz) },
@@ -240,6 +254,7 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
                 { "weft_first", first, sizeof(first) },
                 { "weft_first_known", first_known, sizeof(first_known) },
                 { "weft_has_stages", has_stages, sizeof(has_stages) },
+                { "weft_half_open", &half_open, sizeof(half_open) },
         };
 
         for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++) {

@@ -79,6 +79,7 @@ bool attach_uses_tcx(const struct attachments *a);
 int attach_hook(struct attachments *a, uint32_t ifindex, const char *ifname, uint32_t hook, int prog_fd,
                 struct weft_error *reterr);
 void attach_remove(struct attachments *a, const char *ifname); /* all hooks of the interface */
+void attach_remove_hook(struct attachments *a, const char *ifname, uint32_t hook);
 /* Removes attachments that attach_hook() was not called for since open. */
 void attach_settle(struct attachments *a);
 /* Removes all; says what through f. */

@@ -161,16 +161,21 @@ static const char *last_lines(char *log, size_t room)
         return *from ? from : log;
 }
 
+#define SEPARATORS 32 /* bytes kept for what stands between the lines */
+
 /* The tail of the log in one line: error texts are shown in lists. */
 static void describe(const char *log, char *ret, size_t size)
 {
         _cleanup_free_ char *copy = log ? strdup(log) : NULL;
-        const char *text = copy && *copy ? last_lines(copy, size - 1) : last_warning();
+        const char *text = copy && *copy ? last_lines(copy, size - SEPARATORS) : last_warning();
+        size_t n = 0;
 
-        (void) snprintf(ret, size, "%s", text);
-        for (char *p = ret; *p; p++)
-                if (*p == '\n')
-                        *p = '|';
+        for (ret[0] = '\0'; *text && n < size; text += strspn(text, "\n")) {
+                size_t line = strcspn(text, "\n");
+
+                n += (size_t) snprintf(ret + n, size - n, "%s%.*s", n ? " | " : "", (int) line, text);
+                text += line;
+        }
 }
 
 int object_load(struct bpf_object *o, const char *log, struct weft_error *reterr)

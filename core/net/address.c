@@ -64,7 +64,8 @@ static int reconcile(struct nl_sock *s, const struct comparison *c,
                 if (!c->right[i])
                         r = change(s, c, true, &c->wanted[i], reterr);
                 if (r < 0)
-                        return weft_fail_in(reterr, r, "%s", address_format(&c->wanted[i], text, sizeof(text)));
+                        return weft_fail_in(reterr, r, "%s",
+                                            address_format(&c->wanted[i], text, sizeof(text)));
         }
         for (size_t i = 0; i < c->n_stale && r >= 0; i++) {
                 r = change(s, c, false, &c->stale[i], reterr);
@@ -195,8 +196,8 @@ static void on_any_address(void *data, const struct nlmsghdr *h)
                 l->f(l->data, i.ifindex, &i.addr);
 }
 
-void net_addresses(struct net *n, void (*f)(void *data, uint32_t ifindex, const struct weft_addr *a),
-                   void *data)
+void net_addresses(struct net *n,
+                   void (*f)(void *data, uint32_t ifindex, const struct weft_addr *a), void *data)
 {
         struct address_listener l = { f, data };
 
@@ -229,7 +230,8 @@ int neighbours_each(struct nl_sock *s, rtnl_answer_fn f, void *data, struct weft
 {
         struct ndmsg head = { 0 };
 
-        return rtnl_ask(s, rtnl_new(RTM_GETNEIGH, NLM_F_DUMP, &head, sizeof(head)), f, data, reterr);
+        return rtnl_ask(s, rtnl_new(RTM_GETNEIGH, NLM_F_DUMP, &head, sizeof(head)), f, data,
+                        reterr);
 }
 
 static void on_device_neighbour(void *data, const struct nlmsghdr *h)

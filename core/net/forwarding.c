@@ -7,11 +7,11 @@
  *           interface only where this is set.
  *   net/ipv6/conf/IF/forwarding = 1
  *           The FIB lookup of eBPF asks this; the stack does not.
- *   net/ipv6/conf/IF/force_forwarding = 1                  where the kernel has it (6.17)
- *   net/ipv6/conf/all/forwarding = 1                       where it has not
+ *   net/ipv6/conf/IF/force_forwarding = 1     where the kernel has it (6.17)
+ *   net/ipv6/conf/all/forwarding = 1          where it has not
  *           The stack forwards IPv6 packets by these alone. The second is for all interfaces; their
  *           own `forwarding` and that of "default" are put back to what they were.
- *   net/ipv6/conf/X/accept_ra 1 -> 2                       every X that forwards nothing yet, "default"
+ *   net/ipv6/conf/X/accept_ra 1 -> 2          every X that forwards nothing yet, "default" too
  *           Whenever 1 is written to any interface's `forwarding`, the kernel removes the default
  *           routes learned from router advertisements of every interface whose accept_ra is not 2,
  *           and an interface that forwards takes no advertisements with 1. An X that forwards
@@ -123,7 +123,8 @@ static void release_advertisements(struct host *h)
 static void unforward6(struct host *h, const char *ifname)
 {
         char path[PATH_BYTES];
-        const struct sysctl_hold *s = sysctl_find(h, name_path(path, CONF6 "%s/forwarding", ifname));
+        const struct sysctl_hold *s =
+                sysctl_find(h, name_path(path, CONF6 "%s/forwarding", ifname));
 
         if (!s || s->count == 0)
                 return;
@@ -152,7 +153,8 @@ static int forward6(struct host *h, const char *ifname, struct weft_error *reter
                 return r;
 
         if (kernel_forces())
-                r = host_sysctl(h, name_path(path, CONF6 "%s/force_forwarding", ifname), "1", reterr);
+                r = host_sysctl(h, name_path(path, CONF6 "%s/force_forwarding", ifname), "1",
+                                reterr);
         else
                 r = host_sysctl(h, ALL6, "1", reterr);
         if (r < 0)

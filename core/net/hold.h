@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* What a struct host holds, shared by the files that make up host_*() and wire_*(). Inside core/net only.
+/* What a struct host holds, shared by the files of host_*() and wire_*(). Inside core/net only.
  *
  * A hold with count 0 is one that a predecessor made (or that a route with weft's protocol number
  * bears witness to) and nobody has asked for yet. */
@@ -53,7 +53,7 @@ struct host {
         unsigned forwarding6;            /* interfaces that forward IPv6 for weft */
 };
 
-/* ---- record.c: the file. A line is appended before a change is made and after it is undone. ---- */
+/* ---- record.c: a line is appended before a change is made and after it is undone ---- */
 
 /* Reads what the predecessor left into the holds, all with count 0, and writes the file anew. */
 int record_open(struct host *h, struct weft_error *reterr);
@@ -68,7 +68,8 @@ void record_trim(struct host *h);
 int sysctl_read(const char *path, char **ret);
 int sysctl_write(const char *path, const char *value);
 struct sysctl_hold *sysctl_find(struct host *h, const char *path);
-struct sysctl_hold *sysctl_add(struct host *h, const char *path, const char *before, const char *value);
+struct sysctl_hold *sysctl_add(struct host *h, const char *path, const char *before,
+                               const char *value);
 /* Restores what was there, unless somebody wrote another value since, and forgets the hold. */
 void sysctl_undo(struct host *h, struct sysctl_hold *s);
 void sysctl_hold_done(struct sysctl_hold *s);

@@ -86,13 +86,20 @@ int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_
         if (r < 0) {
                 if (!known)
                         route_undo(h, hold);
-                return weft_fail_in(reterr, r, "route to %s", prefix_format(dst, text, sizeof(text)));
+                return weft_fail_in(reterr, r, "route to %s",
+                                    prefix_format(dst, text, sizeof(text)));
         }
 
         hold->route = wanted;
         hold->count++;
 
         return 0;
+}
+
+void host_routes_again(struct host *h)
+{
+        for (size_t i = 0; i < h->n_routes; i++)
+                (void) route_make(h, &h->routes[i].route, /* known= */ true, NULL);
 }
 
 void route_undo(struct host *h, struct route_hold *hold)

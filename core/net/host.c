@@ -1,5 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+/* What weft changes on the host, all of it undone by host_cleanup():
+ *
+ *   sysctls of forwarding   forwarding.c says which and why; recorded with what was there
+ *   other sysctls           what the daemon asks for by host_sysctl(); recorded in the same way
+ *   net/ipv4/ip_local_reserved_ports
+ *                           ports that services or modules give out, so that no socket of the
+ *                           node is given one; what others reserved is told apart and stays
+ *   routes, protocol 119    to endpoints (scope link, their device) and what modules ask for, such
+ *                           as pod CIDRs of peers; foreign routes are never replaced
+ *   devices weft*           host sides of endpoints' veth pairs, with a permanent neighbour for
+ *                           each of the endpoint's addresses; no address, no router advertisements
+ *
+ * rp_filter of those devices stays as it is: an endpoint's source address has its route on the
+ * device it comes from, so even the strict check passes. Nor is proxy_arp needed: the gateway is a
+ * permanent neighbour inside. */
+
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
@@ -81,7 +97,8 @@ struct teller {
         void *data;
 };
 
-static void tell(const struct teller *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void tell(const struct teller *t, const char *format, ...)
+        __attribute__((format(printf, 2, 3)));
 
 static void tell(const struct teller *t, const char *format, ...)
 {

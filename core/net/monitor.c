@@ -11,7 +11,12 @@
 
 #include "net/rtnl.h"
 
-enum { WATCH_BUFFER = 1 << 20, DATAGRAMS_AT_ONCE = 64, DATAGRAM_BYTES = 65536 };
+enum {
+        WATCH_BUFFER = 1 << 20,
+        DATAGRAMS_AT_ONCE = 64,
+        DATAGRAMS_IN_QUEUE = 65536, /* more than the buffer can hold */
+        DATAGRAM_BYTES = 65536,
+};
 
 struct net {
         struct nl_sock *ask, *watch;
@@ -189,12 +194,28 @@ static bool was_seen(const struct seen *seen, uint32_t ifindex)
         return false;
 }
 
+/* The queue holds what came before the loss, without what came after: handling it later than the
+ * answers below would bring back what is gone. */
+static void drain(struct net *n)
+{
+        int fd = nl_socket_get_fd(n->watch);
+        ssize_t size;
+
+        for (int i = 0; i < DATAGRAMS_IN_QUEUE; i++) {
+                size = recv(fd, n->buffer, sizeof(n->buffer), MSG_DONTWAIT);
+                if (size < 0 && errno != EINTR && errno != ENOBUFS)
+                        return;
+        }
+}
+
 /* Messages were lost: report links by what differs, the rest as "read it again". */
 static void resync(struct net *n)
 {
         struct seen seen = { .net = n };
-        int r = links_each(n->ask, on_seen_link, &seen, NULL);
+        int r;
 
+        drain(n);
+        r = links_each(n->ask, on_seen_link, &seen, NULL);
         for (size_t i = n->n_links; r >= 0 && !seen.failed && i-- > 0;)
                 if (!was_seen(&seen, n->links[i].ifindex))
                         forget_link(n, n->links[i].ifindex);
@@ -226,7 +247,8 @@ static int on_readable(sd_event_source *source, int fd, uint32_t revents, void *
                 }
 
                 left = (int) size;
-                for (struct nlmsghdr *h = (void *) n->buffer; nlmsg_ok(h, left); h = nlmsg_next(h, &left))
+                for (struct nlmsghdr *h = (void *) n->buffer; nlmsg_ok(h, left);
+                     h = nlmsg_next(h, &left))
                         handle(n, h);
         }
 
@@ -268,7 +290,8 @@ static void net_closep(struct net **n)
         (void) net_close(*n);
 }
 
-int net_open(sd_event *loop, net_event_fn f, void *data, struct net **ret, struct weft_error *reterr)
+int net_open(sd_event *loop, net_event_fn f, void *data, struct net **ret,
+             struct weft_error *reterr)
 {
         _cleanup_(net_closep) struct net *n = calloc(1, sizeof(*n));
         int r;

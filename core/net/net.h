@@ -89,6 +89,9 @@ void host_unreserve_ports(struct host *h, uint16_t low, uint16_t high);
 int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_addr *gateway,
                uint32_t ifindex, uint32_t mtu, struct weft_error *reterr);
 void host_unroute(struct host *h, const struct weft_prefix *dst);
+/* The kernel takes routes away with their link or its last address: makes those that are held again,
+ * as far as they can be made now. */
+void host_routes_again(struct host *h);
 
 /* A start has asked for all it wants: undo what the predecessor did and nobody asked for. */
 void host_settle(struct host *h);

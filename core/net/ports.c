@@ -53,7 +53,8 @@ char *ports_format(const struct port_set *set)
                 return NULL;
 
         for (unsigned p = 0; p < PORTS; p = last + 1) {
-                for (last = p; port_is_set(set, p) && last + 1 < PORTS && port_is_set(set, last + 1);)
+                for (last = p;
+                     port_is_set(set, p) && last + 1 < PORTS && port_is_set(set, last + 1);)
                         last++;
                 if (port_is_set(set, p))
                         (void) fprintf(f, last > p ? "%s%u-%u" : "%s%u", ftell(f) > 0 ? "," : "", p,
@@ -72,8 +73,8 @@ static int read_reserved(struct port_set *ret, struct weft_error *reterr)
         if (r < 0)
                 return weft_fail(reterr, r, "cannot read /proc/sys/" RESERVED ": %s", strerror(-r));
         if (!ports_parse(text, ret))
-                return weft_fail(reterr, -EINVAL, "cannot understand /proc/sys/" RESERVED ": %.100s",
-                                 text);
+                return weft_fail(reterr, -EINVAL,
+                                 "cannot understand /proc/sys/" RESERVED ": %.100s", text);
 
         return 0;
 }
@@ -93,7 +94,8 @@ static int write_reserved(const struct port_set *set, struct weft_error *reterr)
         _cleanup_free_ char *text = ports_format(set);
         int r = text ? sysctl_write(RESERVED, text) : -ENOMEM;
 
-        return r < 0 ? weft_fail(reterr, r, "cannot write /proc/sys/" RESERVED ": %s", strerror(-r)) : 0;
+        return r < 0 ? weft_fail(reterr, r, "cannot write /proc/sys/" RESERVED ": %s", strerror(-r))
+                     : 0;
 }
 
 int ports_apply(struct host *h, struct weft_error *reterr)
@@ -148,8 +150,8 @@ int host_reserve_ports(struct host *h, uint16_t low, uint16_t high, struct weft_
                 return 0;
         }
         if (low > high || list_grow(&h->ports, h->n_ports, sizeof(*p)) < 0)
-                return weft_fail(reterr, low > high ? -EINVAL : -ENOMEM, "cannot reserve ports %u-%u",
-                                 low, high);
+                return weft_fail(reterr, low > high ? -EINVAL : -ENOMEM,
+                                 "cannot reserve ports %u-%u", low, high);
 
         h->ports[h->n_ports++] = (struct port_hold) { low, high, 1 };
         r = ports_apply(h, reterr);

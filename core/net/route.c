@@ -73,8 +73,9 @@ static void on_route(void *data, const struct nlmsghdr *h)
                 l->f(l->data, &r, h);
 }
 
-int routes_each(struct nl_sock *s, void (*f)(void *data, const struct route *r, const struct nlmsghdr *h),
-                void *data, struct weft_error *reterr)
+int routes_each(struct nl_sock *s,
+                void (*f)(void *data, const struct route *r, const struct nlmsghdr *h), void *data,
+                struct weft_error *reterr)
 {
         struct route_listener l = { f, data };
         struct rtmsg head = { 0 };
@@ -91,7 +92,8 @@ static void on_covering(void *data, const struct nlmsghdr *h)
 int route_covering(struct nl_sock *s, const struct weft_prefix *dst, struct route *ret)
 {
         struct rtmsg head = { .rtm_family = (uint8_t) address_family(&dst->addr),
-                              .rtm_dst_len = address_bits(&dst->addr), .rtm_flags = RTM_F_FIB_MATCH };
+                              .rtm_dst_len = address_bits(&dst->addr),
+                              .rtm_flags = RTM_F_FIB_MATCH };
         struct nl_msg *m = rtnl_new(RTM_GETROUTE, 0, &head, sizeof(head));
 
         *ret = (struct route) { 0 };
@@ -100,7 +102,8 @@ int route_covering(struct nl_sock *s, const struct weft_prefix *dst, struct rout
         return rtnl_ask(s, m, on_covering, ret, NULL);
 }
 
-static struct nl_msg *route_message(int type, int flags, const struct weft_prefix *dst, uint8_t scope)
+static struct nl_msg *route_message(int type, int flags, const struct weft_prefix *dst,
+                                    uint8_t scope)
 {
         bool four = prefix_is_ipv4(dst);
         struct rtmsg head = {
@@ -140,7 +143,8 @@ int route_add(struct nl_sock *s, const struct route *r, bool replace, struct wef
 
 int route_delete(struct nl_sock *s, const struct weft_prefix *dst, struct weft_error *reterr)
 {
-        return rtnl_ask(s, route_message(RTM_DELROUTE, 0, dst, RT_SCOPE_NOWHERE), NULL, NULL, reterr);
+        return rtnl_ask(s, route_message(RTM_DELROUTE, 0, dst, RT_SCOPE_NOWHERE), NULL, NULL,
+                        reterr);
 }
 
 struct link_set {

@@ -22,7 +22,8 @@ int rtnl_open(struct nl_sock **ret, struct weft_error *reterr)
 
         r = nl_connect(s, NETLINK_ROUTE);
         if (r < 0)
-                return weft_fail(reterr, -EIO, "cannot open a rtnetlink socket: %s", nl_geterror(r));
+                return weft_fail(reterr, -EIO, "cannot open a rtnetlink socket: %s",
+                                 nl_geterror(r));
 
         (void) nl_socket_set_msg_buf_size(s, MESSAGE_BYTES);
         (void) nl_socket_set_buffer_size(s, 1 << 20, 0);
@@ -38,7 +39,8 @@ int rtnl_open_in(int ns_fd, struct nl_sock **ret, struct weft_error *reterr)
         int r;
 
         if (own < 0)
-                return weft_fail(reterr, -errno, "cannot open the daemon's own network namespace: %m");
+                return weft_fail(reterr, -errno,
+                                 "cannot open the daemon's own network namespace: %m");
         if (setns(ns_fd, CLONE_NEWNET) < 0)
                 return weft_fail(reterr, -errno, "cannot enter the network namespace: %m");
 

@@ -42,9 +42,9 @@ void rtnl_end(struct nl_msg *m, struct nlattr *nest);
 
 typedef void (*rtnl_answer_fn)(void *data, const struct nlmsghdr *h);
 
-/* Sends the request, frees it, and calls f (may be NULL) for each message of the answer, once all of
- * it is read: f may use the socket. A dump that the kernel calls inconsistent is asked for again. 0
- * or the kernel's errno with its reason. */
+/* Sends the request, frees it, and calls f (may be NULL) for each message of the answer, once all
+ * of it is read: f may use the socket. A dump that the kernel calls inconsistent is asked for again.
+ * 0 or the kernel's errno with its reason. */
 int rtnl_ask(struct nl_sock *s, struct nl_msg *m, rtnl_answer_fn f, void *data,
              struct weft_error *reterr);
 
@@ -119,8 +119,9 @@ bool route_parse(const struct nlmsghdr *h, struct route *ret);
 bool route_equal(const struct route *a, const struct route *b); /* but table, protocol and type */
 bool prefix_equal(const struct weft_prefix *a, const struct weft_prefix *b);
 /* Unicast routes of the main table. */
-int routes_each(struct nl_sock *s, void (*f)(void *data, const struct route *r, const struct nlmsghdr *h),
-                void *data, struct weft_error *reterr);
+int routes_each(struct nl_sock *s,
+                void (*f)(void *data, const struct route *r, const struct nlmsghdr *h), void *data,
+                struct weft_error *reterr);
 /* The route of any table that the prefix's first address takes, as it stands there. */
 int route_covering(struct nl_sock *s, const struct weft_prefix *dst, struct route *ret);
 /* Writes a route of weft's into the main table. replace: ours for the same prefix is there. */

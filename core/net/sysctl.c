@@ -21,7 +21,7 @@ static int sysctl_open(const char *path, int flags)
         return fd < 0 ? -errno : fd;
 }
 
-/* The kernel gives a value to one read and cuts it off where that ends; another read gets nothing. */
+/* The kernel gives a value to one read, cut off where that ends; another read gets nothing. */
 int sysctl_read(const char *path, char **ret)
 {
         static const size_t rooms[] = { 256, 256 * 1024 };
@@ -169,7 +169,8 @@ void sysctl_hold_done(struct sysctl_hold *s)
         free(s->value);
 }
 
-struct sysctl_hold *sysctl_add(struct host *h, const char *path, const char *before, const char *value)
+struct sysctl_hold *sysctl_add(struct host *h, const char *path, const char *before,
+                               const char *value)
 {
         struct sysctl_hold s = { strdup(path), strdup(before), strdup(value), 0 };
 
@@ -219,8 +220,8 @@ static int sysctl_make(struct host *h, const struct sysctl_hold *s, struct weft_
 
         r = sysctl_write(s->path, s->value);
 
-        return r < 0 ? weft_fail(reterr, r, "cannot write %s to /proc/sys/%s: %s", s->value, s->path,
-                                 strerror(-r))
+        return r < 0 ? weft_fail(reterr, r, "cannot write %s to /proc/sys/%s: %s", s->value,
+                                 s->path, strerror(-r))
                      : 0;
 }
 

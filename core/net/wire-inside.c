@@ -115,8 +115,8 @@ static bool is_wanted(const struct routes *t, const struct weft_prefix *dst)
         return false;
 }
 
-static int routes_set(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *gateways, size_t n,
-                      uint32_t mtu, struct weft_error *reterr)
+static int routes_set(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *gateways,
+                      size_t n, uint32_t mtu, struct weft_error *reterr)
 {
         _cleanup_(routes_done) struct routes t = { .ifindex = ifindex };
         int r = routes_each(s, on_route, &t, reterr);

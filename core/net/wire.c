@@ -150,8 +150,8 @@ static int pair_find(struct wiring *w, const char *ifname, struct weft_error *re
 
         (void) snprintf(alias, sizeof(alias), ALIAS "%s", w->request->name);
         if (!is_wire(&w->here) || (w->here.alias[0] && strcmp(w->here.alias, alias) != 0))
-                return weft_fail(reterr, -EEXIST, "%s (%s) is there already, and not its own", ifname,
-                                 w->here.alias);
+                return weft_fail(reterr, -EEXIST, "%s (%s) is there already, and not its own",
+                                 ifname, w->here.alias);
         if (pair_is_right(w))
                 return 0;
 
@@ -171,7 +171,8 @@ static int pair_ensure(struct wiring *w, struct weft_error *reterr)
                 return r;
 
         if (link_get(w->inside, w->request->device, 0, &w->there, NULL) == 0)
-                return weft_fail(reterr, -EEXIST, "the namespace has a device %s of somebody else's",
+                return weft_fail(reterr, -EEXIST,
+                                 "the namespace has a device %s of somebody else's",
                                  w->request->device);
 
         r = pair_make(w, ifname, reterr);
@@ -370,7 +371,8 @@ void wire_remove(struct net *n, const char *ifname)
 {
         struct link_info i;
 
-        if (is_wire_name(ifname) && link_get(net_socket(n), ifname, 0, &i, NULL) == 0 && is_wire(&i))
+        if (is_wire_name(ifname) && link_get(net_socket(n), ifname, 0, &i, NULL) == 0 &&
+            is_wire(&i))
                 (void) link_delete(net_socket(n), i.link.ifindex, NULL);
 }
 

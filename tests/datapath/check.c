@@ -19,7 +19,7 @@ struct shape from_outside(int family, uint8_t proto, enum who src, uint16_t spor
 {
         struct shape s = { .smac = mac_of(src), .dmac = mac_of(NODE), .src = at(family, src),
                            .dst = at(family, dst), .proto = proto, .sport = sport, .dport = dport,
-                           .id = 77 };
+                           .id = 77, .label = 0x12345 };
 
         start(&s);
         return s;
@@ -30,7 +30,7 @@ struct shape from_pod(int family, uint8_t proto, enum who pod, uint16_t sport, e
 {
         struct shape s = { .smac = mac_of(pod), .dmac = gateway_mac(pod), .src = at(family, pod),
                            .dst = at(family, dst), .proto = proto, .sport = sport, .dport = dport,
-                           .id = 78 };
+                           .id = 78, .label = 0x12346 };
 
         start(&s);
         return s;

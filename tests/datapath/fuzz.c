@@ -393,6 +393,7 @@ static bool run_for(struct fuzz *z, double seconds)
 {
         double end = now() + seconds;
 
+        z->w = world_open(FULL);
         while (now() < end)
                 for (int i = 0; i < 256; i++)
                         if (!one(z))
@@ -421,16 +422,14 @@ int main(int argc, char **argv)
         }
         z->state = z->seed ?: 1;
         printf("seed %" PRIu64 "\n", z->seed);
-        if (!world_prepare())
-                return 1;
-        z->w = world_open(FULL);
-        ok = run_for(z, seconds);
+        ok = world_prepare() && run_for(z, seconds);
         printf("%" PRIu64 " packets: next %" PRIu64 ", pass %" PRIu64 ", drop %" PRIu64 ", redirect %" PRIu64
                ", refused by the kernel %" PRIu64 "; %" PRIu64 " valid in and out; at most %" PRIu64
                " flow entries\n",
                z->packets, z->verdicts[0], z->verdicts[1], z->verdicts[2], z->verdicts[3], z->refused,
                z->valid, z->most_flows);
         world_close(z->w);
+        world_finish();
         free(z);
         return ok ? 0 : 1;
 }

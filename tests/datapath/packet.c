@@ -155,7 +155,7 @@ static void build6(struct packet *p, const struct shape *s)
         };
         size_t at = p->len;
 
-        h.ip6_flow = htonl(6u << 28 | (uint32_t) s->tos << 20 | 0x12345);
+        h.ip6_flow = htonl(6u << 28 | (uint32_t) s->tos << 20 | s->label);
         memcpy(&h.ip6_src, &s->src, 16);
         memcpy(&h.ip6_dst, &s->dst, 16);
         put(p, &h, sizeof(h));

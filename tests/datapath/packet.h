@@ -33,6 +33,7 @@ struct shape {
         uint8_t ttl, tos;
         uint16_t id; /* IPv4 */
         bool df;     /* IPv4 */
+        uint32_t label; /* IPv6 */
 
         /* IPv4 options (n_options divisible by 4), or IPv6 extension headers of which the first has
          * the number `extension` and the last names the protocol. */

@@ -12,9 +12,8 @@ int main(int argc, char **argv)
 
         criterion_options.jobs = 1;
         if (criterion_handle_args(argc, argv, true)) {
-                if (!world_prepare())
-                        return EXIT_FAILURE;
-                r = criterion_run_all_tests(tests) ? EXIT_SUCCESS : EXIT_FAILURE;
+                r = world_prepare() && criterion_run_all_tests(tests) ? EXIT_SUCCESS : EXIT_FAILURE;
+                world_finish();
         }
         criterion_finalize(tests);
         return r;

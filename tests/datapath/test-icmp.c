@@ -200,6 +200,7 @@ static struct shape going_back(const struct shape *s)
         a.flags = 0;
         a.payload = 0;
         a.id = 0;
+        a.label = 0;
         a.ttl = 0;
         return a;
 }
@@ -211,6 +212,7 @@ BOTH(answer, a_ping_of_a_service_address_is_answered)
 
         out.payload = in.payload;
         out.id = in.id;
+        out.label = in.label;
         shape_icmp(&out, ICMP_IS_REPLY);
         expect(w, FROM_UPLINK, &in, REDIRECT, &out);
         cr_expect_eq(world_flows(w, NULL, 0), 0);

@@ -389,3 +389,17 @@ Test(host, what_is_not_ip_is_not_touched)
         memcpy(arp.data + 12, (uint8_t[]) { 8, 6 }, 2);
         expect(w, FROM_UPLINK, &arp, NEXT, &arp);
 }
+
+/* The tuple of such a packet, turned round, is itself: there cannot be two entries. */
+BOTH(odd, an_endpoint_that_sends_to_itself_gets_its_packet_back)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape gre = from_pod(family, IPPROTO_GRE, POD, 0, POD, 0), gre_out = delivered(gre, POD);
+        struct shape udp = from_pod(family, IPPROTO_UDP, POD, 99, POD, 99), udp_out = delivered(udp, POD);
+
+        for (int i = 0; i < 3; i++) {
+                expect(w, FROM_POD, &gre, REDIRECT, &gre_out);
+                expect(w, FROM_POD, &udp, REDIRECT, &udp_out);
+        }
+        cr_expect_eq(world_orphans(w), 0);
+}

@@ -34,7 +34,7 @@ Test(packet, an_ipv6_udp_packet_has_the_bytes_that_scapy_gives_it)
 {
         struct packet p = PACKET(.smac = two, .dmac = one, .src = at(AF_INET6, ROUTER),
                                  .dst = at(AF_INET6, CLIENT), .proto = IPPROTO_UDP, .sport = 1000,
-                                 .dport = 53, .payload = 3);
+                                 .dport = 53, .label = 0x12345, .payload = 3);
 
         cr_expect_bytes(&p, "02000000000102000000000286dd60012345000b114020010db800010000000000000000"
                             "000120010db8000c0000000000000000000503e80035000b902e01080f");

@@ -218,26 +218,43 @@ static bool said(struct weft_error *e, const char *what)
         return false;
 }
 
-static bool load_module(const struct config_module *section, uint16_t id, struct instance **ret)
+/* What is loaded lives as long as the runner holds it: the prog array is emptied with its last
+ * user-space reference. */
+static struct loaded {
+        struct tables *tables;
+        struct module *modules[MODULES];
+        struct instance *instances[MODULES];
+        size_t n;
+        struct generation *generation;
+} loaded[VARIANTS];
+
+static bool load_module(struct loaded *l, const struct config_module *section)
 {
         const char *directory = getenv("WEFT_MODULES") ?: ".", *directories[] = { directory, NULL };
         struct diagnostics diagnostics = {};
         struct weft_error error = {};
-        struct module *m;
         int r;
 
-        if (module_open(directories, section->name, &m, &error) < 0)
+        if (module_open(directories, section->name, &l->modules[l->n], &error) < 0)
                 return said(&error, section->name);
-        r = instance_new(m, id, section, &services, &diagnostics, ret, &error);
+        r = instance_new(l->modules[l->n], l->n + 1, section, &services, &diagnostics,
+                         &l->instances[l->n], &error);
+        l->n++;
         for (size_t i = 0; i < diagnostics.n; i++)
                 fprintf(stderr, "world: %s\n", diagnostics.items[i].text);
         diagnostics_done(&diagnostics);
+        if (r >= 0)
+                r = instance_load(l->instances[l->n - 1], &error);
         return r < 0 ? said(&error, section->name) : true;
 }
 
-/* Whether programs may ask for the kernel's own view of a packet (from 6.2). */
+/* Whether programs may ask for the kernel's own view of a packet (from 6.2). With WEFT_NO_CAST in the
+ * environment they are those of an older kernel. */
 static bool kernel_can_cast(void)
 {
+        if (getenv("WEFT_NO_CAST"))
+                return false;
+
         struct btf *btf = btf__load_vmlinux_btf();
         bool can = btf && btf__find_by_name_kind(btf, "bpf_cast_to_kern_ctx", BTF_KIND_FUNC) > 0;
 
@@ -245,12 +262,12 @@ static bool kernel_can_cast(void)
         return can;
 }
 
-static bool pin_programs(enum variant v, const struct generation *g)
+static bool pin_programs(enum variant v)
 {
         char path[64];
 
         for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++) {
-                int fd = generation_hook_fd(g, hook);
+                int fd = generation_hook_fd(loaded[v].generation, hook);
 
                 if (fd >= 0 && bpf_obj_pin(fd, variant_program(v, hook, path)) < 0)
                         return complain(path);
@@ -258,8 +275,7 @@ static bool pin_programs(enum variant v, const struct generation *g)
         return true;
 }
 
-static bool build(enum variant v, struct tables *t, const struct blob *engine,
-                  struct instance *const *modules, size_t n)
+static bool build(enum variant v, const struct blob *engine)
 {
         struct generation_settings settings = {
                 .number = v + 1, .hz = machine_hz(), .mark_mask = 0x0100, .can_cast = kernel_can_cast(),
@@ -267,38 +283,30 @@ static bool build(enum variant v, struct tables *t, const struct blob *engine,
                 .host_ports_high = v == SMALL ? SNAT_LOW + SMALL_PORTS - 1 : SNAT_LOW - 1,
                 .engine_size = engine->size,
         };
+        struct loaded *l = &loaded[v];
         struct weft_error error = {};
-        struct generation *g;
 
-        if (generation_build(t, &settings, modules, n, &g, &error) < 0)
+        if (generation_build(l->tables, &settings, l->instances, l->n, &l->generation, &error) < 0)
                 return said(&error, "generation");
-        for (size_t i = 0; i < n; i++)
-                if (instance_attach(modules[i], &error) < 0)
-                        return said(&error, modules[i]->module->desc.name);
-        return pin_programs(v, g);
+        for (size_t i = 0; i < l->n; i++)
+                if (instance_attach(l->instances[i], &error) < 0)
+                        return said(&error, l->modules[i]->desc.name);
+        return pin_programs(v);
 }
 
-/* The instances, the tables and the generation stay open until the runner ends: the prog array
- * lives as long as somebody holds it. */
 static bool make_variant(enum variant v, const struct blob *engine)
 {
-        static struct instance *modules[VARIANTS][MODULES];
         struct weft_error error = {};
-        struct tables *t;
         char path[64];
-        size_t n = 0;
 
         if (mkdir(variant_directory(v, path), 0700) < 0)
                 return complain(path);
-        if (variant_tables(v, engine, &t, &error) < 0)
+        if (variant_tables(v, engine, &loaded[v].tables, &error) < 0)
                 return said(&error, "tables");
-        for (; n < MODULES && sections[v][n].name; n++) {
-                if (!load_module(&sections[v][n], n + 1, &modules[v][n]))
+        for (size_t i = 0; i < MODULES && sections[v][i].name; i++)
+                if (!load_module(&loaded[v], &sections[v][i]))
                         return false;
-                if (instance_load(modules[v][n], &error) < 0)
-                        return said(&error, sections[v][n].name);
-        }
-        return build(v, t, engine, modules[v], n);
+        return build(v, engine);
 }
 
 bool world_prepare(void)
@@ -311,4 +319,18 @@ bool world_prepare(void)
                 if (!make_variant(v, &engine))
                         return false;
         return true;
+}
+
+void world_finish(void)
+{
+        for (enum variant v = 0; v < VARIANTS; v++) {
+                struct loaded *l = &loaded[v];
+
+                l->generation = generation_free(l->generation);
+                for (size_t i = l->n; i-- > 0;)
+                        l->instances[i] = instance_free(l->instances[i]);
+                for (size_t i = l->n; i-- > 0;)
+                        l->modules[i] = module_close(l->modules[i]);
+                l->tables = tables_close(l->tables);
+        }
 }

@@ -80,6 +80,8 @@ struct world {
  * the reason on stderr. The environment says where things are: WEFT_ENGINE (engine.bpf.o),
  * WEFT_MODULES (directory of NAME/NAME.so or NAME.so). */
 bool world_prepare(void);
+/* Lets go of the programs; after a world_prepare() that failed, too. */
+void world_finish(void);
 
 /* In a test: the variant with empty flow tables and the tables filled with both families. Fails the
  * test where that does not work. */

@@ -13,6 +13,7 @@ import time
 
 ETH_P_ALL = 0x0003
 SIOCGIFHWADDR = 0x8927
+SO_RCVBUFFORCE = 33
 SYS_BPF = 321
 BPF_PROG_QUERY = 16
 TCX_INGRESS, TCX_EGRESS = 46, 47
@@ -42,7 +43,7 @@ class Sniffer:
 
     def __init__(self, ns, device="eth0"):
         self.socket = raw_socket(ns, device)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, 8 << 20)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
 
     def __enter__(self):
         return self

@@ -136,15 +136,15 @@ def add_far_client(cluster):
               "addr add 192.0.3.1/24 dev inner", "addr add 2001:db8:3::1/64 dev inner",
               "route replace 192.0.3.0/24 dev inner mtu lock 1300",
               "route replace 192.0.2.0/24 dev eth0 mtu lock 1300",
-              "-6 route replace 2001:db8:3::/64 dev inner mtu lock 1300",
-              "-6 route replace 2001:db8::/64 dev eth0 mtu lock 1300",
+              "route replace 2001:db8:3::/64 dev inner mtu lock 1300",
+              "route replace 2001:db8::/64 dev eth0 mtu lock 1300",
               *(f"route add {a} via {n} mtu lock 1300" for a, n in (
                   ("10.244.1.0/24", "192.0.2.11"), ("10.244.2.0/24", "192.0.2.12"),
                   ("fd00:244:1::/64", "2001:db8::11"), ("fd00:244:2::/64", "2001:db8::12"))))
     far.ip("addr add 192.0.3.100/24 dev eth0", "addr add 2001:db8:3::100/64 dev eth0",
-           "route add default via 192.0.3.1", "-6 route add default via 2001:db8:3::1")
+           "route add default via 192.0.3.1", "route add default via 2001:db8:3::1")
     for node in (cluster.n1, cluster.n2):
-        node.ip("route add 192.0.3.0/24 via 192.0.2.50", "-6 route add 2001:db8:3::/64 via 2001:db8::50")
+        node.ip("route add 192.0.3.0/24 via 192.0.2.50", "route add 2001:db8:3::/64 via 2001:db8::50")
     return far
 
 

@@ -50,8 +50,9 @@ class Server:
             self.udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
             self.udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             self.udp.bind(("::", udp))
-        for target in (self.accept, self.datagrams):
-            threading.Thread(target=target, daemon=True).start()
+        self.threads = [threading.Thread(target=f, daemon=True) for f in (self.accept, self.datagrams)]
+        for thread in self.threads:
+            thread.start()
 
     def close(self):
         for s in (self.tcp, self.udp):
@@ -59,7 +60,10 @@ class Server:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # a UDP socket is not connected; it wakes up all the same
-            s.close()
+        for thread in self.threads:
+            thread.join()  # until then the ports are taken
+        self.tcp.close()
+        self.udp.close()
 
     def who(self, peer):
         return f"{self.name} {plain(peer[0])} {peer[1]}"

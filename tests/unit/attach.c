@@ -15,6 +15,7 @@
 #define DEV "up.lan-0" /* bpffs allows no dots */
 
 static struct tables *tables;
+static struct generation *generations[2];
 
 static void setup(void)
 {
@@ -26,7 +27,15 @@ static void setup(void)
 
 static void teardown(void)
 {
+        for (size_t i = 0; i < ELEMENTS(generations); i++)
+                (void) generation_free(generations[i]);
         (void) tables_close(tables);
+}
+
+/* A generation without modules; freed when the test ends. */
+static struct generation *make(uint32_t number)
+{
+        return generations[number - 1] = build(tables, number, NULL, 0);
 }
 
 TestSuite(attach, .init = setup, .fini = teardown);
@@ -111,7 +120,7 @@ Test(attach, auto_is_tcx_where_the_kernel_has_it)
 
 Test(attach, a_tcx_link_is_updated_in_place)
 {
-        struct generation *g = build(tables, 1, NULL, 0), *h = build(tables, 2, NULL, 0);
+        struct generation *g = make(1), *h = make(2);
         struct attachments *a;
 
         need_tcx();
@@ -128,7 +137,7 @@ Test(attach, a_tcx_link_is_updated_in_place)
 
 Test(attach, a_successor_takes_over_the_links_and_drops_what_it_does_not_want)
 {
-        struct generation *g = build(tables, 1, NULL, 0), *h = build(tables, 2, NULL, 0);
+        struct generation *g = make(1), *h = make(2);
         struct attachments *a;
 
         need_tcx();
@@ -149,7 +158,7 @@ Test(attach, a_successor_takes_over_the_links_and_drops_what_it_does_not_want)
 
 Test(attach, a_device_that_was_made_again_is_attached_again)
 {
-        struct generation *g = build(tables, 1, NULL, 0);
+        struct generation *g = make(1);
         struct attachments *a;
 
         need_tcx();
@@ -165,7 +174,7 @@ Test(attach, a_device_that_was_made_again_is_attached_again)
 
 Test(attach, clsact_filters_are_replaced_in_place)
 {
-        struct generation *g = build(tables, 1, NULL, 0), *h = build(tables, 2, NULL, 0);
+        struct generation *g = make(1), *h = make(2);
         struct attachments *a = open_books(ATTACH_CLSACT);
 
         attach(a, WEFT_FROM_UPLINK, g);
@@ -182,7 +191,7 @@ Test(attach, clsact_filters_are_replaced_in_place)
 
 Test(attach, a_successor_finds_filters_and_takes_the_qdisc_with_the_last)
 {
-        struct generation *g = build(tables, 1, NULL, 0);
+        struct generation *g = make(1);
         struct attachments *a = open_books(ATTACH_CLSACT);
 
         attach(a, WEFT_FROM_UPLINK, g);
@@ -204,7 +213,7 @@ Test(attach, a_successor_finds_filters_and_takes_the_qdisc_with_the_last)
 
 Test(attach, a_qdisc_of_somebody_else_stays)
 {
-        struct generation *g = build(tables, 1, NULL, 0);
+        struct generation *g = make(1);
         struct attachments *a = open_books(ATTACH_CLSACT);
 
         run_command("tc qdisc add dev " DEV " clsact");
@@ -216,7 +225,7 @@ Test(attach, a_qdisc_of_somebody_else_stays)
 
 Test(attach, our_qdisc_stays_while_somebody_else_has_a_filter_on_it)
 {
-        struct generation *g = build(tables, 1, NULL, 0);
+        struct generation *g = make(1);
         struct attachments *a = open_books(ATTACH_CLSACT);
         LIBBPF_OPTS(bpf_tc_hook, egress, .ifindex = (int) if_nametoindex(DEV), .attach_point = BPF_TC_EGRESS);
         LIBBPF_OPTS(bpf_tc_opts, foreign, .priority = 7, .prog_fd = generation_hook_fd(g, WEFT_TO_UPLINK));
@@ -231,7 +240,7 @@ Test(attach, our_qdisc_stays_while_somebody_else_has_a_filter_on_it)
 
 Test(attach, changing_the_way_leaves_one_of_them)
 {
-        struct generation *g = build(tables, 1, NULL, 0);
+        struct generation *g = make(1);
         struct attachments *a;
 
         need_tcx();
@@ -254,7 +263,7 @@ Test(attach, changing_the_way_leaves_one_of_them)
 
 Test(attach, xdp_is_a_pinned_link_in_either_way)
 {
-        struct generation *g = build(tables, 1, NULL, 0);
+        struct generation *g = make(1);
         struct attachments *a = open_books(ATTACH_CLSACT);
 
         attach(a, WEFT_XDP_UPLINK, g);
@@ -267,7 +276,7 @@ Test(attach, xdp_is_a_pinned_link_in_either_way)
 
 Test(attach, a_failure_leaves_what_runs_and_no_trace_of_what_does_not)
 {
-        struct generation *g = build(tables, 1, NULL, 0);
+        struct generation *g = make(1);
         struct attachments *a = open_books(ATTACH_AUTO);
         struct weft_error why = { 0 };
 
@@ -291,7 +300,7 @@ static void count(void *data, const char *what)
 
 Test(attach, cleanup_takes_everything_and_says_what)
 {
-        struct generation *g = build(tables, 1, NULL, 0);
+        struct generation *g = make(1);
         struct attachments *a = open_books(ATTACH_CLSACT);
         int n = 0;
 

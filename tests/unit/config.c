@@ -474,7 +474,7 @@ Test(config, objects_that_lack_something_are_refused_where_they_begin)
                 { "[endpoint e]\naddress = 10.0.0.1\n", 1, "exactly one of netns, pid and interface" },
                 { ENDPOINT "pid = 1\n", 1, "exactly one of netns, pid and interface" },
                 { ENDPOINT "interface = veth0\n", 1, "exactly one of netns, pid and interface" },
-                { "[endpoint e]\nnetns = /run/netns/e\n", 1, "not yet supported by this version" },
+                { "[endpoint e]\ninterface = veth0\n", 1, "add address = ADDRESS" },
                 { ENDPOINT "identity = 6\n", 1, "identity = 6 is reserved" },
                 { "[service s]\nnode-port = 30080\n", 1, "has no port" },
                 { "[service s]\nport = 80/tcp\n", 1, "cannot be reached" },
@@ -549,7 +549,7 @@ Test(config, all_errors_of_all_files_come_at_once_with_their_places)
         };
         struct site s = site_new();
 
-        put(&s, MAIN, "[weft]\nmode = x\n[node]\n address = 192.0.2.1\n[endpoint e]\npid = 1\n");
+        put(&s, MAIN, "[weft]\nmode = x\n[node]\n address = 192.0.2.1\n[endpoint e]\ndevice = eth1\n");
         put(&s, "usr/lib/weft/conf.d/10.conf", "[service s]\nnode-port = 30080\nport = 80\n");
         put(&s, "etc/weft/conf.d/20.conf", "[nod]\n");
         cr_expect_eq(load(&s), -EINVAL);

@@ -171,7 +171,7 @@ Test(generation, constants_come_from_options_and_from_the_module)
 
 /* Layout of the fake engine's report. */
 struct seen {
-        uint32_t generation, hz, mark;
+        uint32_t generation, hz, mark, half_open;
         uint16_t host_low, host_high;
         uint8_t can_cast, track, has_stages[WEFT_HOOKS];
 };
@@ -205,6 +205,7 @@ Test(generation, the_engine_is_told_what_it_must_know)
         cr_assert_eq(seen.generation, 17);
         cr_assert_eq(seen.hz, probe_hz());
         cr_assert_eq(seen.mark, 0x100);
+        cr_assert_eq(seen.half_open, 1024 / 4 / libbpf_num_possible_cpus());
         cr_assert_eq(seen.host_low, 32768);
         cr_assert_eq(seen.host_high, 60999);
         cr_assert_eq(seen.can_cast, 1);
@@ -305,14 +306,13 @@ Test(generation, early_stages_are_refused)
 
 Test(generation, more_stages_than_there_are_slots_are_refused)
 {
-        struct instance *m[10];
+        struct instance room[10], *m[10];
 
         /* three stages at from-uplink each: the tenth does not fit */
-        m[0] = make_instance("stages-b", 1);
-        for (uint16_t i = 1; i < ELEMENTS(m); i++) {
-                m[i] = calloc(1, sizeof(*m[i]));
-                *m[i] = *m[0];
-                m[i]->id = i + 1;
+        for (uint16_t i = 0; i < ELEMENTS(m); i++) {
+                room[i] = i > 0 ? room[0] : *make_instance("stages-b", 1);
+                room[i].id = i + 1;
+                m[i] = &room[i];
         }
 
         expect_refusal(m, ELEMENTS(m), -E2BIG, TEXTS("from-uplink has 28 stages already"));

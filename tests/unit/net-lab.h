@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* A network of the test's own: every Criterion test is a process, so its namespaces, and all that it
- * put into them, end with it. */
+/* A network of the test's own: every Criterion test is a process, so its namespaces, and all that
+ * it put into them, end with it. */
 
 #include <criterion/criterion.h>
 #include <sched.h>
@@ -75,7 +75,8 @@ static inline void lab_open(void)
 /* A device with nobody on its other end; not every kernel has dummies. */
 static inline void lab_device(const char *name)
 {
-        lab_run("ip link add %s type veth peer name %s-far && ip link set %s-far up", name, name, name);
+        lab_run("ip link add %s type veth peer name %s-far && ip link set %s-far up", name, name,
+                name);
 }
 
 static inline struct weft_addr lab_address(const char *text)

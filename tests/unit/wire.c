@@ -53,7 +53,8 @@ struct endpoint {
         struct weft_error error;
 };
 
-static struct endpoint endpoint(const char *name, const char *netns, const char *four, const char *six)
+static struct endpoint endpoint(const char *name, const char *netns, const char *four,
+                                const char *six)
 {
         return (struct endpoint) {
                 .request = { .name = name, .netns = netns, .device = "eth0", .n_addrs = 2,
@@ -101,7 +102,9 @@ static void crash(void)
 
 static void expect_nothing_left(void)
 {
-        lab_expect("", "ip -o link show type veth; ip route show proto 119; ip -6 route show proto 119");
+        lab_expect(
+                "",
+                "ip -o link show type veth; ip route show proto 119; ip -6 route show proto 119");
 }
 
 /* Reachable from the host, both families. */
@@ -152,10 +155,14 @@ Test(wire, the_host_side_has_no_address_routes_to_the_endpoint_and_forwards)
         lab_expect("", "ip -o addr show dev %s", e.wire.ifname);
         lab_expect("2", "(ip route show 10.244.1.10; ip -6 route show fd44:1::10) |"
                    " grep -c 'dev %s proto 119'", e.wire.ifname);
-        lab_expect("1 1 0", "cd /proc/sys/net; echo $(cat ipv4/conf/%s/forwarding ipv6/conf/%s/forwarding"
-                   " ipv6/conf/%s/accept_ra)", e.wire.ifname, e.wire.ifname, e.wire.ifname);
-        lab_expect("weft endpoint web-1", "cat /sys/class/net/%s/ifalias 2>/dev/null ||"
-                   "ip -o link show %s | grep -o 'weft endpoint web-1'", e.wire.ifname, e.wire.ifname);
+        lab_expect("1 1 0",
+                   "cd /proc/sys/net; echo $(cat ipv4/conf/%s/forwarding ipv6/conf/%s/forwarding"
+                   " ipv6/conf/%s/accept_ra)",
+                   e.wire.ifname, e.wire.ifname, e.wire.ifname);
+        lab_expect("weft endpoint web-1",
+                   "cat /sys/class/net/%s/ifalias 2>/dev/null ||"
+                   "ip -o link show %s | grep -o 'weft endpoint web-1'",
+                   e.wire.ifname, e.wire.ifname);
 }
 
 Test(wire, the_gateway_inside_is_the_host_side_without_asking)
@@ -165,8 +172,8 @@ Test(wire, the_gateway_inside_is_the_host_side_without_asking)
         char mac[32];
 
         up(&e);
-        (void) snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4],
-                        m[5]);
+        (void) snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3],
+                        m[4], m[5]);
 
         lab_expect("2", "(ip -n web-1 neigh show; ip -n web-1 -6 neigh show) | sort -u |"
                    " grep -c 'eth0 lladdr %s PERMANENT'", mac);
@@ -187,6 +194,7 @@ Test(wire, two_endpoints_reach_each_other_through_the_host)
 {
         struct endpoint a = web1(), b = web2();
 
+        lab_run("sysctl -qw net.ipv4.conf.all.rp_filter=1");
         up(&a);
         up(&b);
         lab_run("ip netns exec web-1 ping -q -c 1 -W 2 10.244.1.11 >/dev/null");
@@ -200,7 +208,8 @@ Test(wire, an_endpoint_of_one_family_gets_nothing_of_the_other)
 
         e.request.n_addrs = 1;
         up(&e);
-        lab_expect("", "ip -n web-1 -6 route show proto 119; ip -n web-1 -6 neigh show nud permanent;"
+        lab_expect("",
+                   "ip -n web-1 -6 route show proto 119; ip -n web-1 -6 neigh show nud permanent;"
                    " ip -n web-1 -6 addr show scope global");
 }
 
@@ -272,8 +281,9 @@ Test(wire, changed_addresses_and_gateways_are_changed_in_place)
         up(&e);
 
         cr_assert_eq(e.wire.ifindex, ifindex);
-        lab_expect("172.30.0.1/24 10.244.1.20/32 fd44:1::20/128",
-                   "echo $(ip -n web-1 addr show dev eth0 scope global | awk '/inet/ { print $2 }')");
+        lab_expect(
+                "172.30.0.1/24 10.244.1.20/32 fd44:1::20/128",
+                "echo $(ip -n web-1 addr show dev eth0 scope global | awk '/inet/ { print $2 }')");
         lab_expect("default via 10.244.1.254 dev eth0 proto 119 mtu 1400 \n"
                    "10.244.1.254 dev eth0 proto 119 scope link \n"
                    "172.30.0.0/24 dev eth0 proto kernel scope link src 172.30.0.1",

@@ -67,8 +67,8 @@ struct weft_act {
         __u16 addr_delta, l4_delta;
         union weft_route route;
         __u8 set;
-        __u8 neighbour; /* 1: through the kernel's neighbour layer */
-        __u16 spare;
+        __u8 neighbour;     /* 1: through the kernel's neighbour layer */
+        __u16 fixed_delta;  /* of l4_delta: all but the source port */
 };
 
 struct weft_pkt {
@@ -89,6 +89,7 @@ struct weft_pkt {
         __u8 exit_done; /* the exit hook's stages have run */
         __u8 host;      /* seen at an exit hook: the node's own, or the second half of a plan */
         __u8 retried;   /* room was made for it in a full table */
+        __u8 silent;    /* an ICMP error: never answered (RFC 1122 §3.2.2) */
         __u16 drop_module, drop_reason;
         __be32 fragment_id;
         __u32 half_open4, half_open6; /* where this CPU writes next in the half-open rings */
@@ -104,7 +105,8 @@ struct weft_pkt {
                 struct weft_key4 key4;
                 struct weft_key6 key6;
         } fwd_key, rev_key;
-        __u8 buffer[576];
+        __u16 port, tries; /* search for a source port: the one to try, how many were */
+        __u8 buffer[576] __attribute__((aligned(8)));
 };
 
 /* ---- verdicts ---------------------------------------------------------------------------------- */

@@ -10,12 +10,13 @@ const volatile __u8 weft_can_cast, weft_track;
 const volatile __u16 weft_host_low, weft_host_high;
 const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
 const volatile __u8 weft_has_stages[WEFT_HOOKS];
+const volatile __u32 weft_half_open;
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 /* Every constant the core has set, for the tests to read. */
 struct seen {
-        __u32 generation, hz, mark;
+        __u32 generation, hz, mark, half_open;
         __u16 host_low, host_high;
         __u8 can_cast, track, has_stages[WEFT_HOOKS];
 };
@@ -31,6 +32,7 @@ static __always_inline void tell(void)
         s->generation = weft_generation;
         s->hz = weft_hz;
         s->mark = weft_mark;
+        s->half_open = weft_half_open;
         s->host_low = weft_host_low;
         s->host_high = weft_host_high;
         s->can_cast = weft_can_cast;

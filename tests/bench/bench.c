@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Nanoseconds for each packet, by BPF_PROG_TEST_RUN, beside two programs in the same loop. What is
+ * printed is one table of tests/bench/RESULTS.md; `run` puts it there.
+ *
+ * Every program is run once in each round, in an order that turns, and differences are taken within
+ * the round: net = program - (restore of the packet + the loop). So a machine that is slower for a
+ * while is so for all. */
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "kinds.h"
+#include "measure.h"
+#include "util.h"
+
+#define ROUNDS 15
+#define REPEAT (2 * FLOWS)
+#define REPEAT_NEW 4000 /* new flows of one run: few enough that ports and table have room */
+
+/* The programs of one kind, in groups of three for one flow and for 64 K: restore, bare, weft. */
+enum series { NOTHING, LIMIT, RESTORE, BARE, WEFT, RESTORE_MANY, BARE_MANY, WEFT_MANY, SERIES };
+
+struct run {
+        struct world *world;
+        const struct kind *kind;
+        int family;
+        struct ready ready;
+        struct measured series[SERIES];
+        bool use[SERIES];
+        double ns[SERIES][ROUNDS];
+        uint64_t slow; /* packets of measured runs that took the long path */
+};
+
+static bool is_new(const struct run *r)
+{
+        return r->kind->vary == VARY_NEW;
+}
+
+static bool is_xdp(const struct run *r)
+{
+        return r->ready.hook == WEFT_XDP_UPLINK;
+}
+
+/* ---- preparing ---- */
+
+static int named(const struct run *r, const char *what)
+{
+        char name[32];
+
+        (void) snprintf(name, sizeof(name), "%s_%s", what, is_xdp(r) ? "xdp" : "tc");
+        return bare_program(name);
+}
+
+static bool plain(struct run *r, enum series s, int fd)
+{
+        r->series[s] = (struct measured) { .fd = fd, .xdp = is_xdp(r) };
+        return r->use[s] = true;
+}
+
+static bool restored(struct run *r, enum series s, enum vary vary, int target)
+{
+        struct restored is = r->ready.is;
+
+        is.vary = vary;
+        return r->use[s] = measured_with_restore(&r->series[s], &is, is_xdp(r), target);
+}
+
+static bool prepare_programs(struct run *r)
+{
+        int weft = r->world->programs[r->ready.hook], nothing = named(r, "nothing");
+        int bare = named(r, r->family == AF_INET ? "bare4" : "bare6");
+        enum vary one = is_new(r) ? VARY_NEW : VARY_NONE, many = r->kind->vary;
+
+        if (!plain(r, NOTHING, nothing) || !plain(r, LIMIT, named(r, "limit")) ||
+            !restored(r, RESTORE, one, nothing) || !restored(r, WEFT, one, weft))
+                return false;
+        if (many == VARY_NONE || is_new(r))
+                return true;
+
+        return restored(r, BARE, VARY_NONE, bare) && restored(r, RESTORE_MANY, many, nothing) &&
+               restored(r, BARE_MANY, many, bare) && restored(r, WEFT_MANY, many, weft);
+}
+
+static bool prepare(struct run *r)
+{
+        bool many = r->kind->vary == VARY_SRC || r->kind->vary == VARY_DST;
+
+        forget_flows(r->world);
+        if (!kind_establish(r->world, r->kind, r->family, &r->ready))
+                return false;
+        if (many && !kind_multiply(r->world, r->kind, r->family, &r->ready,
+                                   bare_map(r->family == AF_INET ? "bare4" : "bare6")))
+                return false;
+
+        return prepare_programs(r);
+}
+
+/* ---- measuring ---- */
+
+static uint64_t slow_packets(struct world *w)
+{
+        return world_event(w, WEFT_EVENT_MISS) + world_event(w, WEFT_EVENT_AGAIN);
+}
+
+static bool check_verdict(const struct run *r, enum series s, int verdict)
+{
+        if ((s != WEFT && s != WEFT_MANY && s != BARE && s != BARE_MANY) || verdict == r->kind->verdict)
+                return true;
+
+        fprintf(stderr, "bench: %s, IPv%c, program %d: verdict %d\n", r->kind->name,
+                r->family == AF_INET ? '4' : '6', s, verdict);
+        return false;
+}
+
+static bool run_one(struct run *r, enum series s, unsigned round)
+{
+        bool weft = s == WEFT || s == WEFT_MANY;
+        uint64_t before;
+        int verdict;
+
+        if (is_new(r))
+                forget_flows(r->world);
+        before = slow_packets(r->world);
+        r->ns[s][round] = measured_run(&r->series[s], r->ready.ifindex, r->ready.packet.data,
+                                       r->ready.packet.len, is_new(r) ? REPEAT_NEW : REPEAT, &verdict);
+        if (weft)
+                r->slow += slow_packets(r->world) - before;
+
+        return check_verdict(r, s, verdict);
+}
+
+static bool run_rounds(struct run *r)
+{
+        for (unsigned round = 0; round < ROUNDS; round++)
+                for (unsigned i = 0; i < SERIES; i++) {
+                        enum series s = (i + round) % SERIES;
+
+                        if (r->use[s] && !run_one(r, s, round))
+                                return false;
+                }
+
+        return true;
+}
+
+/* ---- telling ---- */
+
+/* Median over the rounds of one program less another, with the quarter and three-quarter marks. */
+static double net(const struct run *r, enum series s, enum series control, double *ret_low,
+                  double *ret_high)
+{
+        double d[ROUNDS], m;
+
+        for (unsigned i = 0; i < ROUNDS; i++)
+                d[i] = r->ns[s][i] - r->ns[control][i];
+        m = median(d, ROUNDS);
+        *ret_low = d[ROUNDS / 4];
+        *ret_high = d[ROUNDS - 1 - ROUNDS / 4];
+        return m;
+}
+
+static void print_part(const struct run *r, enum series weft, enum series bare, enum series control)
+{
+        double low, high, mine, theirs;
+
+        if (!r->use[weft]) {
+                printf(" | | | ");
+                return;
+        }
+
+        mine = net(r, weft, control, &low, &high);
+        printf("| **%.0f** (%.0f–%.0f) ", mine, low, high);
+        if (!r->use[bare]) {
+                printf("| | ");
+                return;
+        }
+
+        theirs = net(r, bare, control, &low, &high);
+        printf("| %.0f | %.2f ", theirs, mine / theirs);
+}
+
+static void print_run(const struct run *r)
+{
+        uint64_t expected = is_new(r) ? (uint64_t) ROUNDS * REPEAT_NEW : 0;
+        double low, high, loop[ROUNDS];
+
+        memcpy(loop, r->ns[NOTHING], sizeof(loop));
+        printf("| %s | IPv%c ", r->kind->name, r->family == AF_INET ? '4' : '6');
+        print_part(r, WEFT, BARE, RESTORE);
+        print_part(r, WEFT_MANY, BARE_MANY, RESTORE_MANY);
+        printf("| %.0f ", net(r, LIMIT, NOTHING, &low, &high));
+        printf("| %.0f | %.0f |", net(r, RESTORE, NOTHING, &low, &high), median(loop, ROUNDS));
+        if (r->slow > expected)
+                printf(" <!-- %llu packets took the long path -->", (unsigned long long) (r->slow - expected));
+        printf("\n");
+        (void) fflush(stdout);
+}
+
+static bool run_kind(struct world *w, const struct kind *k, int family)
+{
+        struct run r = { .world = w, .kind = k, .family = family };
+        bool good = prepare(&r) && run_rounds(&r);
+
+        if (good)
+                print_run(&r);
+        for (unsigned s = 0; s < SERIES; s++)
+                measured_done(&r.series[s]);
+
+        return good;
+}
+
+/* ---- main ---- */
+
+static void stay_on_one_cpu(void)
+{
+        cpu_set_t set;
+
+        CPU_ZERO(&set);
+        CPU_SET(sysconf(_SC_NPROCESSORS_ONLN) - 1, &set);
+        (void) sched_setaffinity(0, sizeof(set), &set);
+}
+
+static void print_head(void)
+{
+        printf("| what | family | weft, 1 flow | bare | ratio | weft, 64 K flows | bare | ratio | limit | restore "
+               "| loop |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+}
+
+int main(int argc, char **argv)
+{
+        _cleanup_world_ struct world *w = NULL;
+        bool good = true;
+
+        if (argc != 2) {
+                fprintf(stderr, "usage: bench DIRECTORY-OF-ITS-OBJECTS\n");
+                return EXIT_FAILURE;
+        }
+        stay_on_one_cpu();
+        if (!world_prepare() || !measure_open(argv[1], getenv("WEFT_NO_CAST")))
+                return EXIT_FAILURE;
+
+        w = world_open(FULL);
+        print_head();
+        for (size_t i = 0; i < n_kinds; i++) {
+                good &= run_kind(w, &kinds[i], AF_INET);
+                good &= run_kind(w, &kinds[i], AF_INET6);
+        }
+
+        return good ? EXIT_SUCCESS : EXIT_FAILURE;
+}

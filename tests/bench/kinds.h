@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+/* What is measured: connections, their flows as the engine itself stored them, and 64 K copies. */
+
+#include "../datapath/world.h"
+#include "restore.h"
+
+#define FLOWS 65536u
+
+struct kind {
+        const char *name;
+        enum weft_hook hook; /* where the opener's packets are seen, and the answers */
+        enum weft_hook answer_hook;
+        enum who from, to;
+        uint16_t sport, dport;
+        bool answer;    /* the answer's direction is measured */
+        enum vary vary; /* what is different in each of 64 K flows; VARY_NONE: one flow only */
+        int verdict;
+};
+
+extern const struct kind kinds[];
+extern const size_t n_kinds;
+
+/* One direction of an established connection, ready to be measured. */
+struct ready {
+        struct packet packet;
+        uint32_t ifindex;
+        struct restored is;
+        enum weft_hook hook;
+};
+
+/* Opens the connection through the real programs until it is established. False with the reason on
+ * stderr. */
+bool kind_establish(struct world *w, const struct kind *k, int family, struct ready *ret);
+/* Fills the flow table, and that of the bare program, with 64 K copies of the measured direction that
+ * differ in one address. */
+bool kind_multiply(struct world *w, const struct kind *k, int family, const struct ready *r, int bare_fd);
+/* Empties the flow tables, in one walk. */
+void forget_flows(struct world *w);

@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* The control socket against a real client in the same process: the loop is turned by hand until the
+ * client has what it waits for. */
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "control/control.h"
+#include "util.h"
+
+enum { TURNS_MAX = 20000, REPLY_MAX = 1 << 20 };
+
+/* ---- an interface to serve ---- */
+
+static void echo(void *data, struct control_call *call, json_t *parameters)
+{
+        (void) data;
+        control_reply(call, json_incref(parameters));
+}
+
+static void change(void *data, struct control_call *call, json_t *parameters)
+{
+        (void) parameters;
+        ++*(int *) data;
+        control_reply(call, NULL);
+}
+
+static void forget(void *data, struct control_call *call, json_t *parameters)
+{
+        (void) data;
+        (void) call;
+        (void) parameters;
+}
+
+struct counter {
+        int i, end;
+};
+
+static int streams_freed;
+
+static json_t *count_next(void *data, bool *ret_last)
+{
+        struct counter *c = data;
+
+        *ret_last = ++c->i == c->end;
+        return json_pack("{s:i, s:s}", "i", c->i, "padding", "0123456789012345678901234567890123456789");
+}
+
+static void count_free(void *data)
+{
+        streams_freed++;
+        free(data);
+}
+
+static void count(void *data, struct control_call *call, json_t *parameters)
+{
+        struct counter *c = calloc(1, sizeof(*c));
+
+        (void) data;
+        c->end = (int) json_integer_value(json_object_get(parameters, "to"));
+        if (!control_wants_more(call)) {
+                free(c);
+                control_fail(call, "org.varlink.service.ExpectedMore", NULL);
+                return;
+        }
+        control_stream(call, &(struct control_stream){ count_next, count_free, c });
+}
+
+static const struct control_method methods[] = {
+        { "Echo", CONTROL_READ, echo },
+        { "Change", CONTROL_CHANGE, change },
+        { "Forget", CONTROL_READ, forget },
+        { "Count", CONTROL_READ, count },
+        { 0 },
+};
+
+/* ---- server and client ---- */
+
+struct bench {
+        sd_event *loop;
+        struct control *control;
+        struct control_interface interface;
+        int changes;
+        char directory[32], path[64];
+};
+
+static void bench_init(struct bench *b)
+{
+        struct weft_error why = { 0 };
+        int fd;
+
+        *b = (struct bench){ .directory = "/tmp/weft-control-XXXXXX" };
+        cr_assert_not_null(mkdtemp(b->directory));
+        (void) snprintf(b->path, sizeof(b->path), "%s/control", b->directory);
+        b->interface = (struct control_interface){
+                .name = "io.weft.Node",
+                .description = control_node_description,
+                .methods = methods,
+                .version = "1.2.3",
+                .data = &b->changes,
+        };
+
+        cr_assert_geq(sd_event_new(&b->loop), 0);
+        cr_assert_eq(control_listen(b->path, &fd, &why), 0, "%s", why.text);
+        cr_assert_eq(control_open(b->loop, fd, &b->interface, &b->control, &why), 0, "%s", why.text);
+}
+
+static void bench_done(struct bench *b)
+{
+        b->control = control_close(b->control);
+        (void) sd_event_unref(b->loop);
+        (void) unlink(b->path);
+        (void) rmdir(b->directory);
+}
+
+#define BENCH(b)                                                                                           \
+        _cleanup_(bench_done) struct bench b;                                                              \
+        bench_init(&b)
+
+static int client(const struct bench *b)
+{
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+        (void) snprintf(address.sun_path, sizeof(address.sun_path), "%s", b->path);
+        cr_assert_eq(connect(fd, (struct sockaddr *) &address, sizeof(address)), 0, "%m");
+
+        return fd;
+}
+
+static void turn(struct bench *b)
+{
+        cr_assert_geq(sd_event_run(b->loop, 0), 0);
+}
+
+/* One message, NUL taken off; or "" when the server ended the connection. */
+static char *receive(struct bench *b, int fd)
+{
+        char *text = calloc(1, REPLY_MAX);
+        size_t n = 0;
+
+        for (int i = 0; i < TURNS_MAX; i++) {
+                ssize_t k = recv(fd, text + n, 1, 0);
+
+                if (k == 1 && text[n++] == '\0')
+                        return text;
+                if (k == 0 || (k < 0 && errno == ECONNRESET)) {
+                        text[0] = '\0';
+                        return text;
+                }
+                if (k < 0) {
+                        cr_assert_eq(errno, EAGAIN, "%m");
+                        turn(b);
+                } else
+                        i--;
+        }
+
+        cr_assert_fail("no reply");
+        return text;
+}
+
+static void send_text(int fd, const char *text)
+{
+        cr_assert_eq(send(fd, text, strlen(text) + 1, MSG_NOSIGNAL), (ssize_t) strlen(text) + 1);
+}
+
+static json_t *ask(struct bench *b, int fd, const char *text)
+{
+        _cleanup_free_ char *reply = NULL;
+        json_t *j;
+
+        send_text(fd, text);
+        reply = receive(b, fd);
+        j = json_loads(reply, 0, NULL);
+        cr_assert_not_null(j, "\"%s\" -> \"%s\"", text, reply);
+
+        return j;
+}
+
+static void expect_error(struct bench *b, const char *call, const char *error)
+{
+        _cleanup_close_ int fd = client(b);
+        json_auto_t *reply = ask(b, fd, call);
+
+        cr_expect_str_eq(json_string_value(json_object_get(reply, "error")), error, "%s", call);
+}
+
+/* ---- tests ---- */
+
+Test(control, a_call_is_answered_with_its_parameters)
+{
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+        json_auto_t *reply = ask(&b, fd, "{\"method\":\"io.weft.Node.Echo\",\"parameters\":{\"a\":[1,2]}}");
+        json_auto_t *wanted = json_loads("{\"parameters\":{\"a\":[1,2]}}", 0, NULL);
+
+        cr_expect(json_equal(reply, wanted));
+}
+
+Test(control, parameters_may_be_left_out_or_null)
+{
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+        json_auto_t *without = ask(&b, fd, "{\"method\":\"io.weft.Node.Echo\"}");
+        json_auto_t *with_null = ask(&b, fd, "{\"method\":\"io.weft.Node.Echo\",\"parameters\":null}");
+
+        cr_expect(json_is_object(json_object_get(without, "parameters")));
+        cr_expect(json_equal(without, with_null));
+}
+
+Test(control, the_service_tells_what_it_is)
+{
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+        json_auto_t *reply = ask(&b, fd, "{\"method\":\"org.varlink.service.GetInfo\"}");
+        json_t *info = json_object_get(reply, "parameters");
+
+        cr_expect_str_eq(json_string_value(json_object_get(info, "product")), "weftd");
+        cr_expect_str_eq(json_string_value(json_object_get(info, "version")), "1.2.3");
+        cr_expect_eq(json_array_size(json_object_get(info, "interfaces")), 2);
+}
+
+Test(control, the_interface_file_is_given_as_it_stands)
+{
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+        _cleanup_fclose_ FILE *f = fopen(INTERFACE_FILE, "r");
+        json_auto_t *reply = ask(&b, fd,
+                                 "{\"method\":\"org.varlink.service.GetInterfaceDescription\","
+                                 "\"parameters\":{\"interface\":\"io.weft.Node\"}}");
+        _cleanup_free_ char *file = calloc(1, REPLY_MAX);
+
+        cr_assert_not_null(f);
+        cr_assert_gt(fread(file, 1, REPLY_MAX - 1, f), 100);
+        cr_expect_str_eq(
+                json_string_value(json_object_get(json_object_get(reply, "parameters"), "description")),
+                file);
+}
+
+Test(control, what_is_not_there_is_named_in_the_error)
+{
+        BENCH(b);
+
+        expect_error(&b, "{\"method\":\"io.weft.Other.Echo\"}", "org.varlink.service.InterfaceNotFound");
+        expect_error(&b, "{\"method\":\"Echo\"}", "org.varlink.service.InterfaceNotFound");
+        expect_error(&b, "{\"method\":\"io.weft.Node.Nothing\"}", "org.varlink.service.MethodNotFound");
+        expect_error(&b, "{\"method\":\"org.varlink.service.Nothing\"}",
+                     "org.varlink.service.MethodNotFound");
+        expect_error(&b, "{\"method\":\"io.weft.Node.Forget\"}",
+                     "org.varlink.service.MethodNotImplemented");
+        expect_error(&b, "{\"method\":\"io.weft.Node.Count\"}", "org.varlink.service.ExpectedMore");
+        expect_error(&b, "{\"method\":\"org.varlink.service.GetInterfaceDescription\"}",
+                     "org.varlink.service.InvalidParameter");
+        expect_error(&b,
+                     "{\"method\":\"org.varlink.service.GetInterfaceDescription\","
+                     "\"parameters\":{\"interface\":\"x\"}}",
+                     "org.varlink.service.InterfaceNotFound");
+}
+
+Test(control, what_is_no_call_ends_the_connection)
+{
+        static const char *const rows[] = { "",
+                                            "{",
+                                            "[]",
+                                            "7",
+                                            "{\"parameters\":{}}",
+                                            "{\"method\":7}",
+                                            "{\"method\":\"io.weft.Node.Echo\",\"parameters\":[]}",
+                                            "{\"method\":\"a\",\"method\":\"b\"}" };
+        BENCH(b);
+
+        for (size_t i = 0; i < ELEMENTS(rows); i++) {
+                _cleanup_close_ int fd = client(&b);
+                _cleanup_free_ char *reply = NULL;
+
+                send_text(fd, rows[i]);
+                reply = receive(&b, fd);
+                cr_expect_str_empty(reply, "\"%s\"", rows[i]);
+        }
+}
+
+Test(control, calls_sent_at_once_are_answered_in_their_order)
+{
+        static const char calls[] = "{\"method\":\"io.weft.Node.Echo\",\"parameters\":{\"n\":1}}\0"
+                                    "{\"method\":\"io.weft.Node.Echo\",\"parameters\":{\"n\":2}}\0"
+                                    "{\"method\":\"io.weft.Node.Echo\",\"parameters\":{\"n\":3}}";
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+
+        cr_assert_eq(send(fd, calls, sizeof(calls), 0), (ssize_t) sizeof(calls));
+        for (int i = 1; i <= 3; i++) {
+                _cleanup_free_ char *text = receive(&b, fd);
+                json_auto_t *reply = json_loads(text, 0, NULL);
+
+                cr_expect_eq(json_integer_value(json_object_get(json_object_get(reply, "parameters"), "n")),
+                             i);
+        }
+}
+
+Test(control, a_client_that_shuts_its_side_still_gets_its_answer)
+{
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+        _cleanup_free_ char *reply = NULL, *end = NULL;
+
+        send_text(fd, "{\"method\":\"io.weft.Node.Echo\"}");
+        cr_assert_eq(shutdown(fd, SHUT_WR), 0);
+        reply = receive(&b, fd);
+        cr_expect_str_eq(reply, "{\"parameters\":{}}");
+        end = receive(&b, fd);
+        cr_expect_str_empty(end);
+}
+
+Test(control, a_oneway_call_is_done_and_not_answered)
+{
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+        json_auto_t *reply = NULL;
+
+        send_text(fd, "{\"method\":\"io.weft.Node.Change\",\"oneway\":true}");
+        reply = ask(&b, fd, "{\"method\":\"io.weft.Node.Echo\",\"parameters\":{\"second\":1}}");
+        cr_expect_eq(b.changes, 1);
+        cr_expect_not_null(json_object_get(json_object_get(reply, "parameters"), "second"));
+}
+
+Test(control, a_stream_ends_with_the_reply_that_does_not_continue)
+{
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+
+        streams_freed = 0;
+        send_text(fd, "{\"method\":\"io.weft.Node.Count\",\"parameters\":{\"to\":3},\"more\":true}");
+        for (int i = 1; i <= 3; i++) {
+                _cleanup_free_ char *text = receive(&b, fd);
+                json_auto_t *reply = json_loads(text, 0, NULL);
+
+                cr_expect_eq(json_integer_value(json_object_get(json_object_get(reply, "parameters"), "i")),
+                             i);
+                cr_expect_eq(json_is_true(json_object_get(reply, "continues")), i < 3);
+        }
+        cr_expect_eq(streams_freed, 1);
+}
+
+Test(control, a_client_that_takes_nothing_holds_nobody_up)
+{
+        BENCH(b);
+        _cleanup_close_ int slow = client(&b), other = client(&b);
+        json_auto_t *reply = NULL;
+
+        streams_freed = 0;
+        send_text(slow,
+                  "{\"method\":\"io.weft.Node.Count\",\"parameters\":{\"to\":1000000000},\"more\":true}");
+        for (int i = 0; i < 10000; i++)
+                turn(&b);
+        reply = ask(&b, other, "{\"method\":\"io.weft.Node.Echo\"}");
+        cr_expect_not_null(json_object_get(reply, "parameters"));
+
+        closep(&slow);
+        slow = -1;
+        for (int i = 0; i < 1000 && streams_freed == 0; i++)
+                turn(&b);
+        cr_expect_eq(streams_freed, 1, "the stream of a client that went is freed");
+}
+
+Test(control, a_message_over_the_limit_ends_the_connection)
+{
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+        _cleanup_free_ char *big = malloc(CONTROL_MESSAGE_MAX), *reply = NULL;
+        size_t sent = 0;
+
+        memset(big, ' ', CONTROL_MESSAGE_MAX);
+        while (sent < CONTROL_MESSAGE_MAX) {
+                ssize_t n = send(fd, big + sent, CONTROL_MESSAGE_MAX - sent, MSG_NOSIGNAL);
+
+                if (n < 0)
+                        turn(&b);
+                else
+                        sent += n;
+        }
+        reply = receive(&b, fd);
+        cr_expect_str_empty(reply);
+}
+
+Test(control, the_largest_message_is_answered)
+{
+        static const char head[] = "{\"method\":\"io.weft.Node.Echo\"}";
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+        _cleanup_free_ char *big = malloc(CONTROL_MESSAGE_MAX), *reply = NULL;
+        size_t sent = 0;
+
+        memset(big, ' ', CONTROL_MESSAGE_MAX);
+        memcpy(big, head, strlen(head));
+        big[CONTROL_MESSAGE_MAX - 1] = '\0';
+        while (sent < CONTROL_MESSAGE_MAX) {
+                ssize_t n = send(fd, big + sent, CONTROL_MESSAGE_MAX - sent, MSG_NOSIGNAL);
+
+                if (n < 0)
+                        turn(&b);
+                else
+                        sent += n;
+        }
+        reply = receive(&b, fd);
+        cr_expect_str_eq(reply, "{\"parameters\":{}}");
+}
+
+Test(control, clients_over_the_limit_are_turned_away_and_the_others_served)
+{
+        int fds[CONTROL_CLIENTS_MAX];
+        BENCH(b);
+        json_auto_t *reply = NULL;
+
+        for (size_t i = 0; i < ELEMENTS(fds); i++) {
+                fds[i] = client(&b);
+                turn(&b);
+        }
+        {
+                _cleanup_close_ int late = client(&b);
+                _cleanup_free_ char *answer = receive(&b, late);
+
+                cr_expect_str_empty(answer);
+        }
+        reply = ask(&b, fds[ELEMENTS(fds) - 1], "{\"method\":\"io.weft.Node.Echo\"}");
+        cr_expect_not_null(reply);
+        for (size_t i = 0; i < ELEMENTS(fds); i++)
+                closep(&fds[i]);
+}
+
+Test(control, a_dead_predecessors_socket_is_replaced_and_a_live_ones_is_not)
+{
+        BENCH(b);
+        struct weft_error why = { 0 };
+        int fd = -1;
+
+        cr_expect_eq(control_listen(b.path, &fd, &why), -EADDRINUSE, "%s", why.text);
+        b.control = control_close(b.control);
+        cr_expect_eq(control_listen(b.path, &fd, &why), 0, "%s", why.text);
+        closep(&fd);
+}
+
+Test(control, the_socket_is_for_owner_and_group)
+{
+        BENCH(b);
+        struct stat st;
+
+        cr_assert_eq(stat(b.path, &st), 0);
+        cr_expect_eq(st.st_mode & 07777, 0660);
+}
+
+/* What an unprivileged process is answered; the socket is opened wide for it, so that only the
+ * server's own check decides. */
+static void ask_as_nobody(const struct bench *b, const char *call, int report)
+{
+        char text[4096];
+        size_t n = 0;
+        int fd;
+
+        if (setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0)
+                _exit(2);
+        fd = client(b);
+        (void) fcntl(fd, F_SETFL, 0);
+        if (send(fd, call, strlen(call) + 1, 0) < 0)
+                _exit(3);
+        while (n < sizeof(text) && recv(fd, text + n, 1, 0) == 1 && text[n] != '\0')
+                n++;
+        _exit(write(report, text, n) == (ssize_t) n ? 0 : 4);
+}
+
+Test(control, strangers_may_neither_read_nor_change)
+{
+        static const char *const calls[] = { "{\"method\":\"io.weft.Node.Echo\"}",
+                                             "{\"method\":\"io.weft.Node.Change\"}" };
+        BENCH(b);
+
+        if (geteuid() != 0)
+                cr_skip_test("only root can become somebody else");
+        cr_assert_eq(chmod(b.directory, 0755), 0);
+        cr_assert_eq(chmod(b.path, 0666), 0);
+
+        for (size_t i = 0; i < ELEMENTS(calls); i++) {
+                char text[4096] = "";
+                int pipes[2], status;
+                pid_t pid;
+
+                cr_assert_eq(pipe(pipes), 0);
+                pid = fork();
+                if (pid == 0)
+                        ask_as_nobody(&b, calls[i], pipes[1]);
+                while (waitpid(pid, &status, WNOHANG) == 0)
+                        cr_assert_geq(sd_event_run(b.loop, 10000), 0);
+                cr_assert_eq(status, 0);
+                cr_assert_gt(read(pipes[0], text, sizeof(text) - 1), 0);
+                cr_expect_not_null(strstr(text, "org.varlink.service.PermissionDenied"), "%s", text);
+                closep(&pipes[0]);
+                closep(&pipes[1]);
+        }
+        cr_expect_eq(b.changes, 0);
+}
