@@ -377,8 +377,8 @@ SEC("tc") int weft_replay(struct __sk_buff *ctx)
                 return weft_verdict_drop(ctx, pkt, no, 0);
         count_forward(pkt->hook, route.delivery, pkt->len);
         if (pkt->host != route.exit)
-                return pkt->host ? WEFT_TCX_NEXT : to_stack(ctx, pkt->hook);
+                return pkt->host ? WEFT_TCX_NEXT : to_stack(ctx, pkt->act.to_endpoint);
         if ((hops || pkt->act.set) && rewrite(ctx, pkt, hops))
                 return DROP(ctx, pkt, INVALID);
-        return hops ? send(ctx, pkt, route) : to_stack(ctx, pkt->hook);
+        return hops ? send(ctx, pkt, route) : to_stack(ctx, pkt->act.to_endpoint);
 }

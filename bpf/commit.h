@@ -351,6 +351,7 @@ static __always_inline void act_from_plan(struct weft_pkt *pkt)
         pkt->act.sport = pkt->plan.sport;
         pkt->act.dport = pkt->plan.dport;
         pkt->act.set = pkt->plan.set;
+        pkt->act.to_endpoint = pkt->plan.endpoint != 0;
 }
 
 static __always_inline int port_allowed(const struct weft_plan *plan, __u32 port)

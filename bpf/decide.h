@@ -76,6 +76,7 @@ static __always_inline void act_from_flow(struct weft_pkt *pkt, const struct wef
         pkt->act.l4_delta = f->l4_delta;
         pkt->act.set = f->set;
         pkt->act.neighbour = 0;
+        pkt->act.to_endpoint = f->partner_side == WEFT_SIDE_INSIDE && f->ifindex != WEFT_HOST;
         pkt->act.route.word = READ_ONCE(f->route.word);
 }
 
@@ -246,7 +247,7 @@ static __always_inline int start_own(struct __sk_buff *ctx, struct weft_pkt *pkt
 {
         const struct weft_addr *own = weft_node_address(pkt, pkt->ifindex);
 
-        if (!own || !weft_same_addr(own, &pkt->key.src) || !pkt->key.sport || pkt->fragment == 2)
+        if (!is_shared_port(pkt->key.sport) || !own || !weft_same_addr(own, &pkt->key.src) || pkt->fragment == 2)
                 return WEFT_TCX_NEXT;
         plan_from_packet(pkt, NULL);
         pkt->plan.set = WEFT_SET_SRC;
@@ -259,13 +260,15 @@ static __always_inline int start_own(struct __sk_buff *ctx, struct weft_pkt *pkt
 
 static __always_inline int is_echo_reply(const struct weft_pkt *pkt)
 {
-        return (pkt->key.proto == IPPROTO_ICMP || pkt->key.proto == IPPROTO_ICMPV6) && !pkt->key.sport;
+        return (pkt->key.proto == IPPROTO_ICMP || pkt->key.proto == IPPROTO_ICMPV6) && !is_echo(pkt->icmp_type);
 }
 
 static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         const struct weft_endpoint *e;
 
+        if (!pkt->host && concerns_link_only(ctx, pkt))
+                return WEFT_TCX_NEXT;
         if (!source_is_right(pkt))
                 return DROP(ctx, pkt, SPOOFED);
         if (pkt->hook == WEFT_TO_UPLINK)
@@ -536,7 +539,7 @@ SEC("tc") int weft_finish(struct __sk_buff *ctx)
         }
         if (!pkt->known && !pkt->plan.set && !weft_track && !(pkt->plan.flags & WEFT_PLAN_TRACK) &&
             pkt->act.route.delivery == WEFT_STACK)
-                return to_stack(ctx, pkt->hook);
+                return to_stack(ctx, pkt->plan.endpoint != 0);
         weft_tail_call(ctx, WEFT_SLOT_COMMIT);
         return BROKEN(ctx, pkt);
 }

@@ -164,6 +164,17 @@ static __always_inline void flow_delete(__u8 family, const struct weft_tuple *t)
         }
 }
 
+#define ICMP4_ECHO 8
+#define ICMP4_ECHO_REPLY 0
+#define ICMP6_ECHO 128
+#define ICMP6_ECHO_REPLY 129
+
+/* An echo's identifier is the requester's port: the source of a request, the destination of a reply. */
+static __always_inline int is_echo(__u8 icmp_type)
+{
+        return icmp_type == ICMP4_ECHO || icmp_type == ICMP6_ECHO;
+}
+
 static __always_inline void set_life(struct weft_flow *f, __u64 now, __u32 seconds)
 {
         f->lifetime = seconds * weft_hz;

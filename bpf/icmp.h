@@ -16,7 +16,7 @@ struct quote {
         __u16 l4_check;
         __u32 check_off;  /* of the quoted transport checksum; 0: not quoted, or not used */
         __u32 difference; /* to the error's own checksum, so far */
-        __u8 id_off;      /* ICMP echo: where its identifier is, from l4_off; 0: ports */
+        __u8 icmp, icmp_type; /* 1: the quoted packet is an echo, of this type */
 };
 
 static __always_inline int quote_l4(struct __sk_buff *ctx, struct quote *q, __u32 check)
@@ -54,10 +54,11 @@ static __always_inline int quote_ports(struct __sk_buff *ctx, struct quote *q)
         case IPPROTO_ICMPV6:
                 if (!LOAD(ctx, q->l4_off, icmp))
                         return 0;
-                q->id_off = WEFT_ICMP_ID;
-                if (icmp.type == 8 || icmp.type == 128)
+                q->icmp = 1;
+                q->icmp_type = icmp.type;
+                if (is_echo(icmp.type))
                         q->inner.sport = icmp.id;
-                else if (icmp.type == 0 || icmp.type == 129)
+                else if (icmp.type == ICMP4_ECHO_REPLY || icmp.type == ICMP6_ECHO_REPLY)
                         q->inner.dport = icmp.id;
                 else
                         return 0;
@@ -121,13 +122,13 @@ static __always_inline void put_addresses(struct __sk_buff *ctx, struct quote *q
 
 static __always_inline void put_ports(struct __sk_buff *ctx, struct quote *q, const struct weft_tuple *new)
 {
-        if (!q->id_off) {
+        if (!q->icmp) {
                 put16(ctx, q, q->l4_off, q->inner.sport, new->dport);
                 put16(ctx, q, q->l4_off + 2, q->inner.dport, new->sport);
-        } else if (q->inner.sport) {
-                put16(ctx, q, q->l4_off + q->id_off, q->inner.sport, new->dport);
+        } else if (is_echo(q->icmp_type)) {
+                put16(ctx, q, q->l4_off + WEFT_ICMP_ID, q->inner.sport, new->dport);
         } else {
-                put16(ctx, q, q->l4_off + q->id_off, q->inner.dport, new->sport);
+                put16(ctx, q, q->l4_off + WEFT_ICMP_ID, q->inner.dport, new->sport);
         }
 }
 
@@ -237,7 +238,7 @@ SEC("tc") int weft_icmp(struct __sk_buff *ctx)
         if (no)
                 return weft_verdict_drop(ctx, pkt, no, 0);
         if (pkt->act.route.exit && !pkt->host)
-                return to_stack(ctx, pkt->hook);
+                return to_stack(ctx, pkt->act.to_endpoint);
         weft_tail_call(ctx, WEFT_SLOT_QUOTE);
         return BROKEN(ctx, pkt);
 }
@@ -263,7 +264,7 @@ SEC("tc") int weft_quote(struct __sk_buff *ctx)
         translate_outer(ctx, pkt, &q, &new);
         count_forward(pkt->hook, pkt->act.route.delivery, pkt->len);
         if (!hops)
-                return to_stack(ctx, pkt->hook);
+                return to_stack(ctx, pkt->act.to_endpoint);
         hop_down(ctx, pkt);
         return send(ctx, pkt, pkt->act.route);
 }

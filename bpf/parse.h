@@ -64,10 +64,10 @@ static __always_inline enum parsed parse_icmp4(struct __sk_buff *ctx, struct wef
         pkt->icmp_type = icmp.type;
         pkt->key.sport = pkt->key.dport = 0;
         switch (icmp.type) {
-        case 8: /* echo request */
+        case ICMP4_ECHO:
                 pkt->key.sport = icmp.id;
                 return PARSED;
-        case 0: /* echo reply */
+        case ICMP4_ECHO_REPLY:
                 pkt->key.dport = icmp.id;
                 return PARSED;
         case 3:  /* unreachable */
@@ -91,11 +91,11 @@ static __always_inline enum parsed parse_icmp6(struct __sk_buff *ctx, struct wef
                 return PARSED_BAD;
         pkt->icmp_type = icmp.type;
         pkt->key.sport = pkt->key.dport = 0;
-        if (icmp.type == 128) {
+        if (icmp.type == ICMP6_ECHO) {
                 pkt->key.sport = icmp.id;
                 return PARSED;
         }
-        if (icmp.type == 129) {
+        if (icmp.type == ICMP6_ECHO_REPLY) {
                 pkt->key.dport = icmp.id;
                 return PARSED;
         }

@@ -159,10 +159,10 @@ static __always_inline int redirect(struct __sk_buff *ctx, const struct hop *hop
         return bpf_redirect(hop->ifindex, 0);
 }
 
-/* To the stack. An exit hook with stages is told by the mark that they have run already. */
-static __always_inline int to_stack(struct __sk_buff *ctx, __u32 hook)
+/* To the stack. The exit hook of an endpoint is told by the mark that its stages have run already. */
+static __always_inline int to_stack(struct __sk_buff *ctx, int to_endpoint)
 {
-        if (weft_has_stages[WEFT_TO_ENDPOINT] && (hook == WEFT_FROM_UPLINK || hook == WEFT_FROM_ENDPOINT))
+        if (weft_has_stages[WEFT_TO_ENDPOINT] && to_endpoint)
                 ctx->mark |= weft_mark;
         return WEFT_TCX_NEXT;
 }
@@ -201,6 +201,12 @@ static __always_inline int is_passable(struct __sk_buff *ctx, const struct short
         return read_hop(route, p->now, ret) && p->hop_limit > 1 && fits(ctx, route.mtu, p->len, p->headers);
 }
 
+/* Does a flow that goes through the stack end at a local endpoint? */
+static __always_inline int ends_inside(union weft_route route, __u8 partner_side)
+{
+        return partner_side == WEFT_SIDE_INSIDE && route.delivery == WEFT_STACK;
+}
+
 static __always_inline int short4(struct __sk_buff *ctx, __u32 hook, struct weft_flow4 *flow,
                                   const struct weft_key4 *key, const struct short_packet *p)
 {
@@ -208,6 +214,7 @@ static __always_inline int short4(struct __sk_buff *ctx, __u32 hook, struct weft
         __be32 saddr = flow->saddr, daddr = flow->daddr;
         __u32 ports = *(__u32 *) &flow->f.sport, set = flow->f.set;
         __u16 addr_delta = flow->f.addr_delta, l4_delta = flow->f.l4_delta;
+        __u8 partner_side = flow->f.partner_side;
         struct iphdr *ip = p->data + ETH_HLEN;
         void *l4 = p->data + ETH_HLEN + WEFT_IP4_MIN;
         struct hop hop = {};
@@ -221,7 +228,7 @@ static __always_inline int short4(struct __sk_buff *ctx, __u32 hook, struct weft
         account(&flow->f, p->now, p->len);
         count_forward(hook, route.delivery, p->len);
         if (route.exit)
-                return to_stack(ctx, hook);
+                return to_stack(ctx, ends_inside(route, partner_side));
         if (hops)
                 write_macs(p->data, &hop);
         if (hops || set)
@@ -238,7 +245,7 @@ static __always_inline int short4(struct __sk_buff *ctx, __u32 hook, struct weft
                         return SLOW;
                 fix_check(ctx, &c, addr_delta, l4_delta);
         }
-        return hops ? redirect(ctx, &hop) : to_stack(ctx, hook);
+        return hops ? redirect(ctx, &hop) : to_stack(ctx, ends_inside(route, partner_side));
 }
 
 static __always_inline int short6(struct __sk_buff *ctx, __u32 hook, struct weft_flow6 *flow,
@@ -248,6 +255,7 @@ static __always_inline int short6(struct __sk_buff *ctx, __u32 hook, struct weft
         struct weft_addr src = flow->saddr, dst = flow->daddr;
         __u32 ports = *(__u32 *) &flow->f.sport, set = flow->f.set;
         __u16 addr_delta = flow->f.addr_delta, l4_delta = flow->f.l4_delta;
+        __u8 partner_side = flow->f.partner_side;
         struct ipv6hdr *ip = p->data + ETH_HLEN;
         void *l4 = p->data + ETH_HLEN + WEFT_IP6_LEN;
         struct hop hop = {};
@@ -261,7 +269,7 @@ static __always_inline int short6(struct __sk_buff *ctx, __u32 hook, struct weft
         account(&flow->f, p->now, p->len);
         count_forward(hook, route.delivery, p->len);
         if (route.exit)
-                return to_stack(ctx, hook);
+                return to_stack(ctx, ends_inside(route, partner_side));
         if (hops) {
                 write_macs(p->data, &hop);
                 ip->hop_limit--;
@@ -282,7 +290,7 @@ static __always_inline int short6(struct __sk_buff *ctx, __u32 hook, struct weft
                 if (!weft_can_cast)
                         store_addresses6(ctx, &src, &dst);
         }
-        return hops ? redirect(ctx, &hop) : to_stack(ctx, hook);
+        return hops ? redirect(ctx, &hop) : to_stack(ctx, ends_inside(route, partner_side));
 }
 
 /* ---- the long path: any header ----------------------------------------------------------------- */
@@ -303,7 +311,7 @@ static __always_inline int rewrite_l4(struct weft_pkt *pkt, void *l4, void *end,
                 c->off = c->udp ? WEFT_UDP_CHECK : WEFT_TCP_CHECK;
                 c->pseudo = 1;
         } else if (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6) {
-                *(__be16 *) (l4 + WEFT_ICMP_ID) = pkt->key.sport ? pkt->act.sport : pkt->act.dport;
+                *(__be16 *) (l4 + WEFT_ICMP_ID) = is_echo(pkt->icmp_type) ? pkt->act.sport : pkt->act.dport;
                 c->off = WEFT_ICMP_CHECK;
                 c->pseudo = c->family == 6;
         } else {

@@ -99,7 +99,8 @@ int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_
 void host_routes_again(struct host *h)
 {
         for (size_t i = 0; i < h->n_routes; i++)
-                (void) route_make(h, &h->routes[i].route, /* known= */ true, NULL);
+                if (h->routes[i].count > 0)
+                        (void) route_make(h, &h->routes[i].route, false, NULL);
 }
 
 void route_undo(struct host *h, struct route_hold *hold)

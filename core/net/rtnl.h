@@ -43,7 +43,7 @@ void rtnl_end(struct nl_msg *m, struct nlattr *nest);
 typedef void (*rtnl_answer_fn)(void *data, const struct nlmsghdr *h);
 
 /* Sends the request, frees it, and calls f (may be NULL) for each message of the answer, once all
- * of it is read: f may use the socket. A dump that the kernel calls inconsistent is asked for again.
+ * of it is read: f may use the socket. A dump the kernel calls inconsistent is asked for again.
  * 0 or the kernel's errno with its reason. */
 int rtnl_ask(struct nl_sock *s, struct nl_msg *m, rtnl_answer_fn f, void *data,
              struct weft_error *reterr);

@@ -15,7 +15,6 @@
 /* 1: the transport checksum by helpers, right for every way the kernel holds it; 0: directly. */
 const volatile __u8 by_helper;
 
-
 #define FLOWS(name, key_type)                                                                       \
         struct {                                                                                    \
                 __uint(type, BPF_MAP_TYPE_HASH);                                                    \

@@ -12,8 +12,10 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "generation/object.h"
 #include "kinds.h"
 #include "measure.h"
+#include "steps.h"
 #include "util.h"
 
 #define ROUNDS 15
@@ -211,6 +213,111 @@ static bool run_kind(struct world *w, const struct kind *k, int family)
         return good;
 }
 
+/* ---- where the time goes ---- */
+
+static struct bpf_object *load_step(struct world *w, uint8_t step, bool cast)
+{
+        struct bpf_object *o = measure_object("steps");
+        uint8_t can_cast = cast;
+        uint32_t generation = FULL + 1;
+
+        if (!o || object_constant(o, "steps", &step, 1) < 0 ||
+            object_constant(o, "weft_can_cast", &can_cast, 1) < 0 ||
+            object_constant(o, "weft_generation", &generation, sizeof(generation)) < 0 ||
+            tables_share(w->tables, o, NULL) < 0 || bpf_object__load(o) < 0) {
+                fprintf(stderr, "bench: steps.bpf.o does not load\n");
+                bpf_object__close(o);
+                return NULL;
+        }
+
+        return o;
+}
+
+struct steps {
+        struct bpf_object *objects[STEPS];
+        struct measured measured[STEPS + 2]; /* the steps, the restore alone, weft */
+        double ns[STEPS + 2][ROUNDS];
+};
+
+static void steps_done(struct steps *s)
+{
+        for (unsigned i = 0; i < STEPS + 2; i++)
+                measured_done(&s->measured[i]);
+        for (unsigned i = 0; i < STEPS; i++)
+                bpf_object__close(s->objects[i]);
+}
+
+static bool prepare_steps(struct run *r, struct steps *s, bool cast)
+{
+        int weft = r->world->programs[r->ready.hook];
+
+        for (unsigned i = 0; i < STEPS; i++) {
+                s->objects[i] = load_step(r->world, i, cast);
+                if (!s->objects[i] ||
+                    !measured_with_restore(
+                            &s->measured[i], &r->ready.is, false,
+                            bpf_program__fd(bpf_object__find_program_by_name(s->objects[i], "steps_tc"))))
+                        return false;
+        }
+
+        return measured_with_restore(&s->measured[STEPS], &r->ready.is, false, named(r, "nothing")) &&
+               measured_with_restore(&s->measured[STEPS + 1], &r->ready.is, false, weft);
+}
+
+static bool run_steps(struct run *r, struct steps *s)
+{
+        int verdict, expected;
+
+        for (unsigned round = 0; round < ROUNDS; round++)
+                for (unsigned i = 0; i < STEPS + 2; i++) {
+                        unsigned n = (i + round) % (STEPS + 2);
+
+                        s->ns[n][round] = measured_run(&s->measured[n], r->ready.ifindex,
+                                                       r->ready.packet.data, r->ready.packet.len, REPEAT,
+                                                       &verdict);
+                        expected = n == STEPS ? 0 : r->kind->verdict;
+                        if (verdict != expected) {
+                                fprintf(stderr, "bench: step %u: verdict %d\n", n, verdict);
+                                return false;
+                        }
+                }
+
+        return true;
+}
+
+static void print_steps(const struct steps *s)
+{
+        static const char *const texts[] = STEP_TEXTS;
+        double d[ROUNDS], all, last = 0;
+
+        printf("| NodePort, SNAT, to the backend, IPv4 | net ns | more |\n|---|---|---|\n");
+        for (unsigned i = 0; i < STEPS + 2; i++) {
+                if (i == STEPS)
+                        continue;
+                for (unsigned round = 0; round < ROUNDS; round++)
+                        d[round] = s->ns[i][round] - s->ns[STEPS][round];
+                all = median(d, ROUNDS);
+                printf("| %s | %.0f | %+.0f |\n", i < STEPS ? texts[i] : "weft, whole", all, all - last);
+                last = all;
+        }
+}
+
+static bool bench_steps(struct world *w, bool cast)
+{
+        const struct kind *k = kind_named("NodePort, SNAT, to the backend");
+        struct run r = { .world = w, .kind = k, .family = AF_INET };
+        struct steps s = {};
+        bool good = prepare(&r) && prepare_steps(&r, &s, cast) && run_steps(&r, &s);
+
+        if (good)
+                print_steps(&s);
+        steps_done(&s);
+        for (unsigned i = 0; i < SERIES; i++)
+                measured_done(&r.series[i]);
+
+        return good;
+}
+
 /* ---- main ---- */
 
 static void stay_on_one_cpu(void)
@@ -228,25 +335,33 @@ static void print_head(void)
                "| loop |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
 }
 
-int main(int argc, char **argv)
+static bool bench_kinds(struct world *w)
 {
-        _cleanup_world_ struct world *w = NULL;
         bool good = true;
 
-        if (argc != 2) {
-                fprintf(stderr, "usage: bench DIRECTORY-OF-ITS-OBJECTS\n");
-                return EXIT_FAILURE;
-        }
-        stay_on_one_cpu();
-        if (!world_prepare() || !measure_open(argv[1], getenv("WEFT_NO_CAST")))
-                return EXIT_FAILURE;
-
-        w = world_open(FULL);
         print_head();
         for (size_t i = 0; i < n_kinds; i++) {
                 good &= run_kind(w, &kinds[i], AF_INET);
                 good &= run_kind(w, &kinds[i], AF_INET6);
         }
 
-        return good ? EXIT_SUCCESS : EXIT_FAILURE;
+        return good;
+}
+
+int main(int argc, char **argv)
+{
+        _cleanup_world_ struct world *w = NULL;
+        bool cast = !getenv("WEFT_NO_CAST");
+
+        if (argc != 3) {
+                fprintf(stderr, "usage: bench DIRECTORY-OF-ITS-OBJECTS kinds|steps\n");
+                return EXIT_FAILURE;
+        }
+        stay_on_one_cpu();
+        if (!world_prepare() || !measure_open(argv[1], !cast))
+                return EXIT_FAILURE;
+
+        w = world_open(FULL);
+        return (strcmp(argv[2], "steps") == 0 ? bench_steps(w, cast) : bench_kinds(w)) ? EXIT_SUCCESS
+                                                                                       : EXIT_FAILURE;
 }

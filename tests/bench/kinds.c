@@ -39,6 +39,15 @@ const struct kind kinds[] = {
 };
 const size_t n_kinds = sizeof(kinds) / sizeof(kinds[0]);
 
+const struct kind *kind_named(const char *name)
+{
+        for (size_t i = 0; i < n_kinds; i++)
+                if (strcmp(kinds[i].name, name) == 0)
+                        return &kinds[i];
+
+        return NULL;
+}
+
 /* ---- one connection ---- */
 
 static bool complain(const struct kind *k, const char *what)

@@ -21,6 +21,7 @@ struct kind {
 
 extern const struct kind kinds[];
 extern const size_t n_kinds;
+const struct kind *kind_named(const char *name);
 
 /* One direction of an established connection, ready to be measured. */
 struct ready {

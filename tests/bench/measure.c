@@ -7,9 +7,10 @@
 
 #include <bpf/bpf.h>
 
+#include "generation/object.h"
 #include "measure.h"
 
-static char restore_path[512];
+static const char *directory;
 static struct bpf_object *bare;
 
 static bool complain(const char *what)
@@ -18,42 +19,22 @@ static bool complain(const char *what)
         return false;
 }
 
-/* The first of an object's constants: each has only one. */
-static bool set_constant(struct bpf_object *o, const void *value, size_t size)
+struct bpf_object *measure_object(const char *name)
 {
-        struct bpf_map *m;
+        struct bpf_object *o;
+        char path[512];
 
-        bpf_object__for_each_map(m, o) {
-                size_t have;
-
-                if (!strstr(bpf_map__name(m), ".rodata"))
-                        continue;
-                if (!bpf_map__initial_value(m, &have) || have < size)
-                        return complain("constant of another size");
-
-                return bpf_map__set_initial_value(m, value, have) == 0;
-        }
-
-        return complain("object without constants");
-}
-
-static struct bpf_object *open_object(const char *path)
-{
-        struct bpf_object *o = bpf_object__open_file(path, NULL);
-
+        (void) snprintf(path, sizeof(path), "%s/%s.bpf.o", directory, name);
+        o = bpf_object__open_file(path, NULL);
         return libbpf_get_error(o) ? NULL : o;
 }
 
-bool measure_open(const char *directory, bool by_helper)
+bool measure_open(const char *objects, bool by_helper)
 {
-        uint8_t constant[8] = { by_helper };
-        char path[512];
-
-        (void) snprintf(restore_path, sizeof(restore_path), "%s/restore.bpf.o", directory);
-        (void) snprintf(path, sizeof(path), "%s/bare.bpf.o", directory);
-        bare = open_object(path);
-        if (!bare || !set_constant(bare, constant, 1) || bpf_object__load(bare) < 0)
-                return complain(path);
+        directory = objects;
+        bare = measure_object("bare");
+        if (!bare || object_constant(bare, "by_helper", &by_helper, 1) < 0 || bpf_object__load(bare) < 0)
+                return complain("bare.bpf.o does not load");
 
         return true;
 }
@@ -73,8 +54,8 @@ static bool load_restore(struct measured *m, const struct restored *is)
         const char *name = m->xdp ? "restore_xdp" : "restore_tc";
         struct bpf_program *p;
 
-        if (!set_constant(m->object, is, sizeof(*is)))
-                return false;
+        if (object_constant(m->object, "weft_packet_is", is, sizeof(*is)) < 0)
+                return complain("the restore takes no packet");
 
         bpf_object__for_each_program(p, m->object)
                 bpf_program__set_autoload(p, strcmp(bpf_program__name(p), name) == 0);
@@ -91,9 +72,11 @@ bool measured_with_restore(struct measured *m, const struct restored *is, bool x
 {
         uint32_t zero = 0;
 
-        *m = (struct measured) { .object = open_object(restore_path), .xdp = xdp };
-        if (!m->object || !load_restore(m, is))
-                return complain(restore_path);
+        *m = (struct measured) { .object = measure_object("restore"), .xdp = xdp };
+        if (!m->object)
+                return complain("no restore.bpf.o");
+        if (!load_restore(m, is))
+                return false;
         if (bpf_map_update_elem(bpf_object__find_map_fd_by_name(m->object, "target"), &zero, &target, 0) < 0)
                 return complain("the restore cannot jump to its target");
 

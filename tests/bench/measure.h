@@ -20,6 +20,8 @@ struct measured {
 
 /* The objects beside the bench's program; by_helper: how bare writes checksums. */
 bool measure_open(const char *directory, bool by_helper);
+/* DIRECTORY/NAME.bpf.o, opened; NULL. */
+struct bpf_object *measure_object(const char *name);
 int bare_program(const char *name);
 int bare_map(const char *name);
 

@@ -110,6 +110,10 @@ static void set_addresses(struct fuzz *z, const struct place *place, int family,
                 s->dst = at(family, (enum who) pick(z, WHO));
                 s->dmac = gateway_mac(pod);
         }
+        if (place->hook == WEFT_TO_UPLINK && chance(z, 2)) {
+                s->src = at(family, NODE);
+                s->dst = at(family, ANY(z, outside));
+        }
         if (chance(z, 50))
                 s->src = at(family, (enum who) pick(z, WHO));
 }

@@ -45,7 +45,8 @@ void shape_icmp(struct shape *s, enum icmp_kind kind)
 static void put(struct packet *p, const void *bytes, size_t n)
 {
         assert(p->len + n <= PACKET_MAX);
-        memcpy(p->data + p->len, bytes, n);
+        if (n)
+                memcpy(p->data + p->len, bytes, n);
         p->len += n;
 }
 

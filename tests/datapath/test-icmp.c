@@ -219,6 +219,15 @@ BOTH(answer, a_ping_of_a_service_address_is_answered)
         cr_expect_eq(world_all_drops(w), 0);
 }
 
+BOTH(answer, a_ping_with_the_identifier_zero_is_answered)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape in = echo(family, CLIENT, EXTERNAL, 0);
+
+        cr_expect_eq(run(w, FROM_UPLINK, &in).verdict, REDIRECT);
+        cr_expect_eq(world_event(w, WEFT_EVENT_ICMP_SENT), 1);
+}
+
 BOTH(answer, a_ping_of_the_node_is_the_stacks)
 {
         _cleanup_world_ struct world *w = world_open(FULL);

@@ -49,6 +49,24 @@ BOTH(masquerade, an_echo_of_an_endpoint_leaves_with_the_nodes_address)
         expect(w, FROM_UPLINK, &reply, REDIRECT, &back);
 }
 
+/* Nothing forbids the identifier 0. */
+BOTH(masquerade, an_echo_with_the_identifier_zero_is_no_exception)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape in = echo(family, POD, WORLD, 0), out, reply, back;
+        uint16_t id;
+
+        run(w, FROM_POD, &in);
+        id = flow_at(w, &in, INSIDE).new_sport;
+        out = masqueraded(in, 0);
+        out.rest = (uint32_t) id << 16 | 1;
+        expect(w, FROM_POD, &in, REDIRECT, &out);
+        reply = answer(&out);
+        back = delivered(as_answer_to(&in, reply), POD);
+        back.rest = in.rest;
+        expect(w, FROM_UPLINK, &reply, REDIRECT, &back);
+}
+
 BOTH(masquerade, echoes_of_two_endpoints_with_one_identifier_are_told_apart)
 {
         _cleanup_world_ struct world *w = world_open(FULL);

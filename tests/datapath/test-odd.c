@@ -338,6 +338,38 @@ BOTH(host, the_nodes_own_traffic_is_not_touched)
         cr_expect_eq(world_all_drops(w), 0);
 }
 
+/* A packet that the node's own stack sends. */
+static struct shape of_the_node(struct shape s)
+{
+        s.src = at(shape_family(&s), NODE);
+        s.smac = mac_of(NODE);
+        s.dmac = mac_of(ROUTER);
+        return s;
+}
+
+BOTH(host, the_nodes_own_packets_of_every_kind_leave_untouched)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape ping = of_the_node(echo(family, CLIENT, WORLD, 7)), pong = ping;
+        struct shape udp = of_the_node(from_outside(family, IPPROTO_UDP, CLIENT, 61234, WORLD, 53));
+        struct shape gre = of_the_node(from_outside(family, IPPROTO_GRE, CLIENT, 0, WORLD, 0));
+        struct packet whole, first, second;
+
+        shape_icmp(&pong, ICMP_IS_REPLY);
+        expect_untouched(w, TO_UPLINK, &ping);
+        expect_untouched(w, TO_UPLINK, &pong);
+        expect_untouched(w, TO_UPLINK, &gre);
+        expect_untouched(w, TO_UPLINK, &udp);
+        udp.payload = 1800;
+        whole = packet_build(&udp);
+        first = packet_fragment(&whole, 1, 0, 1000);
+        second = packet_fragment(&whole, 1, 1000, 1000);
+        expect_untouched(w, TO_UPLINK, &first);
+        expect_untouched(w, TO_UPLINK, &second);
+        cr_expect_eq(world_flows(w, NULL, 0), 0);
+        cr_expect_eq(world_all_drops(w), 0);
+}
+
 BOTH(host, the_nodes_traffic_to_an_endpoint_is_not_touched)
 {
         _cleanup_world_ struct world *w = world_open(FULL);

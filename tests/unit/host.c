@@ -306,6 +306,25 @@ Test(host, a_route_that_vanished_is_made_again_when_asked_for_again)
         lab_expect("10.8.0.0/16 via 10.9.0.2 dev d0 proto 119", "ip route show 10.8.0.0/16");
 }
 
+Test(host, routes_that_went_with_their_link_are_made_again_together)
+{
+        MUST(route("10.8.0.0/16", "10.9.0.2", 1400, &reason));
+        MUST(route("10.7.0.0/16", "10.9.0.2", 0, &reason));
+        MUST(route("10.6.0.0/16", "10.9.0.2", 0, &reason));
+        crash();
+        MUST(route("10.8.0.0/16", "10.9.0.2", 1400, &reason));
+        MUST(route("10.7.0.0/16", "10.9.0.2", 0, &reason));
+        lab_run("ip link set d0 down && ip link set d0 up && ip route add 10.7.0.0/16 via "
+                "10.9.0.9");
+
+        host_routes_again(h);
+
+        lab_expect("10.8.0.0/16 via 10.9.0.2 dev d0 mtu 1400", "ip route show proto 119");
+        lab_expect("10.7.0.0/16 via 10.9.0.9 dev d0", "ip route show 10.7.0.0/16");
+        unroute("10.8.0.0/16");
+        lab_expect("", "ip route show proto 119");
+}
+
 Test(host, a_foreign_route_in_the_way_is_eexist_and_untouched)
 {
         static const char *const foreign[] = {

@@ -69,6 +69,8 @@ struct weft_act {
         __u8 set;
         __u8 neighbour;     /* 1: through the kernel's neighbour layer */
         __u16 fixed_delta;  /* of l4_delta: all but the source port */
+        __u8 to_endpoint;   /* 1: its end is a local endpoint */
+        __u8 spare[3];
 };
 
 struct weft_pkt {
@@ -219,7 +221,7 @@ static __always_inline int weft_dispatch(struct __sk_buff *ctx, struct weft_pkt 
                 return pkt ? weft_dispatch(ctx, pkt, name##_stage(ctx, pkt)) : WEFT_TCX_NEXT;       \
         }                                                                                           \
         static __always_inline int name##_stage(struct __sk_buff *ctx __attribute__((unused)),      \
-                                                struct weft_pkt *pkt)
+                                                struct weft_pkt *pkt __attribute__((unused)))
 
 /* ---- planning ---------------------------------------------------------------------------------- */
 
@@ -327,6 +329,7 @@ static __always_inline int weft_route_of(struct __sk_buff *ctx, struct weft_pkt 
         fib.l4_protocol = pkt->key.proto;
         fib.sport = pkt->plan.sport;
         fib.dport = pkt->plan.dport;
+        fib.tot_len = 1; /* asks for the MTU of the route, from 5.12 on */
         if (pkt->key.family == 4) {
                 fib.family = WEFT_AF_INET;
                 fib.ipv4_src = pkt->plan.src.w[3];
@@ -339,7 +342,7 @@ static __always_inline int weft_route_of(struct __sk_buff *ctx, struct weft_pkt 
         way->asked = 1;
         way->result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
         way->ifindex = fib.ifindex;
-        way->mtu = fib.tot_len; /* mtu_result, from 5.12 on; 0 before */
+        way->mtu = fib.tot_len > 1 ? fib.tot_len : 0; /* mtu_result */
         way->family = fib.family == WEFT_AF_INET ? 4 : 6;
         way->gateway = (struct weft_addr) {};
         if (way->family == 4) {
