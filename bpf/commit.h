@@ -489,14 +489,8 @@ static __always_inline int renew(__u8 family, struct __sk_buff *ctx, struct weft
         return BROKEN(ctx, pkt);
 }
 
-SEC("tc") int weft_reserve(struct __sk_buff *ctx)
+static __always_inline int reserve_reply(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
-        struct weft_pkt *pkt = weft_packet();
-        __u8 family;
-
-        if (!pkt)
-                return WEFT_TCX_NEXT;
-        family = family_of(pkt);
         switch (reserve_some(family, ctx, pkt)) {
         case RESERVED:
                 weft_tail_call(ctx, WEFT_SLOT_STORE);
@@ -524,16 +518,18 @@ SEC("tc") int weft_reserve(struct __sk_buff *ctx)
         return BROKEN(ctx, pkt);
 }
 
-SEC("tc") int weft_store(struct __sk_buff *ctx)
+SEC("tc") int weft_reserve(struct __sk_buff *ctx)
 {
         struct weft_pkt *pkt = weft_packet();
+
+        return pkt ? BY_FAMILY(reserve_reply, ctx, pkt) : WEFT_TCX_NEXT;
+}
+
+static __always_inline int store_forward(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
         struct weft_tuple reply;
-        __u8 family;
         int r;
 
-        if (!pkt)
-                return WEFT_TCX_NEXT;
-        family = family_of(pkt);
         r = insert_forward(family, pkt);
         if (!r) {
                 enter_ring(family, pkt);
@@ -551,14 +547,15 @@ SEC("tc") int weft_store(struct __sk_buff *ctx)
         return BROKEN(ctx, pkt);
 }
 
-SEC("tc") int weft_commit(struct __sk_buff *ctx)
+SEC("tc") int weft_store(struct __sk_buff *ctx)
 {
         struct weft_pkt *pkt = weft_packet();
-        __u8 family;
 
-        if (!pkt)
-                return WEFT_TCX_NEXT;
-        family = family_of(pkt);
+        return pkt ? BY_FAMILY(store_forward, ctx, pkt) : WEFT_TCX_NEXT;
+}
+
+static __always_inline int commit(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
         if (pkt->known)
                 return renew(family, ctx, pkt);
         if (pkt->host)
@@ -574,4 +571,11 @@ SEC("tc") int weft_commit(struct __sk_buff *ctx)
                 pkt->port = next_port(&pkt->plan, pkt->port, 0);
         weft_tail_call(ctx, WEFT_SLOT_RESERVE);
         return BROKEN(ctx, pkt);
+}
+
+SEC("tc") int weft_commit(struct __sk_buff *ctx)
+{
+        struct weft_pkt *pkt = weft_packet();
+
+        return pkt ? BY_FAMILY(commit, ctx, pkt) : WEFT_TCX_NEXT;
 }

@@ -288,16 +288,11 @@ static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
         return BROKEN(ctx, pkt);
 }
 
-SEC("tc") int weft_miss(struct __sk_buff *ctx)
+static __always_inline int miss(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
-        struct weft_pkt *pkt = weft_packet();
         enum fate fate = FATE_ABSENT;
         struct weft_flow *f;
-        __u8 family;
 
-        if (!pkt)
-                return WEFT_TCX_NEXT;
-        family = family_of(pkt);
         pkt->known = 0;
         pkt->exit_done = 0;
         pkt->retried = 0;
@@ -324,6 +319,13 @@ SEC("tc") int weft_miss(struct __sk_buff *ctx)
                 weft_tail_call(ctx, WEFT_SLOT_REPLAY);
         }
         return BROKEN(ctx, pkt);
+}
+
+SEC("tc") int weft_miss(struct __sk_buff *ctx)
+{
+        struct weft_pkt *pkt = weft_packet();
+
+        return pkt ? BY_FAMILY(miss, ctx, pkt) : WEFT_TCX_NEXT;
 }
 
 /* ---- the end of the chain ----------------------------------------------------------------------- */

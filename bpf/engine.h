@@ -64,12 +64,10 @@ static __always_inline struct weft_nexthop *nexthop_at(__u32 index)
 
 /* ---- flow tables ------------------------------------------------------------------------------- */
 
-/* The family of a packet, read once for each program and handed down.
- * verifier: a second read from memory could be another value, and an entry of flows4 is shorter. */
-static __always_inline __u8 family_of(const struct weft_pkt *pkt)
-{
-        return READ_ONCE(pkt->key.family);
-}
+/* Runs body(family, ctx, pkt) with the family as a literal.
+ * verifier: an entry of flows4 is shorter than one of flows6, and a family that is read again, or
+ * spilled on an old kernel, could be the other one. */
+#define BY_FAMILY(body, ctx, pkt) ((pkt)->key.family == 4 ? body(4, ctx, pkt) : body(6, ctx, pkt))
 
 static __always_inline void key4_of(const struct weft_tuple *t, struct weft_key4 *ret)
 {

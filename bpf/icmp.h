@@ -204,18 +204,15 @@ static __always_inline __u8 delivery_of(__u8 family, const struct weft_pkt *pkt,
 
 /* Finds the flow that an error is about, and its way. weft_quote goes on from there: the verifier has
  * less to keep in mind of two short programs than of a long one. */
-SEC("tc") int weft_icmp(struct __sk_buff *ctx)
+static __always_inline int find_quoted(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
-        struct weft_pkt *pkt = weft_packet();
         struct weft_tuple wanted, new;
         struct weft_flow *f;
         struct quote *q;
-        __u8 family;
         int no;
 
-        if (!pkt || pkt->l4_off > 512)
+        if (pkt->l4_off > 512)
                 return WEFT_TCX_NEXT;
-        family = family_of(pkt);
         q = (struct quote *) pkt->buffer;
         __builtin_memset(q, 0, sizeof(*q));
         q->ip_off = pkt->l4_off + WEFT_ICMP_LEN;
@@ -241,6 +238,13 @@ SEC("tc") int weft_icmp(struct __sk_buff *ctx)
                 return to_stack(ctx, pkt->act.to_endpoint);
         weft_tail_call(ctx, WEFT_SLOT_QUOTE);
         return BROKEN(ctx, pkt);
+}
+
+SEC("tc") int weft_icmp(struct __sk_buff *ctx)
+{
+        struct weft_pkt *pkt = weft_packet();
+
+        return pkt ? BY_FAMILY(find_quoted, ctx, pkt) : WEFT_TCX_NEXT;
 }
 
 SEC("tc") int weft_quote(struct __sk_buff *ctx)

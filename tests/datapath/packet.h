@@ -16,6 +16,7 @@
 
 struct packet {
         size_t len;
+        uint8_t align[2]; /* so that the IP header lies on a word */
         uint8_t data[PACKET_MAX];
 };
 

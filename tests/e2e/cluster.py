@@ -152,8 +152,8 @@ class Cluster:
     def weft2(self):
         return self.wefts[2]
 
-    def logs(self):
-        return "".join(f"---- weftd on {w.name}\n{w.log()}" for w in self.wefts.values())
+    def account(self):
+        return "\n".join(weft.account() for weft in self.wefts.values())
 
 
 def standard_modules(host_routing=True, **options):

@@ -27,7 +27,7 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     made = getattr(item, "funcargs", {}).get("cluster")
     if report.when == "call" and report.failed and made:
-        report.sections.append(("weftd", made.logs()))
+        report.sections.append(("weftd", made.account()))
 
 
 @pytest.fixture(params=FAMILIES, ids=lambda f: f.name)

@@ -106,6 +106,16 @@ class Weft:
             end([self.process])
             self.ctl("cleanup", check=False)
 
+    def account(self):
+        """What there is to say of this node when a test has failed."""
+        said = [f"---- weftd on {self.name}", self.log()]
+        for verb in ("status", "flows"):
+            try:
+                said.append(self.ctl(verb, check=False, timeout=10).stdout)
+            except Exception as error:  # the failed test is the news, not this
+                said.append(f"weftctl {verb}: {error}")
+        return "\n".join(said)
+
     # ---- what it says ---------------------------------------------------------------------------
 
     def generation(self):
