@@ -33,8 +33,8 @@ static __always_inline int is_agreed(const struct weft_pkt *pkt, const struct we
                                      const struct weft_flow *partner)
 {
         if (pkt->key.proto != IPPROTO_TCP)
-                return f->flags & WEFT_FLOW_REPLY;
-        if (f->flags & WEFT_FLOW_REPLY || pkt->tcp_flags & WEFT_TCP_SYN)
+                return is_reply(f);
+        if (is_reply(f) || pkt->tcp_flags & WEFT_TCP_SYN)
                 return 0;
         return partner->packets || (pkt->hook == WEFT_FROM_ENDPOINT && !f->set);
 }
@@ -62,7 +62,8 @@ enum fate {
         FATE_KNOWN,   /* decide the way again */
         FATE_EXIT,    /* second half at an exit hook */
         FATE_SPOOFED,
-        FATE_RESET, /* its backend is gone */
+        FATE_RESET,  /* its backend is gone */
+        FATE_FOREIGN /* not of this flow after all: the stack's */
 };
 
 static __always_inline void act_from_flow(struct weft_pkt *pkt, const struct weft_flow *f,
@@ -138,11 +139,21 @@ static __always_inline int is_alive(const struct weft_pkt *pkt, const struct wef
         return 1;
 }
 
+/* The identifier 0 makes a request's tuple and its reply's the same; the direction tells them apart. */
+static __always_inline int is_of_flow(const struct weft_pkt *pkt, const struct weft_flow *f)
+{
+        if ((pkt->key.proto != IPPROTO_ICMP && pkt->key.proto != IPPROTO_ICMPV6) || pkt->fragment == 2)
+                return 1;
+        return is_echo(pkt->icmp_type) != is_reply(f);
+}
+
 static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, struct weft_flow *f)
 {
         struct weft_tuple new, other;
         struct weft_flow *partner;
 
+        if (!is_of_flow(pkt, f))
+                return FATE_FOREIGN;
         flow_new_tuple(family, f, &pkt->key, &new);
         act_from_flow(pkt, f, &new);
         if (pkt->host && f->ifindex != WEFT_HOST)
@@ -308,6 +319,8 @@ static __always_inline int miss(__u8 family, struct __sk_buff *ctx, struct weft_
                 return start(ctx, pkt);
         case FATE_SPOOFED:
                 return DROP(ctx, pkt, SPOOFED);
+        case FATE_FOREIGN:
+                return WEFT_TCX_NEXT;
         case FATE_RESET:
                 return weft_verdict_drop(ctx, pkt, WEFT_REJECT(BACKEND_GONE), 0);
         case FATE_KNOWN:

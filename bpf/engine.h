@@ -4,6 +4,8 @@
 /* What the engine's programs share: their constants, the flow tables of both families behind one
  * face, and the life of a flow. Only engine.bpf.c includes this. */
 
+#define WEFT_ENGINE
+
 #include <weft/packet.bpf.h>
 #include <weft/stage.bpf.h>
 
@@ -171,6 +173,11 @@ static __always_inline void flow_delete(__u8 family, const struct weft_tuple *t)
 static __always_inline int is_echo(__u8 icmp_type)
 {
         return icmp_type == ICMP4_ECHO || icmp_type == ICMP6_ECHO;
+}
+
+static __always_inline int is_reply(const struct weft_flow *f)
+{
+        return !!(f->flags & WEFT_FLOW_REPLY);
 }
 
 static __always_inline void set_life(struct weft_flow *f, __u64 now, __u32 seconds)

@@ -222,7 +222,7 @@ static __always_inline int find_quoted(__u8 family, struct __sk_buff *ctx, struc
         turn_round(&q->inner, pkt->key.side, &wanted);
         wanted.family = family;
         f = flow_of(family, &wanted);
-        if (!f || past(f->deadline, pkt->now))
+        if (!f || past(f->deadline, pkt->now) || (q->icmp && is_echo(q->icmp_type) != is_reply(f)))
                 return WEFT_TCX_NEXT;
         flow_new_tuple(family, f, &wanted, &new);
         act_from_flow(pkt, f, &new);

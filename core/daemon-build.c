@@ -312,6 +312,22 @@ static int make_instances(struct build *b, struct diagnostics *diagnostics, stru
         return r;
 }
 
+/* What modules say in load is needed to judge the services. */
+static int load_instances(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
+{
+        size_t before = diagnostics->n;
+
+        for (size_t i = 0; i < b->n_instances; i++) {
+                int r = instance_load(b->instances[i], reterr);
+
+                if (r < 0)
+                        return r;
+        }
+
+        check_node_ports(b, diagnostics);
+        return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a node port cannot be served") : 0;
+}
+
 int build_modules(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
 {
         int r;
@@ -328,7 +344,11 @@ int build_modules(struct build *b, struct diagnostics *diagnostics, struct weft_
         if (r < 0)
                 return r;
 
-        return make_instances(b, diagnostics, reterr);
+        r = make_instances(b, diagnostics, reterr);
+        if (r < 0)
+                return r;
+
+        return load_instances(b, diagnostics, reterr);
 }
 
 /* ---- generation ---- */
@@ -356,13 +376,6 @@ int build_generation(struct build *b, struct weft_error *reterr)
                 .engine = weft_object,
                 .engine_size = engine_size(),
         };
-        int r;
-
-        for (size_t i = 0; i < b->n_instances; i++) {
-                r = instance_load(b->instances[i], reterr);
-                if (r < 0)
-                        return r;
-        }
 
         ephemeral_ports(&s.host_ports_low, &s.host_ports_high);
 
@@ -405,6 +418,9 @@ struct build *build_free(struct build *b)
         if (!b)
                 return NULL;
 
+        /* What an instance undoes in detach may need its maps, which go with the generation. */
+        for (size_t i = b->n_instances; i > 0; i--)
+                instance_detach(b->instances[i - 1]);
         (void) generation_free(b->generation);
         for (size_t i = b->n_instances; i > 0; i--)
                 (void) instance_free(b->instances[i - 1]);

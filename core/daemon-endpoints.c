@@ -358,6 +358,7 @@ static struct endpoint *by_name(struct daemon *d, const char *name)
 int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr)
 {
         const struct config *c = d->build->config;
+        int r = 0;
 
         drop_gone(d);
         for (size_t i = 0; i < c->n_endpoints; i++) {
@@ -366,13 +367,13 @@ int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr)
                 if (e)
                         follow_section(d, e, &c->endpoints[i]);
                 else if (add_endpoint(d, &c->endpoints[i]) < 0)
-                        return weft_fail(reterr, -ENOMEM, "out of memory");
+                        r = weft_fail(reterr, -ENOMEM, "out of memory");
         }
 
         if (!daemon_endpoints_retry(d))
                 daemon_events_wait_for_endpoints(d);
 
-        return 0;
+        return r;
 }
 
 /* ---- what a predecessor left ---- */

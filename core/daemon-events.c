@@ -104,6 +104,7 @@ static void look_at_uplinks(struct daemon *d)
                 return;
 
         daemon_services_apply(d);
+        daemon_ports_look(d);
         build_event(d->build, WEFT_ADDRESS_CHANGED);
 }
 
@@ -297,6 +298,8 @@ static int on_collect(sd_event_source *timer, uint64_t time, void *data)
 
         (void) time;
         (void) tables_collect(d->tables, COLLECT_PIECE, &done);
+        if (done)
+                daemon_ports_look(d);
         (void) arm(timer, done ? COLLECT_PASS : COLLECT_DELAY);
 
         return 0;

@@ -156,30 +156,9 @@ static bool has_service(const struct config *c, const char *name)
         return false;
 }
 
-/* New reservations are made before old ones go, so that a port that stays is never free. */
-static void reserve_ports(struct daemon *d, const struct config *old)
-{
-        const struct config *c = d->build->config;
-        struct weft_error why = { 0 };
-
-        for (size_t i = 0; i < c->n_services; i++) {
-                uint16_t port = c->services[i].node_port;
-
-                if (port && host_reserve_ports(d->host, port, port, &why) < 0)
-                        log_warning("service %s: node port %u is not kept from the node's own programs: %s",
-                                    c->services[i].name, port, why.text);
-        }
-
-        for (size_t i = 0; old && i < old->n_services; i++)
-                if (old->services[i].node_port)
-                        host_unreserve_ports(d->host, old->services[i].node_port,
-                                             old->services[i].node_port);
-}
-
 void daemon_objects_apply(struct daemon *d, const struct config *old)
 {
         peers_apply(d, old);
-        reserve_ports(d, old);
         daemon_services_apply(d);
 
         for (size_t i = 0; old && i < old->n_services; i++)

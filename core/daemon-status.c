@@ -164,8 +164,17 @@ static const char *protocol_name(uint8_t proto)
         return proto == IPPROTO_UDP ? "udp" : "sctp";
 }
 
+static json_t *intruder_json(const struct net_listener *l)
+{
+        char text[ADDRESS_TEXT];
+
+        return json_sprintf("a program of uid %u listens on the node port, too (at %s)", l->uid,
+                            address_format(&l->addr, text, sizeof(text)));
+}
+
 static json_t *service_json(const struct daemon *d, const struct config_service *s)
 {
+        const struct net_listener *intruder = daemon_ports_intruder(d, s);
         const char *reason = service_reason(d, s->name);
         json_t *row = json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:s*}", "name", s->name, "protocol",
                                 protocol_name(s->proto), "port", s->port, "addresses", service_addresses(s),
@@ -174,6 +183,8 @@ static json_t *service_json(const struct daemon *d, const struct config_service 
 
         if (s->node_port)
                 (void) json_object_set_new(row, "node_port", json_integer(s->node_port));
+        if (intruder && !reason)
+                (void) json_object_set_new(row, "reason", intruder_json(intruder));
 
         return row;
 }
@@ -250,6 +261,7 @@ static void get_status(void *data, struct control_call *call, json_t *parameters
         size_t n = node_addresses(d, addrs, NODE_ADDRESSES_MAX);
 
         (void) parameters;
+        daemon_ports_look(d);
         /* clang-format off: a line for each field */
         control_reply(call,
                       json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o, s:o,"

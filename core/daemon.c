@@ -116,16 +116,18 @@ static int open_world(struct daemon *d, const struct config *c, struct weft_erro
 /* Everything the running build's configuration says about the world outside the hooks. */
 static int apply(struct daemon *d, const struct config *old, struct weft_error *reterr)
 {
-        int r = daemon_uplinks_refresh(d, reterr);
+        int r = daemon_uplinks_refresh(d, reterr), k;
 
-        if (r < 0)
-                return r;
         if (d->n_uplinks == 0)
                 log_warning("no uplink: no default route, and no uplink = in [node]");
 
+        /* Whatever failed, nothing may go on pointing into the old configuration. */
         daemon_objects_apply(d, old);
+        daemon_ports_apply(d);
         daemon_events_watch_namespaces(d);
-        return daemon_endpoints_apply(d, reterr);
+        k = daemon_endpoints_apply(d, r < 0 ? NULL : reterr);
+
+        return r < 0 ? r : k;
 }
 
 static void log_plan(const struct build *b)
@@ -357,6 +359,7 @@ void daemon_stop(struct daemon *d)
         daemon_events_stop(d);
         leave_instances(d->build);
         daemon_endpoints_free(d);
+        daemon_ports_free(d);
         daemon_pending_services_free(d);
         d->build = build_free(d->build);
         free(d->uplinks);

@@ -9,6 +9,7 @@
  *   daemon-uplinks.c    interfaces to the network outside, and the hooks on them
  *   daemon-endpoints.c  local workloads
  *   daemon-objects.c    peers and services
+ *   daemon-ports.c      services' ports of the node's own addresses
  *   daemon-events.c     what the kernel reports, and the timers
  *   daemon-status.c     the methods of io.weft.Node
  *   daemon-flows.c      flows as they are told to a client */
@@ -70,6 +71,12 @@ struct pending_service {
         char reason[256];
 };
 
+/* A program of the node itself that listens on a service's node port. */
+struct intruder {
+        struct net_listener socket;
+        const struct config_service *service; /* in the running build's config */
+};
+
 struct daemon {
         sd_event *loop;
         struct paths paths;
@@ -91,6 +98,11 @@ struct daemon {
         size_t n_endpoints;
         struct pending_service *pending_services;
         size_t n_pending_services;
+        struct weft_ports *node_ports; /* kept from the node's own programs */
+        size_t n_node_ports;
+        struct intruder *intruders;
+        size_t n_intruders;
+        bool listeners_unknown; /* the kernel does not tell them */
 
         uint32_t hz;
         bool can_cast;
@@ -167,13 +179,25 @@ bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a);
 
 /* ---- daemon-objects.c ---- */
 
-/* Makes peers, services and reserved ports be those of the running build; old: what the tables were
- * made from before (NULL at a start). */
+/* Makes peers and services be those of the running build; old: what the tables were made from before
+ * (NULL at a start). */
 void daemon_objects_apply(struct daemon *d, const struct config *old);
 /* The node's addresses changed: node ports move with them. */
 void daemon_services_apply(struct daemon *d);
 const char *service_reason(const struct daemon *d, const char *name);
 void daemon_pending_services_free(struct daemon *d);
+
+/* ---- daemon-ports.c ---- */
+
+/* Adds an error for each node port that lies outside the range of a module that serves them. */
+void check_node_ports(const struct build *b, struct diagnostics *diagnostics);
+/* Makes the ports kept from the node's own programs be the running build's, and looks for programs. */
+void daemon_ports_apply(struct daemon *d);
+/* Looks for the node's own programs that listen on a node port; new ones are logged. */
+void daemon_ports_look(struct daemon *d);
+/* Such a program at a port of this service, or NULL. */
+const struct net_listener *daemon_ports_intruder(const struct daemon *d, const struct config_service *s);
+void daemon_ports_free(struct daemon *d);
 
 /* ---- daemon-events.c ---- */
 

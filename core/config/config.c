@@ -213,8 +213,10 @@ static int keep_assignment(struct config_module *m, const struct ini_item *item,
 static int assign(struct handle *e, void *object, const struct ini_item *item,
                   struct weft_error *reterr)
 {
-        if (e->section->keys)
+        if (e->section->keys) {
+                keys_set_origin(e->section->keys, object, item->key, &item->origin);
                 return keys_set(e->section->keys, object, item->key, item->value, reterr);
+        }
         if (strcmp(item->key, "enabled") == 0)
                 return set_enabled(object, item->value, reterr);
 

@@ -77,7 +77,7 @@ struct config_service {
         struct config_backend *backends;
         size_t n_backends;
         uint32_t no_backend; /* enum no_backend */
-        struct origin origin;
+        struct origin origin, node_port_origin;
 };
 
 /* One line of a [module …] section; typed once the module's option table is at hand. */

@@ -258,7 +258,8 @@ static const struct key endpoint_keys[] = {
 static const struct key service_keys[] = {
         { .o.key = "port", .set = set_port },
         { WEFT_OPT_ADDRESSES(struct config_service, cluster_ip, "cluster-ip", "", "") },
-        { WEFT_OPT_U16(struct config_service, node_port, "node-port", NULL, 1, UINT16_MAX, "") },
+        { WEFT_OPT_U16(struct config_service, node_port, "node-port", NULL, 1, UINT16_MAX, ""),
+          .origin_at = offsetof(struct config_service, node_port_origin) },
         { WEFT_OPT_ADDRESSES(struct config_service, external_ip, "external-ip", "", "") },
         { WEFT_OPT_ADDRESSES(struct config_service, load_balancer_ip, "load-balancer-ip", "", "") },
         { .o.key = "backend", .set = set_backend },
@@ -413,6 +414,13 @@ int keys_set(const struct key *keys, void *object, const char *key, const char *
                 return option_set_default(&k->o, object, reterr);
 
         return option_set(&k->o, object, value, reterr);
+}
+
+void keys_set_origin(const struct key *keys, void *object, const char *key, const struct origin *origin)
+{
+        for (const struct key *k = keys; k->o.key; k++)
+                if (k->origin_at != 0 && strcmp(k->o.key, key) == 0)
+                        memcpy((char *) object + k->origin_at, origin, sizeof(*origin));
 }
 
 int keys_default(const struct key *keys, void *object, struct weft_error *reterr)

@@ -21,6 +21,9 @@ struct key {
         /* Where this version does not support every value yet: those that it does, the default
          * first, ended by NULL. */
         const char *const *supported;
+
+        /* Where the object keeps the place that the value was written at; 0: nowhere. */
+        size_t origin_at;
 };
 
 /* A kind of section. Its objects are in an array of the config, or, without names, the config holds
@@ -45,6 +48,8 @@ int keys_default(const struct key *keys, void *object, struct weft_error *reterr
  * -EOPNOTSUPP; *reterr says what would be right. */
 int keys_set(const struct key *keys, void *object, const char *key, const char *value,
              struct weft_error *reterr);
+/* Remembers where the value of a key was written, for those of which the object keeps it. */
+void keys_set_origin(const struct key *keys, void *object, const char *key, const struct origin *origin);
 /* Frees what the object's fields own. */
 void keys_clear(const struct key *keys, void *object);
 

@@ -4,7 +4,9 @@
  * then one program for each stage and hook with the slots it goes on to as constants. */
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -44,6 +46,7 @@ struct build {
         struct tables *tables;
         const struct generation_settings *settings;
         char *log;
+        char btf[32]; /* a file with the engine, whose BTF the stages are relocated against */
 };
 
 static const char *const hook_names[] = WEFT_HOOK_NAMES;
@@ -75,12 +78,13 @@ static struct part *find_part(const struct generation *g, const char *module)
         return NULL;
 }
 
-static int open_part(const struct part *p, char *log, struct bpf_object **ret, struct weft_error *reterr)
+static int open_part(const struct part *p, char *log, const char *btf, struct bpf_object **ret,
+                     struct weft_error *reterr)
 {
         const struct weft_module *m = &p->instance->module->desc;
         size_t size = (size_t) ((const char *) m->object_end - (const char *) m->object);
 
-        return object_open(m->object, size, m->name, log, ret, reterr);
+        return object_open(m->object, size, m->name, log, btf, ret, reterr);
 }
 
 static void object_closep(struct bpf_object **o)
@@ -138,7 +142,7 @@ static int read_part(struct generation *g, struct part *p, struct weft_error *re
         if (!p->instance->module->desc.object)
                 return 0;
 
-        r = open_part(p, NULL, &o, reterr);
+        r = open_part(p, NULL, NULL, &o, reterr);
         if (r < 0)
                 return r;
 
@@ -358,7 +362,8 @@ static int load_engine(const struct build *b, struct weft_error *reterr)
 {
         int r;
 
-        r = object_open(b->settings->engine, b->settings->engine_size, "engine", b->log, &b->g->engine, reterr);
+        r = object_open(b->settings->engine, b->settings->engine_size, "engine", b->log, NULL,
+                        &b->g->engine, reterr);
         if (r < 0)
                 return r;
 
@@ -425,7 +430,7 @@ static int load_object(const struct build *b, struct part *p, const char *name, 
         struct bpf_program *program;
         int r;
 
-        r = open_part(p, b->log, &o, reterr);
+        r = open_part(p, b->log, b->btf, &o, reterr);
         if (r < 0)
                 return r;
 
@@ -522,17 +527,32 @@ static void generation_freep(struct generation **g)
         (void) generation_free(*g);
 }
 
+/* libbpf reads the BTF to relocate against from a file, and ELF will do. */
+static int engine_file(const struct generation_settings *s, struct weft_error *reterr)
+{
+        _cleanup_close_ int fd = memfd_create("weft-engine", MFD_CLOEXEC);
+
+        if (fd < 0 || write(fd, s->engine, s->engine_size) != (ssize_t) s->engine_size)
+                return weft_fail(reterr, -errno, "memory for the engine: %s", strerror(errno));
+
+        return TAKE_FD(fd);
+}
+
 int generation_build(struct tables *t, const struct generation_settings *s, struct instance *const *modules,
                      size_t n_modules, struct generation **ret, struct weft_error *reterr)
 {
         _cleanup_(generation_freep) struct generation *g = generation_new(s->number, modules, n_modules);
         _cleanup_free_ char *log = calloc(1, OBJECT_LOG_SIZE);
-        const struct build b = { .g = g, .tables = t, .settings = s, .log = log };
+        _cleanup_close_ int engine = engine_file(s, reterr);
+        struct build b = { .g = g, .tables = t, .settings = s, .log = log };
         int r;
 
+        if (engine < 0)
+                return engine;
         if (!g || !log)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
+        (void) snprintf(b.btf, sizeof(b.btf), "/proc/self/fd/%d", engine);
         r = compute_chains(g, reterr);
         if (r >= 0)
                 r = load_engine(&b, reterr);

@@ -32,10 +32,10 @@ static const char *last_warning(void)
         return text;
 }
 
-int object_open(const void *bytes, size_t size, const char *name, char *log, struct bpf_object **ret,
-                struct weft_error *reterr)
+int object_open(const void *bytes, size_t size, const char *name, char *log, const char *btf,
+                struct bpf_object **ret, struct weft_error *reterr)
 {
-        LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name, .kernel_log_buf = log,
+        LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name, .btf_custom_path = btf, .kernel_log_buf = log,
                     .kernel_log_size = log ? OBJECT_LOG_SIZE : 0);
         libbpf_print_fn_t print = libbpf_set_print(keep_warning);
         struct bpf_object *o;

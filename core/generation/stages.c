@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <bpf/btf.h>
@@ -97,10 +98,26 @@ static int read_before(struct stage_tags *s, const char *value, struct weft_erro
         return append(&s->before, value) < 0 ? weft_fail(reterr, -ENOMEM, "out of memory") : 0;
 }
 
+/* "1.0": the header that the stage was built with. Older minors are served by relocation. */
+static int read_abi(struct stage_tags *s, const char *value, struct weft_error *reterr)
+{
+        unsigned major, minor;
+
+        if (sscanf(value, "%u.%u", &major, &minor) != 2)
+                return weft_fail(reterr, -EINVAL, "stage %s: there is no ABI %s", s->name, value);
+        if (major != WEFT_STAGE_ABI_MAJOR || minor > WEFT_STAGE_ABI_MINOR)
+                return weft_fail(reterr, -EPROTO, "stage %s was built for stage ABI %u.%u, this weft has %u.%u; "
+                                 "build the module with the headers of this weft",
+                                 s->name, major, minor, WEFT_STAGE_ABI_MAJOR, WEFT_STAGE_ABI_MINOR);
+
+        return 0;
+}
+
 static const struct {
         const char *key;
         int (*read)(struct stage_tags *s, const char *value, struct weft_error *reterr);
 } keys[] = {
+        { PREFIX "abi:", read_abi },
         { PREFIX "hooks:", read_hooks },
         { PREFIX "phase:", read_phase },
         { PREFIX "after:", read_after },

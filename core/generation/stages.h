@@ -2,8 +2,8 @@
 #pragma once
 
 /* What the stages of an object say about their places, read from its BTF: declaration tags on the
- * function, "weft.hooks:FROM_ENDPOINT | FROM_UPLINK", "weft.phase:ROUTE", "weft.after:MODULE" and
- * "weft.before:MODULE". */
+ * function, "weft.abi:1.0", "weft.hooks:FROM_ENDPOINT | FROM_UPLINK", "weft.phase:ROUTE",
+ * "weft.after:MODULE" and "weft.before:MODULE". */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -24,6 +24,6 @@ struct stage_list {
         size_t n;
 };
 
-/* -EINVAL: a tag names no hook or phase, or a stage lacks one; the reason names the stage. */
+/* -EPROTO: another ABI, both numbers are named. -EINVAL: a tag names no hook or phase, or a stage lacks one; the reason names the stage. */
 int stages_read(const struct bpf_object *o, struct stage_list *ret, struct weft_error *reterr);
 void stages_done(struct stage_list *l);

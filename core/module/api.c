@@ -86,16 +86,24 @@ static int api_constant(struct weft_instance *self, const char *name, const void
         return 0;
 }
 
-static void api_give_out_ports(struct weft_instance *self, uint16_t low, uint16_t high)
+static void widen(struct weft_ports *p, uint16_t low, uint16_t high)
 {
-        struct weft_ports *p = &of(self)->given_out;
-
         if (p->high == 0)
                 *p = (struct weft_ports) { .low = low, .high = high };
         if (low < p->low)
                 p->low = low;
         if (high > p->high)
                 p->high = high;
+}
+
+static void api_give_out_ports(struct weft_instance *self, uint16_t low, uint16_t high)
+{
+        widen(&of(self)->given_out, low, high);
+}
+
+static void api_node_ports(struct weft_instance *self, uint16_t low, uint16_t high)
+{
+        widen(&of(self)->node_ports, low, high);
 }
 
 /* Where the node's own range leaves nothing above it, they overlap: the engine then tracks the
@@ -205,4 +213,5 @@ const struct weft_api core_api = {
         .cluster_prefixes = api_cluster_prefixes,
         .data = api_data,
         .set_data = api_set_data,
+        .node_ports = api_node_ports,
 };

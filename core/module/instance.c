@@ -125,7 +125,7 @@ int instance_load(struct instance *i, struct weft_error *reterr)
 
         if (m->object) {
                 r = object_open(m->object, (size_t) ((const char *) m->object_end - (const char *) m->object),
-                                m->name, NULL, &i->opened, reterr);
+                                m->name, NULL, NULL, &i->opened, reterr);
                 if (r < 0)
                         return r;
         }

@@ -51,7 +51,8 @@ struct instance {
         struct constant *constants; /* from weft_api.constant(); owned */
         size_t n_constants;
         struct bpf_object *opened; /* only while load runs: what weft_api.constant() looks at */
-        struct weft_ports given_out; /* from weft_api.give_out_ports() */
+        struct weft_ports given_out;  /* from weft_api.give_out_ports() */
+        struct weft_ports node_ports; /* from weft_api.node_ports(); 0, 0: serves none */
         struct bpf_object **objects; /* its loaded objects, set by the generation; not owned */
         size_t n_objects;
         struct weft_prefix *routes; /* held through weft_api.route(); owned */

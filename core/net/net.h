@@ -58,6 +58,20 @@ int net_link_address(struct net *n, uint32_t ifindex, int family, struct weft_ad
 void net_addresses(struct net *n, void (*f)(void *data, uint32_t ifindex, const struct weft_addr *a),
                    void *data);
 
+/* ---- the node's own sockets -------------------------------------------------------------------- */
+
+/* A socket that takes packets from anybody: a TCP listener, a UDP socket that is not connected. */
+struct net_listener {
+        struct weft_addr addr; /* :: or (mapped) 0.0.0.0: any */
+        uint16_t port;         /* host order */
+        uint8_t proto;
+        uint32_t uid; /* whose it is */
+};
+
+/* Calls f for each in this network namespace. -ENOENT: the kernel cannot tell (no inet_diag). */
+int net_listeners(void (*f)(void *data, const struct net_listener *l), void *data,
+                  struct weft_error *reterr);
+
 /* ---- host changes: what weft alters, counted and recorded ------------------------------------- */
 
 /* Every change below is recorded in RUN_DIR/host before it is made, so that a successor of a killed

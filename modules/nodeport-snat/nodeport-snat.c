@@ -91,6 +91,7 @@ static int nodeport_load(struct weft_instance *self, const struct weft_api *api,
         }
 
         api->give_out_ports(self, snat.low, snat.high);
+        api->node_ports(self, config->port_range.low, config->port_range.high);
         return 0;
 }
 

@@ -5,6 +5,8 @@
  * knows no timers, counters, states, generations, fragments or options. "limit": the least that any
  * program does that sends a packet back. "nothing": the loop itself. */
 
+#define WEFT_ENGINE /* no stage: its structs are its own */
+
 #include <linux/bpf.h>
 
 #include <weft/packet.bpf.h>

@@ -4,6 +4,8 @@
  * puts back what the program before changed and jumps to the target. With a target that returns at
  * once it is measured alone, and taken off. */
 
+#define WEFT_ENGINE /* no stage: its structs are its own */
+
 #include <linux/bpf.h>
 
 #include <weft/packet.bpf.h>

@@ -105,18 +105,20 @@ struct shape delivered(struct shape s, enum who pod)
         return s;
 }
 
-static void compare(const struct outcome *o, int verdict, const struct packet *want, const char *file,
-                    int line)
+static void compare(const struct outcome *o, int verdict, const struct packet *want,
+                    const char *file, int line)
 {
         char text[2048];
         const char *why = "";
         struct layout l;
 
         cr_assert(o->error == 0, "%s:%d: the run failed: %s", file, line, strerror(-o->error));
-        cr_expect(o->verdict == verdict, "%s:%d: verdict: want %d, got %d", file, line, verdict, o->verdict);
+        cr_expect(o->verdict == verdict, "%s:%d: verdict: want %d, got %d", file, line, verdict,
+                  o->verdict);
         packet_diff(want, &o->out, text, sizeof(text));
         cr_expect(text[0] == '\0', "%s:%d: packet:\n%s", file, line, text);
-        cr_expect(!packet_layout(want, &l) || packet_valid(&o->out, &why), "%s:%d: wrong %s", file, line, why);
+        cr_expect(!packet_layout(want, &l) || packet_valid(&o->out, &why), "%s:%d: wrong %s", file,
+                  line, why);
         cr_assert(o->verdict == verdict && text[0] == '\0');
 }
 
@@ -133,8 +135,8 @@ struct outcome expect_packets(struct world *w, struct place place, const struct 
         return o;
 }
 
-void expect_drop(struct world *w, struct place place, const struct packet *in, enum weft_drop reason,
-                 const char *name, const char *file, int line)
+void expect_drop(struct world *w, struct place place, const struct packet *in,
+                 enum weft_drop reason, const char *name, const char *file, int line)
 {
         uint64_t before = world_drops(w, reason, place.hook), all = world_all_drops(w);
         struct outcome o = world_run(w, place.hook, &(struct skb) { .device = place.device }, in);
@@ -142,8 +144,8 @@ void expect_drop(struct world *w, struct place place, const struct packet *in, e
         cr_assert(o.error == 0, "%s:%d: the run failed: %s", file, line, strerror(-o.error));
         cr_expect(o.verdict == SHOT, "%s:%d: verdict: want a drop, got %d", file, line, o.verdict);
         cr_expect(world_all_drops(w) - all <= 1, "%s:%d: counted more than once", file, line);
-        cr_assert(world_drops(w, reason, place.hook) - before == 1, "%s:%d: not counted as %s", file, line,
-                  name);
+        cr_assert(world_drops(w, reason, place.hook) - before == 1, "%s:%d: not counted as %s",
+                  file, line, name);
 }
 
 struct outcome run(struct world *w, struct place place, const struct shape *in)

@@ -12,16 +12,16 @@
 #include "world.h"
 
 /* BOTH(suite, a_sentence) { … }: one test for each family; the body gets `family`. */
-#define BOTH(suite, sentence)                                                                       \
-        static void suite##_##sentence(int family);                                                 \
-        Test(suite, sentence##_over_ipv4)                                                           \
-        {                                                                                           \
-                suite##_##sentence(AF_INET);                                                        \
-        }                                                                                           \
-        Test(suite, sentence##_over_ipv6)                                                           \
-        {                                                                                           \
-                suite##_##sentence(AF_INET6);                                                       \
-        }                                                                                           \
+#define BOTH(suite, sentence)                                                                      \
+        static void suite##_##sentence(int family);                                                \
+        Test(suite, sentence##_over_ipv4)                                                          \
+        {                                                                                          \
+                suite##_##sentence(AF_INET);                                                       \
+        }                                                                                          \
+        Test(suite, sentence##_over_ipv6)                                                          \
+        {                                                                                          \
+                suite##_##sentence(AF_INET6);                                                      \
+        }                                                                                          \
         static void suite##_##sentence(int family)
 
 /* Where a packet is run. */
@@ -38,9 +38,9 @@ static const struct place XDP = { WEFT_XDP_UPLINK, UPLINK };
 
 #define MARK 0x100u /* [weft] mark-mask of the world */
 
-/* ---- packets that arrive ------------------------------------------------------------------------ */
+/* ---- packets that arrive --------------------------------------------------------------------- */
 
-/* TCP with SYN, or UDP with some payload, from somebody outside, as the node's uplink receives it. */
+/* TCP with SYN, or UDP with some payload, from somebody outside, as the node's uplink gets it. */
 struct shape from_outside(int family, uint8_t proto, enum who src, uint16_t sport, enum who dst,
                           uint16_t dport);
 /* The same as the host's side of POD's or POD2's device receives it. */
@@ -58,14 +58,14 @@ struct shape as_answer_to(const struct shape *s, struct shape r);
 /* The rest of a connection that began with the SYN S. */
 struct shape later(const struct shape *s, uint8_t flags);
 
-/* ---- packets that leave -------------------------------------------------------------------------- */
+/* ---- packets that leave ---------------------------------------------------------------------- */
 
 /* S as the uplink sends it towards somebody: one hop further, link-layer addresses of that way. */
 struct shape sent(struct shape s, enum who to);
 /* S as a pod gets it past the host's stack. */
 struct shape delivered(struct shape s, enum who pod);
 
-/* ---- running and comparing ------------------------------------------------------------------------ */
+/* ---- running and comparing ------------------------------------------------------------------- */
 
 /* Runs IN and expects the verdict and exactly WANT, with valid checksums; returns the outcome. The
  * pointers may be to a shape or to a packet: */
@@ -83,14 +83,17 @@ static inline struct packet to_packet_of_packet(const struct packet *p)
         return *p;
 }
 
-#define TO_PACKET(x)                                                                                \
-        _Generic((x), struct shape *: to_packet_of_shape, const struct shape *: to_packet_of_shape, \
-                 struct packet *: to_packet_of_packet, const struct packet *: to_packet_of_packet)(x)
+#define TO_PACKET(x)                                                                               \
+        _Generic((x),                                                                              \
+                 struct shape *: to_packet_of_shape,                                               \
+                 const struct shape *: to_packet_of_shape,                                         \
+                 struct packet *: to_packet_of_packet,                                             \
+                 const struct packet *: to_packet_of_packet)(x)
 
-#define expect_with(w, place, skb, in, verdict, want)                                               \
-        ({                                                                                          \
-                struct packet _in = TO_PACKET(in), _want = TO_PACKET(want);                         \
-                expect_packets(w, place, skb, &_in, verdict, &_want, __FILE__, __LINE__);           \
+#define expect_with(w, place, skb, in, verdict, want)                                              \
+        ({                                                                                         \
+                struct packet _in = TO_PACKET(in), _want = TO_PACKET(want);                        \
+                expect_packets(w, place, skb, &_in, verdict, &_want, __FILE__, __LINE__);          \
         })
 
 /* expect(world, place, in, verdict, want) */
@@ -100,21 +103,21 @@ static inline struct packet to_packet_of_packet(const struct packet *p)
 #define expect_untouched(w, place, in) expect(w, place, in, NEXT, in)
 
 /* The packet is dropped, for this reason at this hook, once. */
-#define expect_dropped(w, place, in, reason)                                                        \
-        ({                                                                                          \
-                struct packet _in = TO_PACKET(in);                                                  \
-                expect_drop(w, place, &_in, WEFT_DROP_##reason, #reason, __FILE__, __LINE__);       \
+#define expect_dropped(w, place, in, reason)                                                       \
+        ({                                                                                         \
+                struct packet _in = TO_PACKET(in);                                                 \
+                expect_drop(w, place, &_in, WEFT_DROP_##reason, #reason, __FILE__, __LINE__);      \
         })
-void expect_drop(struct world *w, struct place place, const struct packet *in, enum weft_drop reason,
-                 const char *name, const char *file, int line);
+void expect_drop(struct world *w, struct place place, const struct packet *in,
+                 enum weft_drop reason, const char *name, const char *file, int line);
 
 /* Runs a packet of this shape; any verdict. */
 struct outcome run(struct world *w, struct place place, const struct shape *in);
 
 /* The flow that a packet of this shape would find; fails the test where there is none. */
-#define flow_at(w, s, side)                                                                         \
-        ({                                                                                          \
-                struct flow _f;                                                                     \
-                cr_assert(world_flow(w, s, WEFT_SIDE_##side, &_f), "no flow for this packet");      \
-                _f;                                                                                 \
+#define flow_at(w, s, side)                                                                        \
+        ({                                                                                         \
+                struct flow _f;                                                                    \
+                cr_assert(world_flow(w, s, WEFT_SIDE_##side, &_f), "no flow for this packet");     \
+                _f;                                                                                \
         })

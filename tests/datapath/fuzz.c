@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Random packets through every hook of the loaded programs: packets that make sense, answers to what
- * came out, errors about it, fragments of it, and all of these damaged. Whatever goes in, the verdict
- * is one of the known ones; what was a valid packet leaves as a valid packet; flow entries are in
- * pairs. The seed is printed, and given back with --seed it repeats the run packet by packet. */
+/* Random packets through every hook of the loaded programs: packets that make sense, answers to
+ * what came out, errors about it, fragments of it, and all of these damaged. Whatever goes in, the
+ * verdict is one of the known ones; what was a valid packet leaves as a valid packet; flow entries
+ * are in pairs. The seed is printed; given back with --seed it repeats the packets, as far as they
+ * do not answer what the programs chose at random. */
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -47,7 +48,7 @@ static bool chance(struct fuzz *z, uint32_t one_in)
 
 #define ANY(z, list) (list)[pick(z, ELEMENTS(list))]
 
-/* ---- packets that make sense ------------------------------------------------------------------- */
+/* ---- packets that make sense ----------------------------------------------------------------- */
 
 static uint8_t a_protocol(struct fuzz *z)
 {
@@ -59,8 +60,10 @@ static uint8_t a_protocol(struct fuzz *z)
 
 static uint16_t a_port(struct fuzz *z)
 {
-        static const uint16_t ports[] = { NODE_PORT, LOCAL_PORT, EMPTY_PORT, SILENT_PORT, SERVICE_PORT,
-                                          LOCAL_SERVICE_PORT, BACKEND_PORT, 22, 0, SNAT_LOW, SNAT_HIGH };
+        static const uint16_t ports[] = { NODE_PORT,    LOCAL_PORT,   EMPTY_PORT,
+                                          SILENT_PORT,  SERVICE_PORT, LOCAL_SERVICE_PORT,
+                                          BACKEND_PORT, 22,           0,
+                                          SNAT_LOW,     SNAT_HIGH };
 
         return chance(z, 4) ? SNAT_LOW + pick(z, 50) : ANY(z, ports);
 }
@@ -68,8 +71,9 @@ static uint16_t a_port(struct fuzz *z)
 static struct place a_place(struct fuzz *z)
 {
         static const struct place places[] = {
-                { WEFT_FROM_UPLINK, UPLINK }, { WEFT_FROM_UPLINK, UPLINK }, { WEFT_FROM_ENDPOINT, EP0 },
-                { WEFT_FROM_ENDPOINT, EP1 }, { WEFT_TO_UPLINK, UPLINK }, { WEFT_TO_ENDPOINT, EP0 },
+                { WEFT_FROM_UPLINK, UPLINK }, { WEFT_FROM_UPLINK, UPLINK },
+                { WEFT_FROM_ENDPOINT, EP0 },  { WEFT_FROM_ENDPOINT, EP1 },
+                { WEFT_TO_UPLINK, UPLINK },   { WEFT_TO_ENDPOINT, EP0 },
                 { WEFT_XDP_UPLINK, UPLINK },
         };
 
@@ -148,7 +152,7 @@ static struct packet a_packet(struct fuzz *z, const struct place *place)
         return packet_build(&s);
 }
 
-/* ---- packets about what was seen --------------------------------------------------------------- */
+/* ---- packets about what was seen ------------------------------------------------------------- */
 
 /* The first bytes of the packets that the shape describes, from what is in a packet. */
 static bool shape_of(const struct packet *p, struct shape *ret)
@@ -226,10 +230,11 @@ static struct packet a_fragment(struct fuzz *z, const struct packet *p)
             (l.family == AF_INET6 && l.l4 - l.ip != 40))
                 return *p;
         pieces = (l.end - l.l4) / 8;
-        return packet_fragment(p, pick(z, 3), chance(z, 2) ? 0 : pick(z, pieces) * 8, 8 + pick(z, pieces) * 8);
+        return packet_fragment(p, pick(z, 3), chance(z, 2) ? 0 : pick(z, pieces) * 8,
+                               8 + pick(z, pieces) * 8);
 }
 
-/* ---- damage ------------------------------------------------------------------------------------- */
+/* ---- damage ---------------------------------------------------------------------------------- */
 
 static void damage(struct fuzz *z, struct packet *p)
 {
@@ -272,7 +277,7 @@ static struct packet next_packet(struct fuzz *z, struct place *place)
         return p;
 }
 
-/* ---- judging -------------------------------------------------------------------------------------- */
+/* ---- judging --------------------------------------------------------------------------------- */
 
 static void print_packet(const char *name, const struct packet *p)
 {
@@ -287,8 +292,8 @@ static bool broken(const struct fuzz *z, const struct place *place, const struct
 {
         static const char *const hooks[] = WEFT_HOOK_NAMES;
 
-        printf("packet %" PRIu64 " of seed %" PRIu64 ", hook %s, device %u, verdict %d: %s\n", z->packets,
-               z->seed, hooks[place->hook], place->device, o->verdict, what);
+        printf("packet %" PRIu64 " of seed %" PRIu64 ", hook %s, device %u, verdict %d: %s\n",
+               z->packets, z->seed, hooks[place->hook], place->device, o->verdict, what);
         print_packet("in ", in);
         print_packet("out", &o->out);
         return false;
@@ -363,7 +368,8 @@ static bool census(struct fuzz *z)
 
         z->most_flows = flows > z->most_flows ? flows : z->most_flows;
         if (orphans) {
-                printf("packet %" PRIu64 " of seed %" PRIu64 ": %zu of %zu flow entries without partner\n",
+                printf("packet %" PRIu64 " of seed %" PRIu64
+                       ": %zu of %zu flow entries without partner\n",
                        z->packets, z->seed, orphans, flows);
                 return false;
         }
@@ -408,7 +414,9 @@ static bool run_for(struct fuzz *z, double seconds)
 int main(int argc, char **argv)
 {
         static const struct option options[] = {
-                { "seconds", required_argument, NULL, 't' }, { "seed", required_argument, NULL, 's' }, {},
+                { "seconds", required_argument, NULL, 't' },
+                { "seed", required_argument, NULL, 's' },
+                {},
         };
         struct fuzz *z = calloc(1, sizeof(*z));
         double seconds = 10;
@@ -427,11 +435,11 @@ int main(int argc, char **argv)
         z->state = z->seed ?: 1;
         printf("seed %" PRIu64 "\n", z->seed);
         ok = world_prepare() && run_for(z, seconds);
-        printf("%" PRIu64 " packets: next %" PRIu64 ", pass %" PRIu64 ", drop %" PRIu64 ", redirect %" PRIu64
-               ", refused by the kernel %" PRIu64 "; %" PRIu64 " valid in and out; at most %" PRIu64
-               " flow entries\n",
-               z->packets, z->verdicts[0], z->verdicts[1], z->verdicts[2], z->verdicts[3], z->refused,
-               z->valid, z->most_flows);
+        printf("%" PRIu64 " packets: next %" PRIu64 ", pass %" PRIu64 ", drop %" PRIu64
+               ", redirect %" PRIu64 ", refused by the kernel %" PRIu64 "; %" PRIu64
+               " valid in and out; at most %" PRIu64 " flow entries\n",
+               z->packets, z->verdicts[0], z->verdicts[1], z->verdicts[2], z->verdicts[3],
+               z->refused, z->valid, z->most_flows);
         world_close(z->w);
         world_finish();
         free(z);

@@ -111,7 +111,7 @@ bool packet_layout(const struct packet *p, struct layout *ret)
         return ret->end <= p->len;
 }
 
-/* ---- checksums --------------------------------------------------------------------------------- */
+/* ---- checksums ------------------------------------------------------------------------------- */
 
 static uint32_t pseudo_of(struct span s, const struct layout *l)
 {
@@ -134,7 +134,8 @@ static bool span_valid(struct span s, bool quote, const char **why);
 static bool quotes(const struct layout *l, uint8_t type)
 {
         if (l->proto == IPPROTO_ICMP)
-                return type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED || type == ICMP_PARAMETERPROB;
+                return type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED ||
+                       type == ICMP_PARAMETERPROB;
         return l->proto == IPPROTO_ICMPV6 && !(type & ICMP6_INFOMSG_MASK);
 }
 
@@ -208,18 +209,28 @@ bool packet_valid(const struct packet *p, const char **why)
                 span_valid((struct span) { p->data + ETHERNET, p->len - ETHERNET }, false, why);
 }
 
-/* ---- differences ------------------------------------------------------------------------------- */
+/* ---- differences ----------------------------------------------------------------------------- */
 
 struct field {
         const char *name;
         uint8_t at, len;
 };
 
-static const struct field ethernet[] = { { "dmac", 0, 6 }, { "smac", 6, 6 }, { "type", 12, 2 }, {} };
+static const struct field ethernet[] = {
+        { "dmac", 0, 6 }, { "smac", 6, 6 }, { "type", 12, 2 }, {}
+};
 static const struct field ip4[] = {
-        { "version-ihl", 0, 1 }, { "tos", 1, 1 }, { "length", 2, 2 }, { "id", 4, 2 }, { "fragment", 6, 2 },
-        { "ttl", 8, 1 }, { "protocol", 9, 1 }, { "checksum", 10, 2 }, { "source", 12, 4 },
-        { "destination", 16, 4 }, {},
+        { "version-ihl", 0, 1 },
+        { "tos", 1, 1 },
+        { "length", 2, 2 },
+        { "id", 4, 2 },
+        { "fragment", 6, 2 },
+        { "ttl", 8, 1 },
+        { "protocol", 9, 1 },
+        { "checksum", 10, 2 },
+        { "source", 12, 4 },
+        { "destination", 16, 4 },
+        {},
 };
 static const struct field ip6[] = {
         { "class-label", 0, 4 }, { "length", 4, 2 }, { "next-header", 6, 1 }, { "hop-limit", 7, 1 },
@@ -231,7 +242,11 @@ static const struct field tcp[] = {
         { "checksum", 16, 2 }, { "urgent", 18, 2 }, {},
 };
 static const struct field udp[] = {
-        { "source-port", 0, 2 }, { "destination-port", 2, 2 }, { "length", 4, 2 }, { "checksum", 6, 2 }, {},
+        { "source-port", 0, 2 },
+        { "destination-port", 2, 2 },
+        { "length", 4, 2 },
+        { "checksum", 6, 2 },
+        {},
 };
 static const struct field icmp[] = {
         { "type", 0, 1 }, { "code", 1, 1 }, { "checksum", 2, 2 }, { "rest", 4, 4 }, {},
@@ -293,8 +308,8 @@ static struct place field_at(const struct layer *layers, size_t n, size_t at)
         for (size_t i = n; i-- > 0;)
                 for (const struct field *f = layers[i].fields; f->name; f++)
                         if (at >= layers[i].at + f->at && at < layers[i].at + f->at + f->len)
-                                return (struct place) { layers[i].name, f->name, layers[i].at + f->at,
-                                                        f->len };
+                                return (struct place) { layers[i].name, f->name,
+                                                       layers[i].at + f->at, f->len };
         return (struct place) { "byte", "", at, 1 };
 }
 
@@ -307,7 +322,8 @@ static void print_hex(FILE *f, const struct packet *p, size_t at, size_t n)
                         fputs("--", f);
 }
 
-const char *packet_diff(const struct packet *want, const struct packet *got, char *text, size_t size)
+const char *packet_diff(const struct packet *want, const struct packet *got, char *text,
+                        size_t size)
 {
         _cleanup_fclose_ FILE *f = fmemopen(text, size, "w");
         size_t end = MAX(want->len, got->len);

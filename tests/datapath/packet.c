@@ -32,7 +32,8 @@ void shape_icmp(struct shape *s, enum icmp_kind kind)
                 [ICMP_IS_REPLY] = { { ICMP_ECHOREPLY }, { ICMP6_ECHO_REPLY } },
                 [ICMP_IS_UNREACHABLE] = { { ICMP_DEST_UNREACH, ICMP_PORT_UNREACH },
                                           { ICMP6_DST_UNREACH, ICMP6_DST_UNREACH_NOPORT } },
-                [ICMP_IS_TOO_BIG] = { { ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED }, { ICMP6_PACKET_TOO_BIG } },
+                [ICMP_IS_TOO_BIG] = { { ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED },
+                                      { ICMP6_PACKET_TOO_BIG } },
                 [ICMP_IS_EXCEEDED] = { { ICMP_TIME_EXCEEDED }, { ICMP6_TIME_EXCEEDED } },
         };
         bool six = shape_family(s) == AF_INET6;

@@ -60,7 +60,13 @@ struct shape {
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 
 /* Types of ICMP and ICMPv6 that the tests speak of, by family: icmp_type(family, ICMP_IS_…). */
-enum icmp_kind { ICMP_IS_ECHO, ICMP_IS_REPLY, ICMP_IS_UNREACHABLE, ICMP_IS_TOO_BIG, ICMP_IS_EXCEEDED };
+enum icmp_kind {
+        ICMP_IS_ECHO,
+        ICMP_IS_REPLY,
+        ICMP_IS_UNREACHABLE,
+        ICMP_IS_TOO_BIG,
+        ICMP_IS_EXCEEDED
+};
 
 /* Sets proto, type and code (too big is a code of unreachable in IPv4) for the family of src. The
  * code of an unreachable is that of "port unreachable". */
@@ -69,13 +75,14 @@ void shape_icmp(struct shape *s, enum icmp_kind kind);
 int shape_family(const struct shape *s); /* AF_INET, AF_INET6 */
 
 struct packet packet_build(const struct shape *s);
-#define PACKET(...) packet_build(&(const struct shape){ __VA_ARGS__ })
+#define PACKET(...) packet_build(&(const struct shape) { __VA_ARGS__ })
 
 /* The piece of a packet's IP payload from `offset` (divisible by 8) of at most `length` bytes, as a
  * fragment of datagram `id`; for a packet without IPv6 extension headers. */
-struct packet packet_fragment(const struct packet *whole, uint32_t id, size_t offset, size_t length);
+struct packet packet_fragment(const struct packet *whole, uint32_t id, size_t offset,
+                              size_t length);
 
-/* ---- looking at packets ------------------------------------------------------------------------ */
+/* ---- looking at packets ---------------------------------------------------------------------- */
 
 /* Where the headers of an IP packet are. */
 struct layout {
@@ -96,4 +103,5 @@ bool packet_layout(const struct packet *p, struct layout *ret);
 bool packet_valid(const struct packet *p, const char **why);
 
 /* Says where two packets differ, a line for each field, into text; "" where they are equal. */
-const char *packet_diff(const struct packet *want, const struct packet *got, char *text, size_t size);
+const char *packet_diff(const struct packet *want, const struct packet *got, char *text,
+                        size_t size);

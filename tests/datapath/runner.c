@@ -5,7 +5,7 @@
 #include "world.h"
 
 /* Tests share the loaded programs and the tables, and so run one after the other. The symbol is
- * exported because that is how Criterion finds what not to run again in the tests' own processes. */
+ * exported because that is how Criterion finds what not to run again in the tests' processes. */
 __attribute__((visibility("default"))) int main(int argc, char **argv)
 {
         struct criterion_test_set *tests = criterion_initialize();

@@ -21,8 +21,8 @@ static inline uint32_t sum_add(uint32_t sum, const void *bytes, size_t n)
 
 /* The pseudo header of RFC 793 and RFC 8200 §8.1. A mapped address sums up as its last word plus
  * the prefix 0xffff, which is the one's-complement zero: the same code does both families. */
-static inline uint32_t sum_pseudo(const struct weft_addr *src, const struct weft_addr *dst, uint8_t proto,
-                                  size_t length)
+static inline uint32_t sum_pseudo(const struct weft_addr *src, const struct weft_addr *dst,
+                                  uint8_t proto, size_t length)
 {
         return sum_add(sum_add((uint32_t) length + proto, src, sizeof(*src)), dst, sizeof(*dst));
 }

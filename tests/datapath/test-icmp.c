@@ -7,10 +7,11 @@
 
 #include "check.h"
 
-/* ---- errors about translated packets --------------------------------------------------------------- */
+/* ---- errors about translated packets --------------------------------------------------------- */
 
-/* A flow through the node port to the remote backend: as the client sends and as the backend sees it. */
-static void begin_remote(struct world *w, int family, uint8_t proto, struct shape *in, struct shape *out)
+/* A flow through the node port to the remote backend: as the client sends, the backend gets it. */
+static void begin_remote(struct world *w, int family, uint8_t proto, struct shape *in,
+                         struct shape *out)
 {
         *in = from_outside(family, proto, CLIENT, 61234, NODE, NODE_PORT);
         *out = *in;
@@ -114,7 +115,8 @@ BOTH(icmp, an_error_of_the_client_about_a_reply_reaches_the_backend_in_its_terms
 BOTH(icmp, an_error_about_a_masqueraded_packet_reaches_the_endpoint)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        struct shape in = from_pod(family, IPPROTO_UDP, POD, 61234, WORLD, 443), out = in, error, want;
+        struct shape in = from_pod(family, IPPROTO_UDP, POD, 61234, WORLD, 443), out = in, error,
+                     want;
         struct packet quote, own;
 
         out.src = at(family, NODE);
@@ -154,7 +156,8 @@ BOTH(icmp, an_error_about_a_masqueraded_echo_reaches_the_endpoint)
 BOTH(icmp, an_error_of_a_local_backend_comes_from_the_service)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        struct shape in = from_outside(family, IPPROTO_UDP, CLIENT, 40000, NODE, LOCAL_PORT), out = in;
+        struct shape in = from_outside(family, IPPROTO_UDP, CLIENT, 40000, NODE, LOCAL_PORT),
+                     out = in;
         struct shape error, want;
         struct packet quote, own;
 
@@ -186,7 +189,7 @@ BOTH(icmp, an_error_about_the_nodes_own_packet_is_the_stacks)
         expect_untouched(w, FROM_UPLINK, &error);
 }
 
-/* ---- answers --------------------------------------------------------------------------------------- */
+/* ---- answers --------------------------------------------------------------------------------- */
 
 /* An answer goes back the way the packet came. */
 static struct shape going_back(const struct shape *s)
@@ -256,7 +259,8 @@ BOTH(answer, a_syn_to_a_service_without_backends_is_reset)
 BOTH(answer, a_reset_for_a_segment_with_an_acknowledgement_takes_its_number)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 40000, NODE, EMPTY_PORT), middle, out;
+        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 40000, NODE, EMPTY_PORT),
+                     middle, out;
 
         middle = later(&in, ACK);
         out = going_back(&middle);
@@ -278,7 +282,7 @@ BOTH(answer, a_reset_is_not_answered_with_a_reset)
         cr_expect_eq(run(w, FROM_UPLINK, &in).verdict, SHOT);
 }
 
-/* How much of a packet an ICMP error of weft quotes: as much as keeps it at the size every host takes
+/* How much of a packet an ICMP error of weft quotes: what keeps it at the size every host takes
  * (RFC 1812 §4.3.2.3: 576 bytes; RFC 4443 §2.4: 1280). */
 static void expect_error(struct world *w, const struct shape *in, enum icmp_kind kind, uint8_t code,
                          uint32_t rest, enum who from, const char *what)
@@ -296,7 +300,8 @@ static void expect_error(struct world *w, const struct shape *in, enum icmp_kind
         cr_assert(packet_valid(&o.out, &why), "%s: wrong %s", what, why);
         cr_assert(packet_layout(&o.out, &l));
         quoted = l.end - l.l4 - 8;
-        cr_expect(quoted >= (family == AF_INET ? 28 : 48) && l.end - l.ip <= (family == AF_INET ? 576 : 1280),
+        cr_expect(quoted >= (family == AF_INET ? 28 : 48) &&
+                          l.end - l.ip <= (family == AF_INET ? 576 : 1280),
                   "%s: quotes %zu bytes", what, quoted);
         shape_icmp(&error, kind);
         error.code = code;
@@ -363,19 +368,22 @@ BOTH(answer, a_hop_limit_that_ends_here_is_answered_for_a_first_packet_too)
 BOTH(answer, a_packet_larger_than_the_way_is_told_the_mtu)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        struct shape in = from_outside(family, IPPROTO_UDP, CLIENT, 61234, NODE, NODE_PORT), small = in;
+        struct shape in = from_outside(family, IPPROTO_UDP, CLIENT, 61234, NODE, NODE_PORT),
+                     small = in;
 
         run(w, FROM_UPLINK, &small);
         in.payload = 1600;
         in.df = true;
-        expect_error(w, &in, ICMP_IS_TOO_BIG, family == AF_INET ? ICMP_FRAG_NEEDED : 0, LINK_MTU, NODE, "udp");
+        expect_error(w, &in, ICMP_IS_TOO_BIG, family == AF_INET ? ICMP_FRAG_NEEDED : 0, LINK_MTU,
+                     NODE, "udp");
         cr_expect_eq(world_drops(w, WEFT_DROP_TOO_BIG, WEFT_FROM_UPLINK), 1);
 }
 
 BOTH(answer, segments_that_fit_one_by_one_pass_however_large_the_packet)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 61234, NODE, NODE_PORT), big, out;
+        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 61234, NODE, NODE_PORT), big,
+                     out;
         struct skb gso = { .gso_size = 1400, .gso_segs = 2 };
 
         run(w, FROM_UPLINK, &in);

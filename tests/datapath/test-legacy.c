@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Without host-routing a packet for a local endpoint passes the host's stack, and its translation is
- * applied in two halves: the destination where it enters, the source where it leaves. What never
+/* Without host-routing a packet for a local endpoint passes the host's stack, and its translation
+ * is applied in two halves: the destination where it enters, the source where it leaves. What never
  * belongs to this host goes straight to the wire all the same. */
 
 #include "check.h"
@@ -58,7 +58,8 @@ BOTH(legacy, both_halves_are_replayed)
 {
         _cleanup_world_ struct world *w = world_open(LEGACY);
         struct shape in = to_local(family, IPPROTO_TCP), stack = for_stack(&in);
-        struct shape reply = answer(&stack), out, next = later(&in, ACK), next_stack = for_stack(&next);
+        struct shape reply = answer(&stack), out, next = later(&in, ACK),
+                     next_stack = for_stack(&next);
 
         reply.smac = mac_of(POD);
         reply.dmac = gateway_mac(POD);
@@ -82,7 +83,8 @@ BOTH(legacy, both_halves_are_replayed)
 BOTH(legacy, a_remote_backend_is_reached_by_the_wire_all_the_same)
 {
         _cleanup_world_ struct world *w = world_open(LEGACY);
-        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 61234, NODE, NODE_PORT), out = in;
+        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 61234, NODE, NODE_PORT),
+                     out = in;
         struct shape reply, back;
 
         out.src = at(family, NODE);
@@ -116,7 +118,8 @@ BOTH(legacy, masquerading_happens_where_the_packet_leaves)
 BOTH(legacy, an_echo_of_an_endpoint_is_masqueraded_where_it_leaves)
 {
         _cleanup_world_ struct world *w = world_open(LEGACY);
-        struct shape in = echo(family, POD, WORLD, 61234), out = leaving(in), changed = out, reply, stack;
+        struct shape in = echo(family, POD, WORLD, 61234), out = leaving(in), changed = out, reply,
+                     stack;
 
         changed.src = at(family, NODE);
         expect_untouched(w, FROM_POD, &in);
@@ -151,7 +154,8 @@ BOTH(legacy, an_expiring_packet_is_left_to_the_stack_to_refuse)
 BOTH(legacy, an_icmp_error_about_a_half_translated_packet_is_translated_in_halves)
 {
         _cleanup_world_ struct world *w = world_open(LEGACY);
-        struct shape in = to_local(family, IPPROTO_TCP), stack = for_stack(&in), at_device, error, out, want;
+        struct shape in = to_local(family, IPPROTO_TCP), stack = for_stack(&in), at_device, error,
+                     out, want;
         struct packet quoted, quoted_want;
 
         expect(w, FROM_UPLINK, &in, NEXT, &stack);

@@ -67,6 +67,16 @@ BOTH(masquerade, an_echo_with_the_identifier_zero_is_no_exception)
         expect(w, FROM_UPLINK, &reply, REDIRECT, &back);
 }
 
+BOTH(masquerade, an_echo_reply_with_the_identifier_zero_is_not_taken_for_the_request)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape in = echo(family, POD, WORLD, 0), stray = in;
+
+        run(w, FROM_POD, &in);
+        shape_icmp(&stray, ICMP_IS_REPLY);
+        expect_untouched(w, FROM_POD, &stray);
+}
+
 BOTH(masquerade, echoes_of_two_endpoints_with_one_identifier_are_told_apart)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
@@ -178,7 +188,7 @@ BOTH(masquerade, without_host_routing_the_answer_from_a_pod_passes_untouched)
         expect_untouched(w, TO_UPLINK, &leaving);
 }
 
-/* ---- sources ---------------------------------------------------------------------------------- */
+/* ---- sources --------------------------------------------------------------------------------- */
 
 BOTH(source, an_endpoint_cannot_speak_with_anothers_address)
 {
@@ -240,7 +250,9 @@ BOTH(source, fragments_and_errors_are_checked_too)
         first = packet_fragment(&whole, 5, 0, 400);
         later = packet_fragment(&whole, 6, 400, 1000);
         expect_dropped(w, FROM_POD, &first, SPOOFED);
-        cr_expect_eq(world_run(w, WEFT_FROM_ENDPOINT, &(struct skb) { .device = EP0 }, &later).verdict, SHOT);
+        cr_expect_eq(
+                world_run(w, WEFT_FROM_ENDPOINT, &(struct skb) { .device = EP0 }, &later).verdict,
+                SHOT);
         error = from_pod(family, IPPROTO_ICMP, POD, 0, WORLD, 0);
         error.src = at(family, POD2);
         shape_icmp(&error, ICMP_IS_UNREACHABLE);

@@ -109,7 +109,8 @@ BOTH(nodeport, later_packets_are_replayed_without_another_decision)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
         struct shape in = to_remote(family, IPPROTO_TCP), out = at_backend(&in, 61234);
-        struct shape reply = answer(&out), next = later(&in, ACK), next_out = at_backend(&next, 61234);
+        struct shape reply = answer(&out), next = later(&in, ACK),
+                     next_out = at_backend(&next, 61234);
 
         expect(w, FROM_UPLINK, &in, REDIRECT, &out);
         run(w, FROM_UPLINK, &reply);
@@ -117,7 +118,8 @@ BOTH(nodeport, later_packets_are_replayed_without_another_decision)
                 expect(w, FROM_UPLINK, &next, REDIRECT, &next_out);
         cr_expect_eq(world_event(w, WEFT_EVENT_COMMIT), 1);
         cr_expect_eq(world_event(w, WEFT_EVENT_MISS), 1);
-        cr_expect_leq(world_event(w, WEFT_EVENT_AGAIN), 1, "only the reply entry finds its own way");
+        cr_expect_leq(world_event(w, WEFT_EVENT_AGAIN), 1,
+                      "only the reply entry finds its own way");
         cr_expect_eq(flow_at(w, &in, UPLINK).f.packets, 4);
 }
 
@@ -192,7 +194,8 @@ BOTH(nodeport, one_client_port_through_two_service_addresses_stays_two_connectio
 BOTH(nodeport, one_client_port_through_two_addresses_to_a_local_backend_stays_two_connections)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        struct shape a = from_outside(family, IPPROTO_TCP, CLIENT, 61234, EXTERNAL, LOCAL_SERVICE_PORT);
+        struct shape a =
+                from_outside(family, IPPROTO_TCP, CLIENT, 61234, EXTERNAL, LOCAL_SERVICE_PORT);
         struct shape b = from_outside(family, IPPROTO_TCP, CLIENT, 61234, NODE, LOCAL_PORT);
         struct shape out_a = at_pod(&a), out_b, reply, back;
         struct flow f;
@@ -312,7 +315,8 @@ BOTH(nodeport, established_flows_are_replayed_by_xdp_to_the_same_bytes)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
         struct shape in = to_remote(family, IPPROTO_TCP), out = at_backend(&in, in.sport);
-        struct shape reply = answer(&out), next = later(&in, ACK), next_out = at_backend(&next, in.sport);
+        struct shape reply = answer(&out), next = later(&in, ACK),
+                     next_out = at_backend(&next, in.sport);
         struct shape more = later(&reply, ACK), back = sent(as_answer_to(&in, more), CLIENT);
 
         expect(w, XDP, &in, XDP_GOES_ON, &in);

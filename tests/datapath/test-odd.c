@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Packets that are not plain: options, extension headers, fragments, cut short; and packets that are
- * none of weft's business. */
+/* Packets that are not plain: options, extension headers, fragments, cut short; and packets that
+ * are none of weft's business. */
 
 #include <errno.h>
 
@@ -23,11 +23,12 @@ static struct shape at_backend(const struct shape *s)
         return sent(b, REMOTE_POD);
 }
 
-/* ---- headers ---------------------------------------------------------------------------------------- */
+/* ---- headers --------------------------------------------------------------------------------- */
 
 static const uint8_t timestamp_option[] = { 68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
 
-static void check_with_header(const uint8_t *options, size_t n, uint8_t extension, int family, uint8_t proto)
+static void check_with_header(const uint8_t *options, size_t n, uint8_t extension, int family,
+                              uint8_t proto)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
         struct shape in = to_remote(family, proto), out, reply, back;
@@ -61,8 +62,8 @@ Test(headers, ipv4_options_are_stepped_over)
 Test(headers, ipv6_extension_headers_are_stepped_over)
 {
         uint8_t chain[] = {
-                IPPROTO_DSTOPTS, 0, 1, 4, 0, 0, 0, 0,                          /* hop-by-hop */
-                IPPROTO_TCP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,     /* destination options */
+                IPPROTO_DSTOPTS, 0, 1, 4, 0, 0, 0, 0, /* hop-by-hop, then destination options */
+                IPPROTO_TCP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         };
 
         check_with_header(chain, sizeof(chain), IPPROTO_HOPOPTS, AF_INET6, IPPROTO_TCP);
@@ -88,7 +89,7 @@ BOTH(headers, tcp_options_and_payload_are_left_alone)
         expect(w, FROM_UPLINK, &in, REDIRECT, &out);
 }
 
-/* ---- fragments --------------------------------------------------------------------------------------- */
+/* ---- fragments ------------------------------------------------------------------------------- */
 
 BOTH(fragment, all_fragments_follow_the_first)
 {
@@ -112,7 +113,8 @@ BOTH(fragment, all_fragments_follow_the_first)
 BOTH(fragment, fragments_of_an_established_flow_are_translated)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        struct shape in = to_remote(family, IPPROTO_UDP), out = at_backend(&in), reply = answer(&out), back;
+        struct shape in = to_remote(family, IPPROTO_UDP), out = at_backend(&in),
+                     reply = answer(&out), back;
         struct packet whole, whole_out;
 
         expect(w, FROM_UPLINK, &in, REDIRECT, &out);
@@ -200,7 +202,7 @@ BOTH(fragment, a_second_datagrams_fragments_are_not_taken_for_the_first_ones)
         expect_dropped(w, FROM_UPLINK, &second, FRAGMENT_BEFORE_FIRST);
 }
 
-/* ---- cut short ------------------------------------------------------------------------------------------ */
+/* ---- cut short ------------------------------------------------------------------------------- */
 
 static bool is_known(int verdict)
 {
@@ -230,9 +232,11 @@ static void cut_short(struct world *w, struct place place, const struct packet *
 BOTH(odd, a_packet_cut_short_anywhere_gets_a_verdict)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        static const struct place places[] = { { WEFT_FROM_UPLINK, UPLINK }, { WEFT_TO_UPLINK, UPLINK } };
+        static const struct place places[] = { { WEFT_FROM_UPLINK, UPLINK },
+                                               { WEFT_TO_UPLINK, UPLINK } };
         struct shape tcp = to_remote(family, IPPROTO_TCP), udp = to_remote(family, IPPROTO_UDP);
-        struct shape ping = echo(family, CLIENT, EXTERNAL, 1), error = echo(family, CLIENT, NODE, 1);
+        struct shape ping = echo(family, CLIENT, EXTERNAL, 1),
+                     error = echo(family, CLIENT, NODE, 1);
         struct packet quote = packet_build(&tcp), p;
 
         shape_icmp(&error, ICMP_IS_UNREACHABLE);
@@ -292,7 +296,8 @@ Test(odd, header_lengths_that_lie_get_a_verdict)
 
                 p.data[14] = 0x40 | ihl;
                 o = world_run(w, WEFT_FROM_UPLINK, &(struct skb) {}, &p);
-                cr_expect(o.error == 0 && is_known(o.verdict), "ihl %u: verdict %d", ihl, o.verdict);
+                cr_expect(o.error == 0 && is_known(o.verdict), "ihl %u: verdict %d", ihl,
+                          o.verdict);
         }
 }
 
@@ -313,7 +318,7 @@ Test(odd, ipv6_header_chains_without_end_get_a_verdict)
         cut_short(w, FROM_UPLINK, &p);
 }
 
-/* ---- none of ours ------------------------------------------------------------------------------------------ */
+/* ---- none of ours ---------------------------------------------------------------------------- */
 
 static void expect_cheap(struct world *w, struct place place, const struct shape *s)
 {
@@ -426,8 +431,10 @@ Test(host, what_is_not_ip_is_not_touched)
 BOTH(odd, an_endpoint_that_sends_to_itself_gets_its_packet_back)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        struct shape gre = from_pod(family, IPPROTO_GRE, POD, 0, POD, 0), gre_out = delivered(gre, POD);
-        struct shape udp = from_pod(family, IPPROTO_UDP, POD, 99, POD, 99), udp_out = delivered(udp, POD);
+        struct shape gre = from_pod(family, IPPROTO_GRE, POD, 0, POD, 0),
+                     gre_out = delivered(gre, POD);
+        struct shape udp = from_pod(family, IPPROTO_UDP, POD, 99, POD, 99),
+                     udp_out = delivered(udp, POD);
 
         for (int i = 0; i < 3; i++) {
                 expect(w, FROM_POD, &gre, REDIRECT, &gre_out);

@@ -26,8 +26,8 @@ Test(packet, an_ipv4_tcp_packet_has_the_bytes_that_scapy_gives_it)
                                  .dst = at(AF_INET, CLIENT), .proto = IPPROTO_TCP, .sport = 1000,
                                  .dport = 80, .id = 7, .df = true, .flags = SYN, .seq = 1);
 
-        cr_expect_bytes(&p, "0200000000010200000000020800450000280007400040064e8fc0000201c633640503e8"
-                            "00500000000100000000500220009f6f0000");
+        cr_expect_bytes(&p, "02000000000102000000000208004500002800074000"
+                            "40064e8fc0000201c633640503e800500000000100000000500220009f6f0000");
 }
 
 Test(packet, an_ipv6_udp_packet_has_the_bytes_that_scapy_gives_it)
@@ -36,8 +36,9 @@ Test(packet, an_ipv6_udp_packet_has_the_bytes_that_scapy_gives_it)
                                  .dst = at(AF_INET6, CLIENT), .proto = IPPROTO_UDP, .sport = 1000,
                                  .dport = 53, .label = 0x12345, .payload = 3);
 
-        cr_expect_bytes(&p, "02000000000102000000000286dd60012345000b114020010db800010000000000000000"
-                            "000120010db8000c0000000000000000000503e80035000b902e01080f");
+        cr_expect_bytes(&p, "02000000000102000000000286dd60012345000b1140"
+                            "20010db8000100000000000000000001"
+                            "20010db8000c0000000000000000000503e80035000b902e01080f");
 }
 
 static const uint8_t options4[] = { 0x94, 4, 0, 0 };
@@ -45,8 +46,12 @@ static const uint8_t options4[] = { 0x94, 4, 0, 0 };
 /* One of each kind that has a checksum over everything. */
 static size_t samples(struct packet *p)
 {
-        struct shape tcp = { .src = at(AF_INET, CLIENT), .dst = at(AF_INET, NODE), .proto = IPPROTO_TCP,
-                             .sport = 1, .dport = 2, .payload = 5 };
+        struct shape tcp = { .src = at(AF_INET, CLIENT),
+                             .dst = at(AF_INET, NODE),
+                             .proto = IPPROTO_TCP,
+                             .sport = 1,
+                             .dport = 2,
+                             .payload = 5 };
         struct shape udp = { .src = at(AF_INET6, CLIENT), .dst = at(AF_INET6, NODE),
                              .proto = IPPROTO_UDP, .sport = 1, .dport = 2, .payload = 4 };
         struct shape error = { .src = at(AF_INET, NODE), .dst = at(AF_INET, CLIENT) };
@@ -78,8 +83,8 @@ Test(packet, what_the_builder_makes_is_valid)
                 cr_expect(packet_valid(&p[i], &why), "sample %zu: %s", i, why);
 }
 
-/* Bits that no checksum covers: Ethernet, and in IPv6 class, label and hop limit; nor can a checksum
- * be asked for when the next header names another protocol. */
+/* Bits that no checksum covers: Ethernet, and in IPv6 class, label and hop limit; nor can a
+ * checksum be asked for when the next header names another protocol. */
 static bool covered(const struct packet *p, size_t at)
 {
         if (at < 14)
@@ -124,12 +129,15 @@ Test(packet, fragments_cover_the_payload_and_are_valid)
 
 Test(packet, a_difference_names_the_field)
 {
-        struct shape s = { .src = at(AF_INET, CLIENT), .dst = at(AF_INET, NODE), .proto = IPPROTO_UDP };
+        struct shape s = { .src = at(AF_INET, CLIENT),
+                           .dst = at(AF_INET, NODE),
+                           .proto = IPPROTO_UDP };
         struct packet want = packet_build(&s), got;
         char text[1024];
 
         cr_expect_str_eq(packet_diff(&want, &want, text, sizeof(text)), "");
         got = want;
         got.data[14 + 8] = 63;
-        cr_expect_str_eq(packet_diff(&want, &got, text, sizeof(text)), "   22 ip ttl: want 40, got 3f\n");
+        cr_expect_str_eq(packet_diff(&want, &got, text, sizeof(text)),
+                         "   22 ip ttl: want 40, got 3f\n");
 }

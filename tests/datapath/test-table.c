@@ -137,7 +137,7 @@ BOTH(table, a_port_is_free_again_when_its_flow_has_ended)
         cr_expect_eq(world_orphans(w), 0);
 }
 
-/* ---- the node's own connections from ports that weft gives out too -------------------------------------- */
+/* ---- the node's own connections from ports that weft gives out too --------------------------- */
 
 static struct shape of_the_node(int family, uint16_t sport)
 {
@@ -180,7 +180,7 @@ BOTH(own, a_connection_of_the_node_that_comes_second_gets_another_port)
         cr_expect_eq(world_orphans(w), 0);
 }
 
-/* ---- two CPUs ------------------------------------------------------------------------------------------- */
+/* ---- two CPUs -------------------------------------------------------------------------------- */
 
 #define ROUNDS 2000
 
@@ -210,13 +210,15 @@ static void *race(void *data)
         while (atomic_load(r->ready) < 2)
                 ;
         for (int i = 0; i < ROUNDS; i++) {
-                struct shape in = from_outside(r->family, IPPROTO_UDP, CLIENT, 1024 + i, NODE, NODE_PORT);
+                struct shape in =
+                        from_outside(r->family, IPPROTO_UDP, CLIENT, 1024 + i, NODE, NODE_PORT);
                 struct packet p = packet_build(&in);
 
                 atomic_fetch_add(r->round, 1);
                 while (atomic_load(r->round) < 2 * i + 1)
                         ;
-                r->odd += world_run(r->w, WEFT_FROM_UPLINK, &(struct skb) {}, &p).verdict != REDIRECT;
+                r->odd +=
+                        world_run(r->w, WEFT_FROM_UPLINK, &(struct skb) {}, &p).verdict != REDIRECT;
         }
         return NULL;
 }
@@ -225,7 +227,8 @@ BOTH(race, two_cpus_that_see_the_first_packet_at_once_leave_one_pair)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
         atomic_int ready = 0, round = 0;
-        struct racer a = { w, family, 0, &ready, &round, 0 }, b = { w, family, 1, &ready, &round, 0 };
+        struct racer a = { w, family, 0, &ready, &round, 0 },
+                     b = { w, family, 1, &ready, &round, 0 };
         pthread_t thread;
 
         if (sysconf(_SC_NPROCESSORS_ONLN) < 2)

@@ -57,7 +57,8 @@ static void check_life(const struct connection *c, enum weft_flow_state state, l
                 long left = flow_seconds(c->w, &f[i]);
 
                 cr_expect_eq(f[i].f.state, state, "direction %d: state %u", i, f[i].f.state);
-                cr_expect(left <= seconds && left > seconds - 5, "direction %d: %ld s left", i, left);
+                cr_expect(left <= seconds && left > seconds - 5, "direction %d: %ld s left", i,
+                          left);
         }
 }
 
@@ -224,7 +225,7 @@ BOTH(life, a_connection_outlives_the_expiry_of_its_other_direction)
         backend_says(&c, ACK);
 }
 
-/* ---- decided again ------------------------------------------------------------------------------ */
+/* ---- decided again --------------------------------------------------------------------------- */
 
 BOTH(again, after_the_world_has_moved_the_way_is_decided_anew_and_the_translation_kept)
 {
@@ -261,7 +262,8 @@ BOTH(again, a_new_address_of_the_next_hop_needs_no_decision)
 BOTH(again, a_new_address_of_an_endpoint_reaches_its_flows)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 40000, NODE, LOCAL_PORT), out = in;
+        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 40000, NODE, LOCAL_PORT),
+                     out = in;
         struct weft_addr addrs[] = { at(AF_INET, POD), at(AF_INET6, POD) };
         struct mac fresh = { { 2, 0, 0, 8, 8, 8 } }, gateway = gateway_mac(POD);
         struct table_endpoint e = { .addrs = addrs, .n_addrs = 2, .ifindex = w->ifindex[EP0],
@@ -281,8 +283,12 @@ BOTH(again, a_new_address_of_an_endpoint_reaches_its_flows)
 
 static void without_backends(struct world *w, int family, uint8_t proto, const char *name)
 {
-        struct service s = { .name = name, .port = SERVICE_PORT, .node_port = NODE_PORT, .proto = proto,
-                             .external = { EXTERNAL, SECOND }, .n_external = 2 };
+        struct service s = { .name = name,
+                             .port = SERVICE_PORT,
+                             .node_port = NODE_PORT,
+                             .proto = proto,
+                             .external = { EXTERNAL, SECOND },
+                             .n_external = 2 };
 
         world_set_service(w, family, &s);
 }
@@ -304,9 +310,14 @@ BOTH(again, a_udp_flow_to_a_removed_backend_chooses_another)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
         struct connection c = begin(w, family, IPPROTO_UDP);
-        struct service s = { .name = "remote-udp", .port = SERVICE_PORT, .node_port = NODE_PORT,
-                             .proto = IPPROTO_UDP, .external = { EXTERNAL, SECOND }, .n_external = 2,
-                             .backends = { POD }, .n_backends = 1 };
+        struct service s = { .name = "remote-udp",
+                             .port = SERVICE_PORT,
+                             .node_port = NODE_PORT,
+                             .proto = IPPROTO_UDP,
+                             .external = { EXTERNAL, SECOND },
+                             .n_external = 2,
+                             .backends = { POD },
+                             .n_backends = 1 };
         struct shape out = c.in;
 
         world_set_service(w, family, &s);
@@ -322,8 +333,12 @@ BOTH(again, another_service_losing_its_backend_does_not_disturb)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
         struct connection c = established(w, family);
-        struct service s = { .name = "local-tcp", .port = LOCAL_SERVICE_PORT, .node_port = LOCAL_PORT,
-                             .proto = IPPROTO_TCP, .external = { EXTERNAL }, .n_external = 1 };
+        struct service s = { .name = "local-tcp",
+                             .port = LOCAL_SERVICE_PORT,
+                             .node_port = LOCAL_PORT,
+                             .proto = IPPROTO_TCP,
+                             .external = { EXTERNAL },
+                             .n_external = 1 };
         uint64_t before = world_event(w, WEFT_EVENT_AGAIN);
 
         world_set_service(w, family, &s);

@@ -10,7 +10,7 @@
 #include "util.h"
 #include "world-internal.h"
 
-/* ---- counters ------------------------------------------------------------------------------------ */
+/* ---- counters -------------------------------------------------------------------------------- */
 
 uint64_t world_event(struct world *w, enum weft_event event)
 {
@@ -63,14 +63,22 @@ uint64_t world_all_drops(struct world *w)
         return drops(w, WEFT_DROPS, 0);
 }
 
-/* ---- flows ---------------------------------------------------------------------------------------- */
+/* ---- flows ----------------------------------------------------------------------------------- */
 
 static struct flow flow_of(const struct flow_view *v)
 {
         return (struct flow) {
-                .src = v->saddr, .dst = v->daddr, .new_src = v->new_saddr, .new_dst = v->new_daddr,
-                .sport = ntohs(v->sport), .dport = ntohs(v->dport), .new_sport = ntohs(v->flow->sport),
-                .new_dport = ntohs(v->flow->dport), .proto = v->proto, .side = v->side, .f = *v->flow,
+                .src = v->saddr,
+                .dst = v->daddr,
+                .new_src = v->new_saddr,
+                .new_dst = v->new_daddr,
+                .sport = ntohs(v->sport),
+                .dport = ntohs(v->dport),
+                .new_sport = ntohs(v->flow->sport),
+                .new_dport = ntohs(v->flow->dport),
+                .proto = v->proto,
+                .side = v->side,
+                .f = *v->flow,
                 .now = v->now,
         };
 }
@@ -100,8 +108,8 @@ size_t world_flows(struct world *w, struct flow *flows, size_t max)
         return g.n;
 }
 
-/* The ports of the key that a packet of this shape has: of an echo, the identifier on the requester's
- * side. */
+/* The ports of the key that a packet of this shape has: of an echo, the identifier on the
+ * requester's side. */
 static void ports_of(const struct shape *s, uint16_t *ret_sport, uint16_t *ret_dport)
 {
         bool request = s->type == ICMP_ECHO || s->type == ICMP6_ECHO_REQUEST;
@@ -138,17 +146,21 @@ bool world_flow(struct world *w, const struct shape *s, enum weft_side side, str
         return tables_each_flow(w->tables, match, &want) == 1;
 }
 
-static struct weft_key4 key4_of(const struct weft_addr *src, const struct weft_addr *dst, uint16_t sport,
-                                uint16_t dport, uint8_t proto, uint8_t side)
+static struct weft_key4 key4_of(const struct weft_addr *src, const struct weft_addr *dst,
+                                uint16_t sport, uint16_t dport, uint8_t proto, uint8_t side)
 {
         return (struct weft_key4) {
-                .saddr = src->w[3], .daddr = dst->w[3], .sport = htons(sport), .dport = htons(dport),
-                .proto = proto, .side = side,
+                .saddr = src->w[3],
+                .daddr = dst->w[3],
+                .sport = htons(sport),
+                .dport = htons(dport),
+                .proto = proto,
+                .side = side,
         };
 }
 
-static struct weft_key6 key6_of(const struct weft_addr *src, const struct weft_addr *dst, uint16_t sport,
-                                uint16_t dport, uint8_t proto, uint8_t side)
+static struct weft_key6 key6_of(const struct weft_addr *src, const struct weft_addr *dst,
+                                uint16_t sport, uint16_t dport, uint8_t proto, uint8_t side)
 {
         return (struct weft_key6) {
                 .saddr = *src, .daddr = *dst, .sport = htons(sport), .dport = htons(dport),
@@ -185,7 +197,7 @@ long flow_seconds(struct world *w, const struct flow *f)
         return ((int64_t) (f->f.deadline - f->now) + w->hz - 1) / w->hz;
 }
 
-/* ---- partners ------------------------------------------------------------------------------------- */
+/* ---- partners -------------------------------------------------------------------------------- */
 
 static bool paired4(int fd, const struct weft_key4 *own)
 {

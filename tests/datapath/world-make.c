@@ -27,19 +27,21 @@ static bool complain(const char *what)
         return false;
 }
 
-/* ---- network ----------------------------------------------------------------------------------- */
+/* ---- network --------------------------------------------------------------------------------- */
 
 static const char *name_of(int family, enum who who, char text[INET6_ADDRSTRLEN])
 {
         struct weft_addr a = at(family, who);
 
-        inet_ntop(family, family == AF_INET ? (void *) &a.w[3] : (void *) &a, text, INET6_ADDRSTRLEN);
+        inet_ntop(family, family == AF_INET ? (void *) &a.w[3] : (void *) &a, text,
+                  INET6_ADDRSTRLEN);
         return text;
 }
 
 static const char *mac_text(struct mac m, char text[18])
 {
-        snprintf(text, 18, "%02x:%02x:%02x:%02x:%02x:%02x", m.b[0], m.b[1], m.b[2], m.b[3], m.b[4], m.b[5]);
+        snprintf(text, 18, "%02x:%02x:%02x:%02x:%02x:%02x", m.b[0], m.b[1], m.b[2], m.b[3], m.b[4],
+                 m.b[5]);
         return text;
 }
 
@@ -47,8 +49,8 @@ static void add_device(FILE *f, const char *name, struct mac ours, struct mac pe
 {
         char a[18], b[18];
 
-        fprintf(f, "link add %s address %s type veth peer name %sp address %s\n", name, mac_text(ours, a),
-                name, mac_text(peer, b));
+        fprintf(f, "link add %s address %s type veth peer name %sp address %s\n", name,
+                mac_text(ours, a), name, mac_text(peer, b));
         fprintf(f, "link set %s up\nlink set %sp up\n", name, name);
 }
 
@@ -73,7 +75,8 @@ static void add_family(FILE *f, int family)
         bool six = family == AF_INET6;
         char text[INET6_ADDRSTRLEN];
 
-        fprintf(f, "addr add %s/%s dev up0\n", name_of(family, NODE, text), six ? "64 nodad" : "24");
+        fprintf(f, "addr add %s/%s dev up0\n", name_of(family, NODE, text),
+                six ? "64 nodad" : "24");
         add_neighbour(f, family, ROUTER, "up0");
         add_neighbour(f, family, NODE2, "up0");
         fprintf(f, "route add default via %s\n", name_of(family, ROUTER, text));
@@ -129,7 +132,7 @@ static bool make_namespaces(void)
         return true;
 }
 
-/* ---- what modules ask of the daemon ------------------------------------------------------------- */
+/* ---- what modules ask of the daemon ---------------------------------------------------------- */
 
 static int no_route(void *data, const struct weft_prefix *prefix, const struct weft_addr *gateway,
                     struct weft_error *reterr)
@@ -182,7 +185,7 @@ static const struct core_services services = {
         .log = log_line,
 };
 
-/* ---- what is loaded ----------------------------------------------------------------------------- */
+/* ---- what is loaded -------------------------------------------------------------------------- */
 
 static struct config_assignment masq_options[] = {
         { .key = "ipv6", .value = "yes" },
@@ -193,8 +196,10 @@ static struct config_assignment small_masq_options[] = {
         { .key = "ipv6", .value = "yes" },
         { .key = "snat-ports", .value = "61000-61003" },
 };
-static struct config_assignment snat_options[] = { { .key = "snat-ports", .value = "61000-65535" } };
-static struct config_assignment small_options[] = { { .key = "snat-ports", .value = "61000-61003" } };
+static struct config_assignment snat_options[] = { { .key = "snat-ports",
+                                                     .value = "61000-65535" } };
+static struct config_assignment small_options[] = { { .key = "snat-ports",
+                                                      .value = "61000-61003" } };
 
 #define MODULES 4
 
@@ -248,14 +253,11 @@ static bool load_module(struct loaded *l, const struct config_module *section)
         return r < 0 ? said(&error, section->name) : true;
 }
 
-/* Whether programs may ask for the kernel's own view of a packet (from 6.2). With WEFT_NO_CAST in the
- * environment they are those of an older kernel. */
+/* Whether programs may ask for the kernel's own view of a packet (from 6.2). With WEFT_NO_CAST in
+ * the environment they are those of an older kernel. */
 static bool kernel_can_cast(void)
 {
-        if (getenv("WEFT_NO_CAST"))
-                return false;
-
-        struct btf *btf = btf__load_vmlinux_btf();
+        struct btf *btf = getenv("WEFT_NO_CAST") ? NULL : btf__load_vmlinux_btf();
         bool can = btf && btf__find_by_name_kind(btf, "bpf_cast_to_kern_ctx", BTF_KIND_FUNC) > 0;
 
         btf__free(btf);
@@ -278,8 +280,12 @@ static bool pin_programs(enum variant v)
 static bool build(enum variant v, const struct blob *engine)
 {
         struct generation_settings settings = {
-                .number = v + 1, .hz = machine_hz(), .mark_mask = 0x0100, .can_cast = kernel_can_cast(),
-                .host_ports_low = 32768, .engine = engine->data,
+                .number = v + 1,
+                .hz = machine_hz(),
+                .mark_mask = 0x0100,
+                .can_cast = kernel_can_cast(),
+                .host_ports_low = 32768,
+                .engine = engine->data,
                 .host_ports_high = v == SMALL ? SNAT_LOW + SMALL_PORTS - 1 : SNAT_LOW - 1,
                 .engine_size = engine->size,
         };

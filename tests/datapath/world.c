@@ -67,7 +67,7 @@ int variant_tables(enum variant v, const struct blob *engine, struct tables **re
         return tables_open(&settings, engine->data, engine->size, ret, reterr);
 }
 
-/* ---- every test begins with nothing -------------------------------------------------------------- */
+/* ---- every test begins with nothing ---------------------------------------------------------- */
 
 static void delete_all(int fd, size_t key_size)
 {
@@ -91,7 +91,8 @@ static void zero_mapped(int fd, const struct bpf_map_info *info)
 
 static void zero_elements(int fd, const struct bpf_map_info *info)
 {
-        _cleanup_free_ void *zeros = calloc(libbpf_num_possible_cpus(), (info->value_size + 7) / 8 * 8);
+        _cleanup_free_ void *zeros =
+                calloc(libbpf_num_possible_cpus(), (info->value_size + 7) / 8 * 8);
 
         for (uint32_t i = 0; i < info->max_entries; i++)
                 bpf_map_update_elem(fd, &i, zeros, 0);
@@ -128,7 +129,7 @@ static void wipe_all(enum variant v)
                 wipe(v, maps[i]);
 }
 
-/* ---- filling the tables -------------------------------------------------------------------------- */
+/* ---- filling the tables ---------------------------------------------------------------------- */
 
 static void must(int r, const struct weft_error *e)
 {
@@ -157,7 +158,9 @@ static const char *pod_name(enum who pod)
 void world_set_endpoint(struct world *w, enum who pod)
 {
         struct weft_addr addrs[] = { at(AF_INET, pod), at(AF_INET6, pod) };
-        struct table_endpoint e = { .addrs = addrs, .n_addrs = 2, .identity = 1000, .has_peer = true };
+        struct table_endpoint e = {
+                .addrs = addrs, .n_addrs = 2, .identity = 1000, .has_peer = true
+        };
         struct mac mac = mac_of(pod), gateway = gateway_mac(pod);
         struct weft_error error = {};
 
@@ -198,7 +201,15 @@ void world_set_service(struct world *w, int family, const struct service *s)
 void world_set_services(struct world *w)
 {
         static const struct service list[] = {
-                { "remote", SERVICE_PORT, NODE_PORT, 0, { EXTERNAL, SECOND }, 2, { REMOTE_POD }, 1, false },
+                { "remote",
+                  SERVICE_PORT,
+                  NODE_PORT,
+                  0,
+                  { EXTERNAL, SECOND },
+                  2,
+                  { REMOTE_POD },
+                  1,
+                  false },
                 { "local", LOCAL_SERVICE_PORT, LOCAL_PORT, 0, { EXTERNAL }, 1, { POD }, 1, false },
                 { "empty", 82, EMPTY_PORT, 0, {}, 0, {}, 0, false },
                 { "silent", 83, SILENT_PORT, 0, {}, 0, {}, 0, true },
@@ -222,7 +233,8 @@ void world_set_services(struct world *w)
 
 static void set_peer(struct world *w)
 {
-        struct weft_prefix four = { at(AF_INET, REMOTE_POD), 120 }, six = { at(AF_INET6, REMOTE_POD), 64 };
+        struct weft_prefix four = { at(AF_INET, REMOTE_POD), 120 },
+                           six = { at(AF_INET6, REMOTE_POD), 64 };
         struct weft_peer peer = { .identity = 6, .number = 1 };
 
         four.addr.w[3] &= htonl(0xffffff00);
@@ -233,7 +245,7 @@ static void set_peer(struct world *w)
         must(tables_set_peer(w->tables, &six, &peer), NULL);
 }
 
-/* ---- opening ------------------------------------------------------------------------------------- */
+/* ---- opening --------------------------------------------------------------------------------- */
 
 static void open_programs(struct world *w)
 {
@@ -282,7 +294,7 @@ void world_closep(struct world **w)
         world_close(*w);
 }
 
-/* ---- running ------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static struct outcome run_tc(struct world *w, enum weft_hook hook, const struct skb *skb,
                              const struct packet *in)
@@ -294,7 +306,8 @@ static struct outcome run_tc(struct world *w, enum weft_hook hook, const struct 
         struct outcome o = {};
         LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = in->data, .data_size_in = in->len,
                     .data_out = o.out.data, .data_size_out = PACKET_MAX, .ctx_in = &ctx,
-                    .ctx_size_in = sizeof(ctx), .ctx_out = &ctx, .ctx_size_out = sizeof(ctx), .repeat = 1);
+                    .ctx_size_in = sizeof(ctx), .ctx_out = &ctx, .ctx_size_out = sizeof(ctx),
+                    .repeat = 1);
 
         o.error = bpf_prog_test_run_opts(w->programs[hook], &opts) < 0 ? -errno : 0;
         o.verdict = (int) opts.retval;

@@ -2,7 +2,7 @@
 #pragma once
 
 /* A small world to run the real programs in: a network namespace with an uplink and two endpoints,
- * the engine and the real modules loaded by the core's own code, and a function that runs one packet
+ * the engine and the real modules loaded by the core's own code, and a function that runs a packet
  * through one hook. The namespace and the programs are made once, by the runner; each test is a
  * process that finds them pinned and starts with empty tables, which it fills as the daemon would.
  *
@@ -17,7 +17,7 @@
 #include "packet.h"
 #include "tables/tables.h"
 
-/* ---- who is who -------------------------------------------------------------------------------- */
+/* ---- who is who ------------------------------------------------------------------------------ */
 
 enum who {
         NODE,       /* the uplink's address */
@@ -46,17 +46,20 @@ struct mac gateway_mac(enum who pod);
 
 enum device { UPLINK, EP0, EP1, DEVICES };
 
-/* ---- the world --------------------------------------------------------------------------------- */
+/* ---- the world ------------------------------------------------------------------------------- */
 
 /* What is loaded. */
 enum variant {
         FULL,   /* native-routing, nodeport-snat, bpf-masq, host-routing */
         LEGACY, /* the same without host-routing: through the host's stack */
-        SMALL,  /* FULL with a small flow table and few ports for SNAT, which the node uses itself too */
+        SMALL,  /* FULL with a small flow table and few ports for SNAT, which the node uses itself
+                   too */
         VARIANTS,
 };
 
-#define SNAT_LOW 61000u /* the ports that services and masquerading give out, SMALL_PORTS of them in SMALL */
+#define SNAT_LOW                                                                                   \
+        61000u /* the ports that services and masquerading give out, SMALL_PORTS of them in SMALL  \
+                */
 #define SNAT_HIGH 65535u
 #define SMALL_PORTS 4u
 #define SMALL_TABLE 256u
@@ -107,7 +110,7 @@ struct service {
 void world_set_service(struct world *w, int family, const struct service *s);
 void world_set_services(struct world *w); /* those of the constants above, both families */
 
-/* ---- running ----------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 enum verdict { NEXT = -1, PASS = 0, SHOT = 2, REDIRECT = 7 };
 enum { XDP_GOES_ON = 2, XDP_REDIRECTED = 4 };
@@ -128,7 +131,7 @@ struct skb {
 struct outcome world_run(struct world *w, enum weft_hook hook, const struct skb *skb,
                          const struct packet *in);
 
-/* ---- looking ----------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------- */
 
 uint64_t world_event(struct world *w, enum weft_event event);
 /* Packets dropped for the reason at the hook, by whichever module. */
@@ -150,7 +153,7 @@ size_t world_flows(struct world *w, struct flow *flows, size_t max);
 /* The entry that a packet of this shape, seen at this side, would find. */
 bool world_flow(struct world *w, const struct shape *s, enum weft_side side, struct flow *ret);
 
-/* Sets the deadline of the entry that this packet would find, in seconds from now, negative: past. */
+/* Sets the deadline of the entry that this packet would find; seconds from now, negative: past. */
 void world_set_deadline(struct world *w, const struct shape *s, enum weft_side side, int seconds);
 
 /* Seconds that the flow has left, rounded up. */

@@ -17,7 +17,7 @@ static struct bpf_object *open_object(const char *name)
         size_t size;
         const void *bytes = object_bytes(name, &size);
 
-        cr_assert_eq(object_open(bytes, size, name, NULL, &o, &why), 0, "%s", why.text);
+        cr_assert_eq(object_open(bytes, size, name, NULL, NULL, &o, &why), 0, "%s", why.text);
         return o;
 }
 
@@ -70,7 +70,7 @@ Test(tags, what_is_no_object_says_so)
         struct bpf_object *o = NULL;
         struct weft_error why = { 0 };
 
-        cr_assert_lt(object_open("not an object", 13, "odd", NULL, &o, &why), 0);
+        cr_assert_lt(object_open("not an object", 13, "odd", NULL, NULL, &o, &why), 0);
         cr_assert_not_null(strstr(why.text, "the eBPF object of odd cannot be read"), "%s", why.text);
 }
 

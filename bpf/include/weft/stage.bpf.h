@@ -13,6 +13,10 @@
 
 /* ---- the packet ------------------------------------------------------------------------------- */
 
+#ifdef WEFT_RELOCATED
+#pragma clang attribute push(WEFT_RELOCATED, apply_to = record)
+#endif
+
 struct weft_tuple {
         struct weft_addr src, dst;
         __be16 sport, dport; /* ICMP echo: the identifier is the requester's port, the other 0 */
@@ -111,6 +115,10 @@ struct weft_pkt {
         __u8 buffer[576] __attribute__((aligned(8)));
 };
 
+#ifdef WEFT_RELOCATED
+#pragma clang attribute pop
+#endif
+
 /* ---- verdicts ---------------------------------------------------------------------------------- */
 
 enum weft_verdict {
@@ -204,6 +212,8 @@ static __always_inline int weft_dispatch(struct __sk_buff *ctx, struct weft_pkt 
         return weft_verdict_drop(ctx, pkt, WEFT_DROP(CHAIN_BROKEN), weft_module_id);
 }
 
+#define __weft_text(s) #s
+#define __weft_abi(major, minor) "weft.abi:" __weft_text(major) "." __weft_text(minor)
 #define __weft_tag(s) __attribute__((btf_decl_tag(s)))
 #define AFTER(module) __weft_tag("weft.after:" module)
 #define BEFORE(module) __weft_tag("weft.before:" module)
@@ -213,7 +223,7 @@ static __always_inline int weft_dispatch(struct __sk_buff *ctx, struct weft_pkt 
  * it returns a verdict. Order inside a phase is by module name: naming an absent one has no effect. */
 #define WEFT_STAGE(name, hooks, phase, ...)                                                         \
         static __always_inline int name##_stage(struct __sk_buff *ctx, struct weft_pkt *pkt);       \
-        __weft_tag("weft.hooks:" #hooks) __weft_tag("weft.phase:" #phase) __VA_ARGS__ SEC("tc")     \
+        __weft_tag(__weft_abi(WEFT_STAGE_ABI_MAJOR, WEFT_STAGE_ABI_MINOR)) __weft_tag("weft.hooks:" #hooks) __weft_tag("weft.phase:" #phase) __VA_ARGS__ SEC("tc")     \
         int name(struct __sk_buff *ctx)                                                             \
         {                                                                                           \
                 struct weft_pkt *pkt = weft_packet();                                               \

@@ -12,6 +12,19 @@
 
 #include <linux/types.h>
 
+/* The eBPF half's ABI: what a stage may rely on, this file and stage.bpf.h. The minor grows with what is
+ * added, the major where something moved that relocation cannot follow: sizes and meanings. */
+#define WEFT_STAGE_ABI_MAJOR 1
+#define WEFT_STAGE_ABI_MINOR 0
+
+/* A stage reads these structs where the running engine has their fields, not where the author's header
+ * had them: each access is relocated against the engine's BTF when the stage is loaded. So they may
+ * grow. The engine itself, which defines WEFT_ENGINE, is what they are relocated against. */
+#if defined(__bpf__) && !defined(WEFT_ENGINE)
+#define WEFT_RELOCATED __attribute__((preserve_access_index))
+#pragma clang attribute push(WEFT_RELOCATED, apply_to = record)
+#endif
+
 struct weft_addr {
         __be32 w[4];
 };
@@ -328,6 +341,10 @@ enum weft_event {
 #undef WEFT_EVENT
         WEFT_EVENTS
 };
+
+#ifdef WEFT_RELOCATED
+#pragma clang attribute pop
+#endif
 
 /* ---- the prog array of a generation ------------------------------------------------------------ */
 

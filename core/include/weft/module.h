@@ -193,6 +193,12 @@ struct weft_api {
         void *(*data)(struct weft_instance *self);
         void (*set_data)(struct weft_instance *self, void *data);
 
+        /* In load: the module serves services' node ports, and they lie in low..high (host order);
+         * called again, the range grows to hold both. A service whose node port lies outside is
+         * refused; those in use are kept from the node's own programs, and one that such a program
+         * listens on is reported. Where no module calls this, node ports mean nothing. */
+        void (*node_ports)(struct weft_instance *self, uint16_t low, uint16_t high);
+
         /* append here */
 };
 

@@ -3,6 +3,7 @@
 /* An engine that does nothing but run the chains: what a stage leaves in the mark, and which of the
  * engine's own programs ended the run, is all there is to see. A mark of 1 asks for a known flow. */
 
+#define WEFT_ENGINE
 #include <weft/stage.bpf.h>
 
 const volatile __u32 weft_generation, weft_hz, weft_mark;

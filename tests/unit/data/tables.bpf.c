@@ -2,6 +2,8 @@
 
 /* The core's tables without the engine, and the kernel's clock. */
 
+#define WEFT_ENGINE /* no stage: its structs are its own */
+
 #include <weft/tables.bpf.h>
 
 /* As the engine has them: not shared. */

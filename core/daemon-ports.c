@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Services' node ports. The core knows no module by name: which ports are node ports, and that there
+ * are any, is what loaded modules said by weft_api.node_ports(). */
+
+#include <netinet/in.h>
+#include <string.h>
+
+#include "config/values.h"
+#include "daemon.h"
+#include "log.h"
+#include "util.h"
+
+enum { PORTS = 65536 };
+
+static void check_node_port(const struct instance *i, const struct config_service *s,
+                            struct diagnostics *diagnostics)
+{
+        const char *module = i->module->desc.name;
+
+        if (i->node_ports.high == 0 ||
+            (s->node_port >= i->node_ports.low && s->node_port <= i->node_ports.high))
+                return;
+
+        diagnostics_add(diagnostics, &s->node_port_origin,
+                        "[service %s] node-port = %u: module %s serves node ports %u-%u: choose one of "
+                        "these, or widen the range in [module %s]",
+                        s->name, s->node_port, module, i->node_ports.low, i->node_ports.high, module);
+}
+
+void check_node_ports(const struct build *b, struct diagnostics *diagnostics)
+{
+        for (size_t k = 0; k < b->config->n_services; k++)
+                for (size_t i = 0; b->config->services[k].node_port && i < b->n_instances; i++)
+                        check_node_port(b->instances[i], &b->config->services[k], diagnostics);
+}
+
+static bool serves_node_ports(const struct build *b)
+{
+        for (size_t i = 0; i < b->n_instances; i++)
+                if (b->instances[i]->node_ports.high != 0)
+                        return true;
+
+        return false;
+}
+
+/* ---- kept from the node's own programs ---- */
+
+/* The node ports in use, as few ranges as they make: each is one change of the host. */
+static int find_ranges(const struct build *b, struct weft_ports **ret, size_t *ret_n)
+{
+        _cleanup_free_ bool *used = calloc(PORTS + 1, sizeof(*used));
+        const struct config *c = b->config;
+
+        if (!used)
+                return -ENOMEM;
+
+        for (size_t i = 0; serves_node_ports(b) && i < c->n_services; i++)
+                used[c->services[i].node_port] = c->services[i].node_port != 0;
+
+        for (unsigned low = 1, high; low < PORTS; low = high + 1) {
+                for (high = low; used[low] && used[high + 1]; high++)
+                        ;
+                if (!used[low])
+                        continue;
+                if (list_grow(ret, *ret_n, sizeof(**ret)) < 0)
+                        return -ENOMEM;
+                (*ret)[(*ret_n)++] = (struct weft_ports){ low, high };
+        }
+
+        return 0;
+}
+
+/* New ranges are kept before old ones are given back, so that a port that stays is never free. */
+static void keep_ports(struct daemon *d)
+{
+        struct weft_ports *ranges = NULL;
+        struct weft_error why = { 0 };
+        size_t n = 0;
+
+        if (find_ranges(d->build, &ranges, &n) < 0)
+                log_warning("out of memory: not every node port is kept from the node's own programs");
+
+        for (size_t i = 0; i < n; i++)
+                if (host_reserve_ports(d->host, ranges[i].low, ranges[i].high, &why) < 0)
+                        log_warning("node ports %u-%u are not kept from the node's own programs: %s",
+                                    ranges[i].low, ranges[i].high, why.text);
+        for (size_t i = 0; i < d->n_node_ports; i++)
+                host_unreserve_ports(d->host, d->node_ports[i].low, d->node_ports[i].high);
+
+        free(d->node_ports);
+        d->node_ports = ranges;
+        d->n_node_ports = n;
+}
+
+/* ---- programs that listen there all the same ---- */
+
+struct look {
+        const struct daemon *d;
+        struct weft_addr addrs[NODE_ADDRESSES_MAX];
+        size_t n_addrs;
+        struct intruder *found;
+        size_t n_found;
+};
+
+static bool is_any(const struct weft_addr *a)
+{
+        const struct weft_addr any4 = { .w = { 0, 0, htonl(0xffff), 0 } };
+
+        return address_is_zero(a) || address_equal(&any4, a);
+}
+
+static bool reaches_node(const struct look *l, const struct weft_addr *a)
+{
+        for (size_t i = 0; i < l->n_addrs; i++)
+                if (address_equal(&l->addrs[i], a))
+                        return true;
+
+        return is_any(a);
+}
+
+static bool is_node_port(const struct daemon *d, uint16_t port)
+{
+        for (size_t i = 0; i < d->n_node_ports; i++)
+                if (port >= d->node_ports[i].low && port <= d->node_ports[i].high)
+                        return true;
+
+        return false;
+}
+
+static const struct config_service *service_of(const struct daemon *d, uint16_t port, uint8_t proto)
+{
+        const struct config *c = d->build->config;
+
+        for (size_t i = 0; i < c->n_services; i++)
+                if (c->services[i].node_port == port && c->services[i].proto == proto)
+                        return &c->services[i];
+
+        return NULL;
+}
+
+static void on_listener(void *data, const struct net_listener *s)
+{
+        struct look *l = data;
+        struct intruder found = { .socket = *s };
+
+        if (!is_node_port(l->d, s->port) || !reaches_node(l, &s->addr))
+                return;
+
+        found.service = service_of(l->d, s->port, s->proto);
+        if (found.service && list_grow(&l->found, l->n_found, sizeof(found)) == 0)
+                l->found[l->n_found++] = found;
+}
+
+static bool is_known(const struct daemon *d, const struct net_listener *s)
+{
+        for (size_t i = 0; i < d->n_intruders; i++) {
+                const struct net_listener *known = &d->intruders[i].socket;
+
+                if (known->port == s->port && known->proto == s->proto && known->uid == s->uid &&
+                    address_equal(&known->addr, &s->addr))
+                        return true;
+        }
+
+        return false;
+}
+
+static void report(const struct intruder *i)
+{
+        const struct log_fields fields = { .origin = &i->service->node_port_origin };
+        char text[ADDRESS_TEXT];
+
+        log_line(LOG_WARNING, &fields,
+                 "service %s: a program of uid %u listens on port %u of %s: what comes to the node port "
+                 "from outside goes to the service, not to the program",
+                 i->service->name, i->socket.uid, i->socket.port,
+                 address_format(&i->socket.addr, text, sizeof(text)));
+}
+
+void daemon_ports_look(struct daemon *d)
+{
+        struct look l = { .d = d };
+        struct weft_error why = { 0 };
+        int r = 0;
+
+        if (d->n_node_ports > 0) {
+                l.n_addrs = node_addresses(d, l.addrs, NODE_ADDRESSES_MAX);
+                r = net_listeners(on_listener, &l, &why);
+        }
+        if (r < 0 && !d->listeners_unknown)
+                log_notice("programs of the node that listen on a node port cannot be found: %s", why.text);
+        d->listeners_unknown = r < 0;
+
+        for (size_t i = 0; i < l.n_found; i++)
+                if (!is_known(d, &l.found[i].socket))
+                        report(&l.found[i]);
+
+        free(d->intruders);
+        d->intruders = l.found;
+        d->n_intruders = l.n_found;
+}
+
+const struct net_listener *daemon_ports_intruder(const struct daemon *d, const struct config_service *s)
+{
+        for (size_t i = 0; i < d->n_intruders; i++)
+                if (d->intruders[i].service == s)
+                        return &d->intruders[i].socket;
+
+        return NULL;
+}
+
+void daemon_ports_apply(struct daemon *d)
+{
+        keep_ports(d);
+        daemon_ports_look(d);
+}
+
+void daemon_ports_free(struct daemon *d)
+{
+        free(d->node_ports);
+        free(d->intruders);
+        d->node_ports = NULL;
+        d->intruders = NULL;
+        d->n_node_ports = d->n_intruders = 0;
+}
