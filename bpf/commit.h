@@ -156,12 +156,18 @@ static __always_inline __u32 ring_index(__u32 *position)
         return bpf_get_smp_processor_id() * weft_half_open + at;
 }
 
+/* May who entered a ring then still be half open? Later it has expired, or is none of the ring's. */
+static __always_inline int is_recent(const struct weft_pkt *pkt, __u64 created)
+{
+        return created && !past(created + LIFE_OPENING * weft_hz, pkt->now);
+}
+
 static __always_inline struct weft_half_open4 *turn_ring4(struct weft_pkt *pkt)
 {
         __u32 index = ring_index(&pkt->half_open4);
         struct weft_half_open4 *place = bpf_map_lookup_elem(&half_open4, &index);
 
-        if (place && place->created)
+        if (place && is_recent(pkt, place->created))
                 evict4(place);
         return place;
 }
@@ -171,7 +177,7 @@ static __always_inline struct weft_half_open6 *turn_ring6(struct weft_pkt *pkt)
         __u32 index = ring_index(&pkt->half_open6);
         struct weft_half_open6 *place = bpf_map_lookup_elem(&half_open6, &index);
 
-        if (place && place->created)
+        if (place && is_recent(pkt, place->created))
                 evict6(place);
         return place;
 }

@@ -3,8 +3,8 @@
 /* Services' node ports. The core knows no module by name: which ports are node ports, and that there
  * are any, is what loaded modules said by weft_api.node_ports(). */
 
+#include <errno.h>
 #include <netinet/in.h>
-#include <string.h>
 
 #include "config/values.h"
 #include "daemon.h"

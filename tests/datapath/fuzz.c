@@ -292,8 +292,9 @@ static bool broken(const struct fuzz *z, const struct place *place, const struct
 {
         static const char *const hooks[] = WEFT_HOOK_NAMES;
 
-        printf("packet %" PRIu64 " of seed %" PRIu64 ", hook %s, device %u, verdict %d: %s\n",
-               z->packets, z->seed, hooks[place->hook], place->device, o->verdict, what);
+        printf("packet %" PRIu64 " of seed %" PRIu64
+               ", variant %d, hook %s, device %u, verdict %d: %s\n",
+               z->packets, z->seed, z->w->variant, hooks[place->hook], place->device, o->verdict, what);
         print_packet("in ", in);
         print_packet("out", &o->out);
         return false;
@@ -399,16 +400,24 @@ static double now(void)
         return t.tv_sec + t.tv_nsec / 1e9;
 }
 
-static bool run_for(struct fuzz *z, double seconds)
+static bool run_variant(struct fuzz *z, enum variant variant, double seconds)
 {
+        _cleanup_world_ struct world *w = world_open(variant);
         double end = now() + seconds;
 
-        z->w = world_open(FULL);
+        z->w = w;
         while (now() < end)
                 for (int i = 0; i < 256; i++)
                         if (!one(z))
                                 return false;
         return census(z);
+}
+
+/* Half of the time with all modules, the rest without host-routing and with tables that are full. */
+static bool run_for(struct fuzz *z, double seconds)
+{
+        return run_variant(z, FULL, seconds / 2) && run_variant(z, LEGACY, seconds / 4) &&
+               run_variant(z, SMALL, seconds / 4);
 }
 
 int main(int argc, char **argv)
@@ -440,7 +449,6 @@ int main(int argc, char **argv)
                " valid in and out; at most %" PRIu64 " flow entries\n",
                z->packets, z->verdicts[0], z->verdicts[1], z->verdicts[2], z->verdicts[3],
                z->refused, z->valid, z->most_flows);
-        world_close(z->w);
         world_finish();
         free(z);
         return ok ? 0 : 1;

@@ -243,7 +243,7 @@ struct weft_nexthop {
         __u32 claims;  /* try-lock of the datapath: whoever reads 1 after adding 1 may write */
         __u8 dmac[6], smac[6]; /* 8-byte aligned: dmac moves by one 8-byte store */
         __u32 number;          /* moves when the slot comes to mean something else */
-        __u64 fresh;           /* jiffies until which the addresses are believed; ~0: for ever */
+        __u64 fresh;           /* jiffies until which the addresses are believed; for ever: INT64_MAX */
         struct weft_addr gateway;
         __u32 flags;
         __u32 spare;
