@@ -481,7 +481,24 @@ static __always_inline int without_entry(struct __sk_buff *ctx, struct weft_pkt 
         return BROKEN(ctx, pkt);
 }
 
-/* A flow that exists: its way is written anew, in one store, and the epoch after it. */
+/* Is the element still the flow's, or was it freed and taken by another? */
+static __always_inline int is_still(__u8 family, const struct weft_flow *f, const struct weft_pkt *pkt)
+{
+        if (family == 4) {
+                struct weft_key4 key;
+
+                key4_of(&pkt->key, &key);
+                return key4_is(&((const struct weft_flow4 *) f)->key, &key);
+        } else {
+                struct weft_key6 key;
+
+                key6_of(&pkt->key, &key);
+                return key6_is(&((const struct weft_flow6 *) f)->key, &key);
+        }
+}
+
+/* A flow that exists: its way is written anew, in one store, and the epoch after it. Should the element
+ * have become another flow's meanwhile, that flow has to decide again. */
 static __always_inline int renew(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         struct weft_flow *f = flow_of(family, &pkt->key);
@@ -489,7 +506,7 @@ static __always_inline int renew(__u8 family, struct __sk_buff *ctx, struct weft
         if (f) {
                 WRITE_ONCE(f->route.word, pkt->act.route.word);
                 barrier();
-                WRITE_ONCE(f->epoch, pkt->epoch);
+                WRITE_ONCE(f->epoch, is_still(family, f, pkt) ? pkt->epoch : 0);
         }
         weft_tail_call(ctx, WEFT_SLOT_REPLAY);
         return BROKEN(ctx, pkt);

@@ -30,11 +30,7 @@ static __always_inline int quote_l4(struct __sk_buff *ctx, struct quote *q, __u3
 /* Ports, or the identifier of an echo, of the quoted packet. */
 static __always_inline int quote_ports(struct __sk_buff *ctx, struct quote *q)
 {
-        struct {
-                __u8 type, code;
-                __u16 check;
-                __be16 id, seq;
-        } icmp;
+        struct weft_icmp icmp;
         __be16 ports[2];
 
         switch (q->inner.proto) {

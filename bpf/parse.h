@@ -50,57 +50,27 @@ static __always_inline int recall_fragment(struct weft_pkt *pkt)
         return 1;
 }
 
-/* ICMP: an echo has its identifier for a port, an error is about another packet. */
-static __always_inline enum parsed parse_icmp4(struct __sk_buff *ctx, struct weft_pkt *pkt, __u32 off)
+/* Unreachable, time exceeded, parameter problem; for IPv6 also too big. What is left is the link's. */
+static __always_inline int is_icmp_error(__u8 family, __u8 type)
 {
-        struct {
-                __u8 type, code;
-                __u16 check;
-                __be16 id, seq;
-        } icmp;
-
-        if (!LOAD(ctx, off, icmp))
-                return PARSED_BAD;
-        pkt->icmp_type = icmp.type;
-        pkt->key.sport = pkt->key.dport = 0;
-        switch (icmp.type) {
-        case ICMP4_ECHO:
-                pkt->key.sport = icmp.id;
-                return PARSED;
-        case ICMP4_ECHO_REPLY:
-                pkt->key.dport = icmp.id;
-                return PARSED;
-        case 3:  /* unreachable */
-        case 11: /* time exceeded */
-        case 12: /* parameter problem */
-                return PARSED_ERROR;
-        default:
-                return PARSED_NONE;
-        }
+        return family == 4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4;
 }
 
-static __always_inline enum parsed parse_icmp6(struct __sk_buff *ctx, struct weft_pkt *pkt, __u32 off)
+/* ICMP: an echo has its identifier for a port, an error is about another packet. */
+static __always_inline enum parsed parse_icmp(struct __sk_buff *ctx, struct weft_pkt *pkt, __u32 off)
 {
-        struct {
-                __u8 type, code;
-                __u16 check;
-                __be16 id, seq;
-        } icmp;
+        struct weft_icmp icmp;
 
         if (!LOAD(ctx, off, icmp))
                 return PARSED_BAD;
         pkt->icmp_type = icmp.type;
-        pkt->key.sport = pkt->key.dport = 0;
-        if (icmp.type == ICMP6_ECHO) {
+        if (icmp.type == (pkt->key.family == 4 ? ICMP4_ECHO : ICMP6_ECHO))
                 pkt->key.sport = icmp.id;
-                return PARSED;
-        }
-        if (icmp.type == ICMP6_ECHO_REPLY) {
+        else if (icmp.type == (pkt->key.family == 4 ? ICMP4_ECHO_REPLY : ICMP6_ECHO_REPLY))
                 pkt->key.dport = icmp.id;
-                return PARSED;
-        }
-        /* 1 unreachable, 2 too big, 3 time exceeded, 4 parameter problem; the rest is the link's */
-        return icmp.type >= 1 && icmp.type <= 4 ? PARSED_ERROR : PARSED_NONE;
+        else
+                return is_icmp_error(pkt->key.family, icmp.type) ? PARSED_ERROR : PARSED_NONE;
+        return PARSED;
 }
 
 static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct weft_pkt *pkt, __u32 off)
@@ -119,9 +89,9 @@ static __always_inline enum parsed parse_l4(struct __sk_buff *ctx, struct weft_p
         case IPPROTO_SCTP:
                 break;
         case IPPROTO_ICMP:
-                return pkt->key.family == 4 ? parse_icmp4(ctx, pkt, off) : PARSED_NONE;
+                return pkt->key.family == 4 ? parse_icmp(ctx, pkt, off) : PARSED_NONE;
         case IPPROTO_ICMPV6:
-                return pkt->key.family == 6 ? parse_icmp6(ctx, pkt, off) : PARSED_NONE;
+                return pkt->key.family == 6 ? parse_icmp(ctx, pkt, off) : PARSED_NONE;
         default:
                 return PARSED;
         }

@@ -13,19 +13,27 @@ enum { GATEWAYS_MAX = 16 };
 
 struct endpoint *endpoint_by_index(struct daemon *d, uint32_t ifindex)
 {
-        for (size_t i = 0; i < d->n_endpoints; i++)
+        for (size_t i = 0; ifindex && i < d->n_endpoints; i++)
                 if (d->endpoints[i].wire.ifindex == ifindex)
                         return &d->endpoints[i];
 
         return NULL;
 }
 
+static bool addresses_have(const struct weft_addresses *list, const struct weft_addr *a)
+{
+        for (size_t i = 0; i < list->n; i++)
+                if (address_equal(&list->items[i], a))
+                        return true;
+
+        return false;
+}
+
 bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a)
 {
         for (size_t i = 0; i < d->n_endpoints; i++)
-                for (size_t k = 0; k < d->endpoints[i].addrs.n; k++)
-                        if (address_equal(&d->endpoints[i].addrs.items[k], a))
-                                return true;
+                if (addresses_have(&d->endpoints[i].addrs, a))
+                        return true;
 
         return false;
 }
@@ -62,11 +70,30 @@ static int save_leases(struct daemon *d, struct weft_error *reterr)
         return leases_save(&d->leases, path, reterr);
 }
 
+/* A section may have been given, since, an address that was lent to somebody before. */
+static bool lease_is_void(const struct daemon *d, const struct endpoint *e)
+{
+        const struct config *c = d->build->config;
+
+        for (size_t i = 0; i < c->node.pod_cidr.n; i++) {
+                const struct weft_addr *kept = leases_find(&d->leases, e->name, &c->node.pod_cidr.items[i]);
+
+                if (kept && is_configured((void *) c, kept))
+                        return true;
+        }
+
+        return false;
+}
+
 /* One address of each family that the node has a pod CIDR of. */
-static int lend_addresses(struct daemon *d, struct endpoint *e, struct weft_error *reterr)
+static int lend_addresses(struct daemon *d, const struct endpoint *e, struct weft_addresses *ret,
+                          struct weft_error *reterr)
 {
         const struct weft_prefixes *cidrs = &d->build->config->node.pod_cidr;
         bool have[2] = { false, false }, taken = false;
+
+        if (lease_is_void(d, e))
+                (void) leases_drop(&d->leases, e->name);
 
         for (size_t i = 0; i < cidrs->n; i++) {
                 const struct weft_prefix *cidr = &cidrs->items[i];
@@ -81,28 +108,37 @@ static int lend_addresses(struct daemon *d, struct endpoint *e, struct weft_erro
                         continue;
                 taken = taken || !kept;
                 *family = true;
-                if (addresses_add(&e->addrs, &a) < 0)
+                if (addresses_add(ret, &a) < 0)
                         return weft_fail(reterr, -ENOMEM, "out of memory");
         }
 
-        if (e->addrs.n == 0)
+        if (ret->n == 0)
                 return weft_fail(reterr, -ENOSPC, "no address = and no free one in the node's pod-cidr");
 
         return taken ? save_leases(d, reterr) : 0;
 }
 
+static void addresses_done(struct weft_addresses *a)
+{
+        free(a->items);
+}
+
 static int find_addresses(struct daemon *d, struct endpoint *e, struct weft_error *reterr)
 {
+        _cleanup_(addresses_done) struct weft_addresses old = { 0 }, found = { 0 };
         const struct weft_addresses *configured = &e->section->address;
-
-        if (e->addrs.n > 0)
-                return 0;
-        if (configured->n == 0)
-                return lend_addresses(d, e, reterr);
+        int r;
 
         for (size_t i = 0; i < configured->n; i++)
-                if (addresses_add(&e->addrs, &configured->items[i]) < 0)
+                if (addresses_add(&found, &configured->items[i]) < 0)
                         return weft_fail(reterr, -ENOMEM, "out of memory");
+        r = configured->n == 0 ? lend_addresses(d, e, &found, reterr) : 0;
+        if (r < 0)
+                return r;
+
+        old = e->addrs;
+        e->addrs = found;
+        found = (struct weft_addresses){ 0 };
 
         return 0;
 }
@@ -136,14 +172,9 @@ static int wire_endpoint(struct daemon *d, struct endpoint *e, struct weft_error
                 .n_gateways = gateways(d, gateway, GATEWAYS_MAX),
                 .mtu = uplink_mtu(d),
         };
-        int r;
+        int r = wire_up(d->net, d->host, &w, &e->wire, reterr);
 
-        if (e->wired) /* a second time would count its routes a second time */
-                return 0;
-
-        r = wire_up(d->net, d->host, &w, &e->wire, reterr);
-        e->wired = r == 0;
-
+        e->wired = e->wired || r == 0;
         return r;
 }
 
@@ -191,9 +222,11 @@ static int bring_up(struct daemon *d, struct endpoint *e, struct weft_error *ret
                                           : wire_endpoint(d, e, reterr);
         if (r == 0)
                 r = enter_table(d, e, has_peer, reterr);
-        if (r == 0 && d->hooks_on)
+        if (r == 0 && d->hooks_on) {
                 r = daemon_hooks_attach(d, d->build, e->wire.ifindex, e->wire.ifname, endpoint_hooks,
                                         ELEMENTS(endpoint_hooks), reterr);
+                e->hooked = e->hooked || r == 0;
+        }
 
         return r;
 }
@@ -204,12 +237,13 @@ static void try_endpoint(struct daemon *d, struct endpoint *e)
 {
         const struct log_fields fields = { .origin = &e->section->origin };
         struct weft_error why = { 0 };
+        bool was_ready = e->ready;
         int r = bring_up(d, e, &why);
 
         e->ready = r == 0;
-        if (r == 0)
+        if (r == 0 && !was_ready)
                 log_info("endpoint %s is ready on %s", e->name, e->wire.ifname);
-        else if (strncmp(e->reason, why.text, sizeof(e->reason) - 1) != 0)
+        else if (r < 0 && strncmp(e->reason, why.text, sizeof(e->reason) - 1) != 0)
                 log_line(r == -ENOENT ? LOG_INFO : LOG_WARNING, &fields, "endpoint %s is pending: %s",
                          e->name, why.text);
 
@@ -230,6 +264,14 @@ bool daemon_endpoints_retry(struct daemon *d)
         return !pending;
 }
 
+void daemon_endpoints_repair(struct daemon *d)
+{
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                if (d->endpoints[i].ready)
+                        try_endpoint(d, &d->endpoints[i]);
+        daemon_events_wait_for_endpoints(d);
+}
+
 /* ---- down ---- */
 
 static void take_down(struct daemon *d, struct endpoint *e)
@@ -240,7 +282,7 @@ static void take_down(struct daemon *d, struct endpoint *e)
         if (e->wired)
                 wire_down(d->net, d->host, e->name, e->addrs.items, e->addrs.n);
 
-        e->wired = e->ready = false;
+        e->wired = e->ready = e->hooked = false;
         e->wire = (struct wire){ 0 };
         free(e->addrs.items);
         e->addrs = (struct weft_addresses){ 0 };
@@ -289,13 +331,24 @@ static bool same_text(const char *a, const char *b)
         return a == b || (a && b && strcmp(a, b) == 0);
 }
 
-/* Whether the wiring of one section serves for the other; the identity is only a table entry. */
-static bool same_wiring(const struct config_endpoint *a, const struct config_endpoint *b)
+/* Whether both mean the same device: addresses and identity are changed in place. */
+static bool same_device(const struct config_endpoint *a, const struct config_endpoint *b)
 {
         return same_text(a->netns, b->netns) && a->pid == b->pid && same_text(a->interface, b->interface) &&
-               same_text(a->device, b->device) && a->address.n == b->address.n &&
-               (a->address.n == 0 ||
-                memcmp(a->address.items, b->address.items, a->address.n * sizeof(*a->address.items)) == 0);
+               same_text(a->device, b->device);
+}
+
+/* Whether the section gives the endpoint an address that is another one's until that one follows its
+ * own section. */
+static bool takes_from_another(const struct daemon *d, const struct endpoint *e,
+                               const struct config_endpoint *section)
+{
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                for (size_t k = 0; &d->endpoints[i] != e && k < section->address.n; k++)
+                        if (addresses_have(&d->endpoints[i].addrs, &section->address.items[k]))
+                                return true;
+
+        return false;
 }
 
 static void drop_gone(struct daemon *d)
@@ -334,16 +387,14 @@ static int add_endpoint(struct daemon *d, const struct config_endpoint *section)
         return 0;
 }
 
-/* A section that was there before and means another device or address now starts anew. */
+/* A section that was there before and means another device now starts anew. */
 static void follow_section(struct daemon *d, struct endpoint *e, const struct config_endpoint *now)
 {
-        bool rewire = !same_wiring(e->section, now), identity = e->section->identity != now->identity;
+        bool anew = !same_device(e->section, now) || takes_from_another(d, e, now);
 
         e->section = now;
-        if (rewire)
+        if (anew)
                 take_down(d, e);
-        else if (identity)
-                e->ready = false;
 }
 
 static struct endpoint *by_name(struct daemon *d, const char *name)
@@ -370,6 +421,8 @@ int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr)
                         r = weft_fail(reterr, -ENOMEM, "out of memory");
         }
 
+        /* What is right already is left alone; what somebody took away is made again. */
+        daemon_endpoints_repair(d);
         if (!daemon_endpoints_retry(d))
                 daemon_events_wait_for_endpoints(d);
 

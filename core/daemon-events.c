@@ -92,11 +92,14 @@ static void look_at_uplinks(struct daemon *d)
 {
         struct weft_addr before[NODE_ADDRESSES_MAX], after[NODE_ADDRESSES_MAX];
         size_t n_before = node_addresses(d, before, NODE_ADDRESSES_MAX), n_after;
+        uint32_t mtu = uplink_mtu(d);
         struct weft_error why = { 0 };
 
         if (daemon_uplinks_refresh(d, &why) < 0)
                 log_warning("%s", why.text);
         host_routes_again(d->host);
+        if (uplink_mtu(d) != mtu)
+                daemon_endpoints_repair(d);
         build_event(d->build, WEFT_LINK_CHANGED);
 
         n_after = node_addresses(d, after, NODE_ADDRESSES_MAX);

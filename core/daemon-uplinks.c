@@ -18,7 +18,7 @@ const uint32_t endpoint_hooks[2] = { WEFT_TO_ENDPOINT, WEFT_FROM_ENDPOINT };
 
 struct uplink *uplink_by_index(struct daemon *d, uint32_t ifindex)
 {
-        for (size_t i = 0; i < d->n_uplinks; i++)
+        for (size_t i = 0; ifindex && i < d->n_uplinks; i++)
                 if (d->uplinks[i].link.ifindex == ifindex)
                         return &d->uplinks[i];
 
@@ -161,14 +161,15 @@ static int switch_endpoints(struct daemon *d, const struct build *b, uint32_t ho
                             struct weft_error *reterr)
 {
         for (size_t i = 0; i < d->n_endpoints; i++) {
-                const struct endpoint *e = &d->endpoints[i];
+                struct endpoint *e = &d->endpoints[i];
                 int r;
 
-                if (!e->ready)
+                if (!e->ready && !e->hooked)
                         continue;
                 r = daemon_hooks_attach(d, b, e->wire.ifindex, e->wire.ifname, &hook, 1, reterr);
                 if (r < 0)
                         return weft_fail_in(reterr, r, "endpoint %s", e->name);
+                e->hooked = true;
         }
 
         return 0;

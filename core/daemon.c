@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <dirent.h>
 #include <errno.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -130,10 +131,51 @@ static int apply(struct daemon *d, const struct config *old, struct weft_error *
         return r < 0 ? r : k;
 }
 
+static int is_module_file(const struct dirent *e)
+{
+        const char *dot = strrchr(e->d_name, '.');
+
+        return dot && dot != e->d_name && strcmp(dot, ".so") == 0;
+}
+
+/* "bpf-masq, host-routing": the files of the first directory that has any. */
+static void list_modules(const struct daemon *d, char *buf, size_t size)
+{
+        size_t at = 0;
+
+        buf[0] = '\0';
+        for (size_t i = 0; d->module_dirs[i] && at == 0; i++) {
+                struct dirent **entries;
+                int n = scandir(d->module_dirs[i], &entries, is_module_file, alphasort);
+
+                for (int k = 0; k < n; k++) {
+                        int length = (int) strlen(entries[k]->d_name) - 3;
+
+                        if (at < size)
+                                at += snprintf(buf + at, size - at, "%s%.*s", k > 0 ? ", " : "", length,
+                                               entries[k]->d_name);
+                        free(entries[k]);
+                }
+                if (n >= 0)
+                        free(entries);
+        }
+}
+
+static void log_no_module(const struct daemon *d)
+{
+        char modules[512];
+
+        list_modules(d, modules, sizeof(modules));
+        log_warning("no module is chosen, so traffic goes the kernel's way: add a section [module NAME] for "
+                    "each one wanted to %s/etc/weft/weft.conf or to a file in conf.d beside it, and reload "
+                    "(installed: %s)",
+                    d->paths.root, modules[0] ? modules : "none");
+}
+
 static void log_plan(const struct build *b)
 {
         if (b->n_rows == 0)
-                log_notice("no [module …] section: nothing is loaded, traffic goes the kernel's way");
+                log_no_module(b->daemon);
 
         for (size_t i = 0; i < b->n_rows; i++) {
                 const struct plan_row *row = &b->rows[i];

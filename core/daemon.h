@@ -61,6 +61,7 @@ struct endpoint {
         struct weft_addresses addrs;           /* configured or lent; owned */
         struct wire wire;                      /* as far as it is there */
         bool wired;                            /* by weft, to be taken down by it */
+        bool hooked;                           /* perhaps not ready any more, but to be switched */
         bool ready;
         char reason[256]; /* why it is pending */
 };
@@ -167,6 +168,8 @@ struct uplink *uplink_by_index(struct daemon *d, uint32_t ifindex);
 
 /* Makes the endpoints be those of the running build: gone ones are taken down, new ones wired. */
 int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr);
+/* Makes ready endpoints be as they should once more, with the uplinks' MTU and their addresses. */
+void daemon_endpoints_repair(struct daemon *d);
 /* Tries every pending endpoint again; true when none is left. */
 bool daemon_endpoints_retry(struct daemon *d);
 /* The host-side device went away. */

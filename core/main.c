@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <bpf/libbpf.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
@@ -161,6 +162,7 @@ int main(int argc, char **argv)
         if (parse_arguments(argc, argv, &a, &code))
                 return code;
 
+        (void) libbpf_set_print(NULL); /* what is worth saying comes back as an error */
         log_open("weftd");
         if (paths_init(&d.paths, a.root, a.bpffs, &why) < 0) {
                 log_error("%s", why.text);

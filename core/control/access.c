@@ -67,6 +67,7 @@ int access_of(int fd, struct access *ret)
         if (r < 0)
                 return r;
 
+        ret->uid = peer.uid;
         (void) snprintf(ret->who, sizeof(ret->who), "uid %u, pid %d", peer.uid, (int) peer.pid);
         if (peer.uid == 0 || peer.uid == geteuid() || is_member(group_number("weft"), &peer, groups, n))
                 ret->right = CONTROL_CHANGE;

@@ -8,6 +8,7 @@
 
 struct access {
         enum control_right right;
+        uid_t uid;
         char who[64]; /* "uid 0, pid 17" */
 };
 
@@ -29,6 +30,7 @@ struct control_client {
         size_t n_out, out_taken;
 
         struct control_stream stream; /* next NULL: none */
+        bool refused;                 /* to be dropped when its answer is taken */
         bool broken;                  /* to be dropped */
 };
 

@@ -15,7 +15,10 @@
 enum {
         CONTROL_MESSAGE_MAX = 64 * 1024, /* a call, with its NUL */
         CONTROL_CLIENTS_MAX = 128,
-        CONTROL_IDLE_SECONDS = 60, /* a client that neither sends nor takes is dropped */
+        CONTROL_USER_CLIENTS_MAX = 32, /* of one user who is not root */
+        CONTROL_STRANGERS_MAX = 8,     /* of all who may do nothing, until they are told so */
+        CONTROL_IDLE_SECONDS = 60,     /* a client that neither sends nor takes is dropped */
+        CONTROL_STRANGER_SECONDS = 5,
 };
 
 struct control;      /* the listening socket and its clients */
@@ -51,7 +54,9 @@ struct control_stream {
         void *data;
 };
 
-/* Makes the socket (0660, group weft where there is one), replacing one that nobody serves. */
+/* Makes the socket, replacing one that nobody serves. Everybody may connect (0666): two groups may
+ * use it, and a file has room for one, so what decides is who the kernel says is at the other end.
+ * Who may do nothing is told so at the first call, and the connection ends. */
 int control_listen(const char *path, int *ret_fd, struct weft_error *reterr);
 /* Serves listen_fd, which it owns from now on. interface is borrowed. */
 int control_open(sd_event *loop, int listen_fd, const struct control_interface *interface,

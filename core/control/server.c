@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <errno.h>
-#include <grp.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -122,6 +121,8 @@ static void client_step(struct control_client *c, uint32_t events)
                 (void) take_message(c);
         if (!c->broken && c->out)
                 write_some(c);
+        if (c->refused && !c->out)
+                c->broken = true;
 }
 
 /* What the loop shall wake the client for. A complete message that waits for nothing but its turn
@@ -132,6 +133,15 @@ static uint32_t client_interest(const struct control_client *c)
         bool room = !c->end_of_input && c->n_in < CONTROL_MESSAGE_MAX;
 
         return (waiting ? EPOLLOUT : 0) | (room ? EPOLLIN : 0);
+}
+
+/* Microseconds that a client may do nothing. */
+static uint64_t patience(const struct control_client *c)
+{
+        unsigned seconds = c->access.right == CONTROL_NOTHING ? CONTROL_STRANGER_SECONDS
+                                                              : CONTROL_IDLE_SECONDS;
+
+        return seconds * 1000000ull;
 }
 
 static int on_client(sd_event_source *source, int fd, uint32_t events, void *data)
@@ -146,9 +156,8 @@ static int on_client(sd_event_source *source, int fd, uint32_t events, void *dat
                 client_step(c, events);
 
         if (!c->broken)
-                c->broken =
-                        sd_event_source_set_io_events(c->io, client_interest(c)) < 0 ||
-                        sd_event_source_set_time_relative(c->idle, CONTROL_IDLE_SECONDS * 1000000ull) < 0;
+                c->broken = sd_event_source_set_io_events(c->io, client_interest(c)) < 0 ||
+                            sd_event_source_set_time_relative(c->idle, patience(c)) < 0;
         if (c->broken)
                 client_free(c);
 
@@ -172,8 +181,23 @@ static int client_watch(struct control_client *c)
         if (r < 0)
                 return r;
 
-        return sd_event_add_time_relative(loop, &c->idle, CLOCK_MONOTONIC,
-                                          CONTROL_IDLE_SECONDS * 1000000ull, 1000000, on_idle, c);
+        return sd_event_add_time_relative(loop, &c->idle, CLOCK_MONOTONIC, patience(c), 1000000, on_idle,
+                                          c);
+}
+
+/* Whoever it is, others must still be able to connect: root above all. */
+static bool is_one_too_many(const struct control_client *c)
+{
+        bool stranger = c->access.right == CONTROL_NOTHING;
+        size_t n = 0;
+
+        if (c->access.uid == 0)
+                return false;
+
+        for (const struct control_client *o = c->control->clients; o; o = o->next)
+                n += stranger ? o->access.right == CONTROL_NOTHING : o->access.uid == c->access.uid;
+
+        return n > (stranger ? CONTROL_STRANGERS_MAX : CONTROL_USER_CLIENTS_MAX);
 }
 
 /* Owns fd, also when it fails. */
@@ -195,7 +219,7 @@ static int client_new(struct control *control, int fd)
         control->n_clients++;
 
         c->in = malloc(CONTROL_MESSAGE_MAX);
-        if (!c->in || access_of(fd, &c->access) < 0 || client_watch(c) < 0) {
+        if (!c->in || access_of(fd, &c->access) < 0 || is_one_too_many(c) || client_watch(c) < 0) {
                 client_free(c);
                 return -EIO;
         }
@@ -240,7 +264,6 @@ int control_listen(const char *path, int *ret_fd, struct weft_error *reterr)
 {
         _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         struct sockaddr_un address = { .sun_family = AF_UNIX };
-        const struct group *group = getgrnam("weft");
         int r;
 
         if (fd < 0)
@@ -253,9 +276,7 @@ int control_listen(const char *path, int *ret_fd, struct weft_error *reterr)
 
         (void) strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
         r = bind_over(fd, &address);
-        if (r == 0 && chmod(path, 0660) < 0)
-                r = -errno;
-        if (r == 0 && group && chown(path, -1, group->gr_gid) < 0)
+        if (r == 0 && chmod(path, 0666) < 0)
                 r = -errno;
         if (r == 0 && listen(fd, CONTROL_CLIENTS_MAX) < 0)
                 r = -errno;

@@ -191,7 +191,11 @@ void varlink_message(struct control_client *c, const char *text, size_t size)
                 return;
         }
 
-        dispatch(&call, json_is_object(parameters) ? parameters : nothing);
+        c->refused = c->access.right == CONTROL_NOTHING;
+        if (c->refused)
+                control_fail(&call, SERVICE ".PermissionDenied", NULL);
+        else
+                dispatch(&call, json_is_object(parameters) ? parameters : nothing);
         if (!call.answered)
                 control_fail(&call, SERVICE ".MethodNotImplemented",
                              json_pack("{s:s}", "method", call.method));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <bpf/libbpf.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -227,6 +228,7 @@ int main(int argc, char **argv)
         struct paths p;
         int code;
 
+        (void) libbpf_set_print(NULL); /* what is worth saying comes back as an error */
         if (parse_options(argc, argv, &a, &code))
                 return code;
         if (optind == argc)

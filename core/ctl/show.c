@@ -91,10 +91,13 @@ static void module_row(struct table *t, const json_t *m)
         cell_text(t, m, "reason");
 }
 
+static const char no_module[] = "no module is chosen, traffic goes the kernel's way: add a section "
+                                "[module NAME] to weft.conf for each one wanted, and reload\n";
+
 void show_modules(const json_t *reply, FILE *f, unsigned width)
 {
         if (json_array_size(json_object_get(reply, "modules")) == 0)
-                (void) fputs("no module is asked for: add a [module NAME] section\n", f);
+                (void) fputs(no_module, f);
         section(reply, "modules", NULL, module_columns, module_row, f, width);
 }
 
@@ -260,6 +263,8 @@ void show_status(const json_t *reply, FILE *f, unsigned width)
                        number(flows, "established"), number(flows, "new"), number(flows, "closing"),
                        number(flows, "expired"));
         (void) fprintf(f, "Tables      %s\n", size_text(number(reply, "table_bytes"), memory));
+        if (json_array_size(json_object_get(reply, "modules")) == 0)
+                (void) fprintf(f, "\nModules\n%s", no_module);
 
         for (size_t i = 0; i < ELEMENTS(status_sections); i++)
                 section(reply, status_sections[i].key, status_sections[i].heading,

@@ -110,6 +110,7 @@ static int read_abi(struct stage_tags *s, const char *value, struct weft_error *
                                  "build the module with the headers of this weft",
                                  s->name, major, minor, WEFT_STAGE_ABI_MAJOR, WEFT_STAGE_ABI_MINOR);
 
+        s->abi = major << 16 | minor;
         return 0;
 }
 

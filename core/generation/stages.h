@@ -14,6 +14,7 @@ struct bpf_object;
 
 struct stage_tags {
         char *name;             /* of the program */
+        uint32_t abi;           /* major << 16 | minor; 0: none given */
         uint32_t hooks;         /* bit for each enum weft_hook */
         uint32_t phase;         /* enum weft_phase */
         char **after, **before; /* ended by NULL; NULL for none */

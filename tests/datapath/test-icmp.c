@@ -153,6 +153,21 @@ BOTH(icmp, an_error_about_a_masqueraded_echo_reaches_the_endpoint)
         expect(w, FROM_UPLINK, &error, REDIRECT, &want);
 }
 
+/* With the identifier 0 the request of one and the reply of the other have the same key. */
+BOTH(icmp, an_error_about_anothers_echo_is_not_taken_for_one_about_the_endpoints_own)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape own = echo(family, POD, CLIENT, 0), theirs = echo(family, CLIENT, POD, 0), error;
+        struct packet quote = packet_build(&theirs);
+
+        run(w, FROM_POD, &own);
+        error = from_pod(family, IPPROTO_ICMP, POD, 0, CLIENT, 0);
+        shape_icmp(&error, ICMP_IS_EXCEEDED);
+        error.payload = 0;
+        error.quote = &quote;
+        expect_untouched(w, FROM_POD, &error);
+}
+
 BOTH(icmp, an_error_of_a_local_backend_comes_from_the_service)
 {
         _cleanup_world_ struct world *w = world_open(FULL);

@@ -8,8 +8,11 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -449,61 +452,156 @@ Test(control, a_dead_predecessors_socket_is_replaced_and_a_live_ones_is_not)
         closep(&fd);
 }
 
-Test(control, the_socket_is_for_owner_and_group)
+Test(control, anybody_may_connect_so_that_both_groups_can)
 {
         BENCH(b);
         struct stat st;
 
         cr_assert_eq(stat(b.path, &st), 0);
-        cr_expect_eq(st.st_mode & 07777, 0660);
+        cr_expect_eq(st.st_mode & 07777, 0666);
 }
 
-/* What an unprivileged process is answered; the socket is opened wide for it, so that only the
- * server's own check decides. */
-static void ask_as_nobody(const struct bench *b, const char *call, int report)
+/* ---- who may ---- */
+
+enum { USER = 65534, GROUP_CHANGE = 54321, GROUP_READ = 54322, GROUP_OTHER = 54323 };
+
+/* Groups of our own for this process: a file mounted over /etc/group where nobody else sees it. */
+static void make_groups(const struct bench *b)
 {
-        char text[4096];
-        size_t n = 0;
+        static const char text[] = "weft:x:54321:\nweft-ro:x:54322:\nother:x:54323:\n";
+        char path[64];
+        FILE *f;
+
+        (void) snprintf(path, sizeof(path), "%s/group", b->directory);
+        f = fopen(path, "w");
+        cr_assert(f && fputs(text, f) >= 0 && fclose(f) == 0);
+        cr_assert_eq(unshare(CLONE_NEWNS), 0, "%m");
+        cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0, "%m");
+        cr_assert_eq(mount(path, "/etc/group", NULL, MS_BIND, NULL), 0, "%m");
+        cr_assert_eq(unlink(path), 0);
+        cr_assert_eq(chmod(b->directory, 0755), 0);
+}
+
+/* An unprivileged member of one more group; what it is answered until the connection ends goes to
+ * `report`, each message on a line. */
+static void ask_as(const struct bench *b, gid_t group, const char *call, int report)
+{
+        char byte;
         int fd;
 
-        if (setgroups(0, NULL) < 0 || setgid(65534) < 0 || setuid(65534) < 0)
+        if (setgroups(1, &group) < 0 || setgid(USER) < 0 || setuid(USER) < 0)
                 _exit(2);
         fd = client(b);
         (void) fcntl(fd, F_SETFL, 0);
         if (send(fd, call, strlen(call) + 1, 0) < 0)
                 _exit(3);
-        while (n < sizeof(text) && recv(fd, text + n, 1, 0) == 1 && text[n] != '\0')
-                n++;
-        _exit(write(report, text, n) == (ssize_t) n ? 0 : 4);
+        while (recv(fd, &byte, 1, 0) == 1) {
+                byte = byte == '\0' ? '\n' : byte;
+                if (write(report, &byte, 1) != 1)
+                        _exit(4);
+                if (byte == '\n' && group != GROUP_OTHER)
+                        _exit(0); /* friends are kept */
+        }
+        _exit(0);
 }
 
-Test(control, strangers_may_neither_read_nor_change)
+static void expect_answer(struct bench *b, gid_t group, const char *method, const char *expected)
 {
-        static const char *const calls[] = { "{\"method\":\"io.weft.Node.Echo\"}",
-                                             "{\"method\":\"io.weft.Node.Change\"}" };
+        char call[64], text[4096] = "";
+        int pipes[2], status;
+        pid_t pid;
+
+        (void) snprintf(call, sizeof(call), "{\"method\":\"%s\"}", method);
+        cr_assert_eq(pipe(pipes), 0);
+        pid = fork();
+        if (pid == 0)
+                ask_as(b, group, call, pipes[1]);
+        while (waitpid(pid, &status, WNOHANG) == 0)
+                cr_assert_geq(sd_event_run(b->loop, 10000), 0);
+        cr_assert_eq(status, 0);
+        cr_assert_gt(read(pipes[0], text, sizeof(text) - 1), 0);
+        cr_expect_str_eq(text, expected, "group %u, %s", group, method);
+        closep(&pipes[0]);
+        closep(&pipes[1]);
+}
+
+#define DENIED "{\"error\":\"org.varlink.service.PermissionDenied\",\"parameters\":{}}\n"
+
+Test(control, group_weft_changes_weft_ro_reads_and_strangers_are_refused_and_disconnected)
+{
+        static const char echo_name[] = "io.weft.Node.Echo", change_name[] = "io.weft.Node.Change";
         BENCH(b);
 
         if (geteuid() != 0)
                 cr_skip_test("only root can become somebody else");
-        cr_assert_eq(chmod(b.directory, 0755), 0);
-        cr_assert_eq(chmod(b.path, 0666), 0);
+        make_groups(&b);
 
-        for (size_t i = 0; i < ELEMENTS(calls); i++) {
-                char text[4096] = "";
-                int pipes[2], status;
-                pid_t pid;
-
-                cr_assert_eq(pipe(pipes), 0);
-                pid = fork();
-                if (pid == 0)
-                        ask_as_nobody(&b, calls[i], pipes[1]);
-                while (waitpid(pid, &status, WNOHANG) == 0)
-                        cr_assert_geq(sd_event_run(b.loop, 10000), 0);
-                cr_assert_eq(status, 0);
-                cr_assert_gt(read(pipes[0], text, sizeof(text) - 1), 0);
-                cr_expect_not_null(strstr(text, "org.varlink.service.PermissionDenied"), "%s", text);
-                closep(&pipes[0]);
-                closep(&pipes[1]);
-        }
+        expect_answer(&b, GROUP_READ, echo_name, "{\"parameters\":{}}\n");
+        expect_answer(&b, GROUP_READ, change_name, DENIED);
+        expect_answer(&b, GROUP_OTHER, echo_name, DENIED);
+        expect_answer(&b, GROUP_OTHER, change_name, DENIED);
+        expect_answer(&b, GROUP_OTHER, "org.varlink.service.GetInfo", DENIED);
         cr_expect_eq(b.changes, 0);
+        expect_answer(&b, GROUP_CHANGE, change_name, "{\"parameters\":{}}\n");
+        cr_expect_eq(b.changes, 1);
+}
+
+/* Connects as often as it can, waits until the server has looked at all of them, and tells how many
+ * it kept. */
+static void connect_as(const struct bench *b, gid_t group, int parent)
+{
+        int fds[CONTROL_CLIENTS_MAX];
+        char kept = 0, byte = 0;
+
+        if (setgroups(1, &group) < 0 || setgid(USER) < 0 || setuid(USER) < 0)
+                _exit(2);
+        for (size_t i = 0; i < ELEMENTS(fds); i++)
+                fds[i] = client(b);
+        if (write(parent, &byte, 1) != 1 || read(parent, &byte, 1) != 1)
+                _exit(3);
+        for (size_t i = 0; i < ELEMENTS(fds); i++)
+                kept += recv(fds[i], &byte, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN;
+        if (write(parent, &kept, 1) != 1)
+                _exit(3);
+        (void) pause();
+}
+
+static void expect_kept(struct bench *b, gid_t group, int expected)
+{
+        int child[2];
+        char kept = 0;
+        pid_t pid;
+
+        cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, child), 0);
+        pid = fork();
+        if (pid == 0)
+                connect_as(b, group, child[1]);
+        cr_assert_eq(read(child[0], &kept, 1), 1);
+        while (sd_event_run(b->loop, 0) > 0)
+                ;
+        cr_assert_eq(write(child[0], &kept, 1), 1);
+        cr_assert_eq(read(child[0], &kept, 1), 1);
+        cr_expect_eq(kept, expected, "group %u keeps %d", group, kept);
+        {
+                _cleanup_close_ int root = client(b);
+                json_auto_t *reply = ask(b, root, "{\"method\":\"io.weft.Node.Echo\"}");
+
+                cr_expect_not_null(json_object_get(reply, "parameters"));
+        }
+        (void) kill(pid, SIGKILL);
+        (void) waitpid(pid, NULL, 0);
+        closep(&child[0]);
+        closep(&child[1]);
+}
+
+Test(control, neither_strangers_nor_one_user_can_take_the_place_of_all_others)
+{
+        BENCH(b);
+
+        if (geteuid() != 0)
+                cr_skip_test("only root can become somebody else");
+        make_groups(&b);
+
+        expect_kept(&b, GROUP_OTHER, CONTROL_STRANGERS_MAX);
+        expect_kept(&b, GROUP_READ, CONTROL_USER_CLIENTS_MAX);
 }

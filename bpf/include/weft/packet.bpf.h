@@ -27,6 +27,13 @@
 #define WEFT_TCP_RST 0x04
 #define WEFT_TCP_ACK 0x10
 
+/* ICMP and ICMPv6: an echo's header, and the length of every other one. */
+struct weft_icmp {
+        __u8 type, code;
+        __u16 check;
+        __be16 id, seq;
+};
+
 /* Where the checksum lies in a transport header. */
 #define WEFT_TCP_CHECK 16
 #define WEFT_UDP_CHECK 6
