@@ -46,7 +46,17 @@ static __always_inline int same_tuple(const struct weft_tuple *a, const struct w
                a->sport == b->sport && a->dport == b->dport;
 }
 
-/* Who has the tuple that this flow's reply wants? Entries past their deadline are no obstacle, nor is
+/* Is the squatter's connection over, or being closed while this packet opens one? */
+static __always_inline int is_over(const struct weft_pkt *pkt, const struct weft_flow *f,
+                                   const struct weft_flow *partner)
+{
+        if (f->state == WEFT_CLOSING && (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN &&
+            !(pkt->plan.flags & WEFT_PLAN_NEW_PORT))
+                return 1;
+        return past(f->deadline, pkt->now) && (!partner || past(partner->deadline, pkt->now));
+}
+
+/* Who has the tuple that this flow's reply wants? Connections that are over are no obstacle, nor is
  * this flow's own reply left behind without its other half. */
 static __always_inline enum reserved look_at_squatter(__u8 family, struct weft_pkt *pkt,
                                                       const struct weft_tuple *reply)
@@ -64,17 +74,21 @@ static __always_inline enum reserved look_at_squatter(__u8 family, struct weft_p
                 flow_delete(family, reply);
                 return RESERVED_AGAIN;
         }
-        if (!past(f->deadline, pkt->now))
-                return RESERVED_BUSY;
         partner = flow_of(family, &other);
-        if (partner && !past(partner->deadline, pkt->now))
+        if (!is_over(pkt, f, partner))
                 return RESERVED_BUSY;
         flow_delete(family, reply);
         flow_delete(family, &other);
         return RESERVED_AGAIN;
 }
 
-/* Is the reply's tuple taken by a socket of the node? Only asked for ports of the node's addresses. */
+/* Is the port one of the node's addresses, and not the node's own connection that asks? */
+static __always_inline int may_be_a_socket(const struct weft_pkt *pkt)
+{
+        return !(pkt->plan.flags & WEFT_PLAN_WHOLE) && !(pkt->host && pkt->act.sport == pkt->plan.sport);
+}
+
+/* Is the reply's tuple taken by a socket of the node? */
 static __always_inline int socket_has(struct __sk_buff *ctx, const struct weft_tuple *reply)
 {
         struct bpf_sock_tuple t = {};
@@ -246,7 +260,8 @@ static __always_inline void fill_common(const struct weft_pkt *pkt, struct weft_
         f->hook = pkt->hook;
         f->created = pkt->now;
         f->state = WEFT_NEW;
-        f->flags = pkt->plan.flags & WEFT_PLAN_NEW_PORT ? WEFT_FLOW_PORT : 0;
+        f->flags = (pkt->plan.flags & WEFT_PLAN_NEW_PORT ? WEFT_FLOW_PORT : 0) |
+                   (pkt->plan.flags & WEFT_PLAN_WHOLE ? WEFT_FLOW_WHOLE : 0);
         set_life(f, pkt->now, pkt->key.proto == IPPROTO_TCP ? LIFE_OPENING : LIFE_OTHER);
 }
 
@@ -404,7 +419,7 @@ static __always_inline enum reserved reserve(__u8 family, struct __sk_buff *ctx,
         if (new_port)
                 use_port(pkt, bpf_htons(pkt->port));
         reply_tuple(family, pkt, &reply);
-        if (new_port && !(pkt->host && pkt->act.sport == pkt->plan.sport) && socket_has(ctx, &reply)) {
+        if (new_port && may_be_a_socket(pkt) && socket_has(ctx, &reply)) {
                 weft_event(WEFT_EVENT_PORT_SOCKET);
                 return RESERVED_BUSY;
         }
@@ -450,13 +465,23 @@ static __always_inline int is_translatable(const struct weft_pkt *pkt)
         }
 }
 
-/* The tuple belongs to another flow of the same sender and backend, seen through another address of
- * the service: this one gets a source of its own, both halves at once. */
-static __always_inline void take_fallback(struct weft_pkt *pkt)
+/* The tuple belongs to another flow of the same sender and endpoint, who met it under another address of
+ * a service, or directly. This one gets another source port, so that the answers are told apart; the
+ * sender's address stays. Both halves at once: in the host's stack the two would look alike. */
+static __always_inline int can_move(const struct weft_pkt *pkt)
 {
-        pkt->plan.src = pkt->plan.fallback;
+        return pkt->plan.endpoint && !pkt->host && !(pkt->plan.flags & WEFT_PLAN_NEW_PORT) &&
+               (pkt->key.proto == IPPROTO_TCP || pkt->key.proto == IPPROTO_UDP);
+}
+
+static __always_inline void move(struct weft_pkt *pkt)
+{
+        pkt->plan.low = 1024;
+        pkt->plan.high = 65535;
+        pkt->plan.skip_low = 1;
+        pkt->plan.skip_high = 0;
         pkt->plan.set |= WEFT_SET_SRC;
-        pkt->plan.flags = (pkt->plan.flags & ~WEFT_PLAN_FALLBACK) | WEFT_PLAN_NEW_PORT;
+        pkt->plan.flags |= WEFT_PLAN_NEW_PORT | WEFT_PLAN_WHOLE;
         pkt->exit_done = 0;
 }
 
@@ -532,9 +557,9 @@ static __always_inline int reserve_reply(__u8 family, struct __sk_buff *ctx, str
                 weft_tail_call(ctx, WEFT_SLOT_RESERVE);
                 break;
         case RESERVED_BUSY:
-                if (!(pkt->plan.flags & WEFT_PLAN_FALLBACK))
+                if (!can_move(pkt))
                         return without_entry(ctx, pkt, WEFT_DROP(PORTS_EXHAUSTED));
-                take_fallback(pkt);
+                move(pkt);
                 weft_tail_call(ctx, WEFT_SLOT_FINISH);
                 break;
         }

@@ -93,6 +93,7 @@ static __always_inline void plan_from_flow(struct weft_pkt *pkt, const struct we
         pkt->plan.sport = new->sport;
         pkt->plan.dport = new->dport;
         pkt->plan.set = f->set;
+        pkt->plan.flags = f->flags & WEFT_FLOW_WHOLE ? WEFT_PLAN_WHOLE : 0;
         pkt->plan.backend = f->backend;
         pkt->plan.backend_number = f->backend_number;
         pkt->plan.module = f->module;
@@ -343,8 +344,14 @@ SEC("tc") int weft_miss(struct __sk_buff *ctx)
 
 /* ---- the end of the chain ----------------------------------------------------------------------- */
 
-/* Who said nothing gets the stack, unless the plan cannot be applied in two halves: both are set, or
- * the flow is of no local endpoint. */
+/* Can the plan not be applied in two halves, with the stack between them? */
+static __always_inline int is_whole(const struct weft_plan *plan)
+{
+        return plan->set == (WEFT_SET_SRC | WEFT_SET_DST) || plan->flags & WEFT_PLAN_WHOLE;
+}
+
+/* Who said nothing gets the stack, unless the plan goes only as a whole, or the flow is of no local
+ * endpoint. */
 static __always_inline __u8 choose_delivery(const struct weft_pkt *pkt)
 {
         const struct weft_plan *plan = &pkt->plan;
@@ -356,10 +363,8 @@ static __always_inline __u8 choose_delivery(const struct weft_pkt *pkt)
         if (plan->delivery != WEFT_STACK)
                 return plan->delivery;
         if (plan->endpoint)
-                return plan->set == (WEFT_SET_SRC | WEFT_SET_DST) ? WEFT_ENDPOINT : WEFT_STACK;
-        if (pkt->hook == WEFT_FROM_UPLINK || plan->set == (WEFT_SET_SRC | WEFT_SET_DST))
-                return WEFT_WIRE;
-        return WEFT_STACK;
+                return is_whole(plan) ? WEFT_ENDPOINT : WEFT_STACK;
+        return pkt->hook == WEFT_FROM_UPLINK || is_whole(plan) ? WEFT_WIRE : WEFT_STACK;
 }
 
 static __always_inline __u32 nexthop_hash(const struct weft_way *way)
@@ -476,7 +481,7 @@ static __always_inline int resolve_wire(struct __sk_buff *ctx, struct weft_pkt *
                                         union weft_route *route)
 {
         int result = weft_route_of(ctx, pkt), no = refusal(result);
-        int stack = pkt->hook == WEFT_FROM_ENDPOINT && pkt->plan.set != (WEFT_SET_SRC | WEFT_SET_DST);
+        int stack = pkt->hook == WEFT_FROM_ENDPOINT && !is_whole(&pkt->plan);
         __u32 ifindex = pkt->way.ifindex;
         struct weft_link *link;
 

@@ -295,8 +295,25 @@ void daemon_endpoints_link_gone(struct daemon *d, uint32_t ifindex)
         if (!e)
                 return;
 
-        log_notice("endpoint %s: its interface %s is gone: waiting for it", e->name, e->wire.ifname);
+        (void) snprintf(e->reason, sizeof(e->reason), "its interface %s is gone: waiting for it",
+                        e->wire.ifname);
+        log_notice("endpoint %s: %s", e->name, e->reason);
         take_down(d, e);
+        daemon_events_wait_for_endpoints(d);
+}
+
+/* The pair may still lead to the namespace that was there before: somebody in it keeps it alive. */
+void daemon_endpoints_appeared(struct daemon *d, const char *directory, const char *name)
+{
+        size_t n = strlen(directory);
+
+        for (size_t i = 0; i < d->n_endpoints; i++) {
+                const char *netns = d->endpoints[i].section->netns;
+
+                if (netns && strncmp(netns, directory, n) == 0 && netns[n] == '/' &&
+                    strcmp(netns + n + 1, name) == 0)
+                        d->endpoints[i].ready = false;
+        }
         daemon_events_wait_for_endpoints(d);
 }
 

@@ -246,9 +246,10 @@ static int on_retry(sd_event_source *timer, uint64_t time, void *data)
 
 static int on_directory(sd_event_source *source, const struct inotify_event *event, void *data)
 {
-        (void) source;
-        (void) event;
-        daemon_events_wait_for_endpoints(data);
+        const char *directory;
+
+        if (event->len > 0 && sd_event_source_get_description(source, &directory) >= 0)
+                daemon_endpoints_appeared(data, directory, event->name);
 
         return 0;
 }

@@ -174,6 +174,8 @@ void daemon_endpoints_repair(struct daemon *d);
 bool daemon_endpoints_retry(struct daemon *d);
 /* The host-side device went away. */
 void daemon_endpoints_link_gone(struct daemon *d, uint32_t ifindex);
+/* A new file: perhaps an endpoint's namespace, and another one than before. */
+void daemon_endpoints_appeared(struct daemon *d, const char *directory, const char *name);
 /* Removes devices of endpoints that nobody knows. */
 void daemon_endpoints_settle(struct daemon *d);
 void daemon_endpoints_free(struct daemon *d);

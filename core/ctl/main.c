@@ -9,10 +9,13 @@
 #include "config/config.h"
 #include "ctl/cleanup.h"
 #include "ctl/client.h"
+#include "ctl/describe.h"
+#include "ctl/probe.h"
 #include "ctl/show.h"
 #include "ctl/table.h"
 #include "util.h"
 
+enum { MODULE_DIRS_MAX = 8 };
 enum exit_code { EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DAEMON };
 
 static const char help[] =
@@ -24,9 +27,14 @@ static const char help[] =
         "  modules        which modules run, and why others do not\n"
         "  reload         read the configuration again and switch to it\n"
         "  check          read the configuration and say what is wrong; needs no daemon\n"
+        "  probe          what this kernel has and what each module makes of it; needs no daemon\n"
+        "  module describe FILE.so\n"
+        "                 what a module file says of itself; loads it, needs no daemon and no root\n"
         "  cleanup        take everything of weft off this node; stops a daemon that runs\n"
         "\n"
         "  --json         print the daemon's reply as it is\n"
+        "  --format F     of module describe: text, markdown, sample (for conf.d) or json\n"
+        "  --module-dir DIR  of probe: look for modules here before the installed ones; repeatable\n"
         "  --root DIR     the instance of weftd --root DIR\n"
         "  --bpffs DIR    the instance of weftd --bpffs DIR (/sys/fs/bpf/weft)\n"
         "  --socket PATH  the control socket (ROOT/run/weft/control)\n"
@@ -38,7 +46,10 @@ static const char help[] =
 struct arguments {
         const char *root, *bpffs, *socket;
         bool json;
-        const char *verb, *operand;
+        const char *verb, *operand, *format;
+        char **operands; /* all of them, ended by NULL */
+        const char *module_dirs[MODULE_DIRS_MAX + 2]; /* ended by the installed one and NULL */
+        size_t n_module_dirs;
 };
 
 /* ---- verbs that ask the daemon ---- */
@@ -62,6 +73,13 @@ static int fail(const char *text)
 {
         (void) fprintf(stderr, "weftctl: %s\n", text);
         return EXIT_FAILED;
+}
+
+static int usage(const char *what, const char *which)
+{
+        (void) fprintf(stderr, "weftctl: %s%s%s%s; see weftctl --help\n", what, which ? " \"" : "",
+                       which ? which : "", which ? "\"" : "");
+        return EXIT_USAGE;
 }
 
 static int print_json(const json_t *j)
@@ -144,12 +162,48 @@ static int clean(const struct arguments *a, const struct paths *p)
         return cleanup(p, stdout, &why) < 0 ? fail(why.text) : EXIT_OK;
 }
 
+static int probe(const struct arguments *a, const struct paths *p)
+{
+        struct weft_error why = { 0 };
+        json_auto_t *report = NULL;
+
+        (void) p;
+        if (probe_report(a->module_dirs, &report, &why) < 0)
+                return fail(why.text);
+        if (a->json)
+                return print_json(report);
+
+        probe_show(report, stdout, terminal_width());
+        return EXIT_OK;
+}
+
+static int module(const struct arguments *a, const struct paths *p)
+{
+        struct description *d = NULL;
+        struct weft_error why = { 0 };
+        int r;
+
+        (void) p;
+        if (!a->operand || !a->operands[1] || strcmp(a->operand, "describe") != 0)
+                return usage("write: weftctl module describe FILE.so", NULL);
+
+        r = description_open(a->operands[1], &d, &why);
+        if (r >= 0)
+                r = description_print(d, a->format ?: a->json ? "json" : "text", stdout, &why);
+        (void) description_close(d);
+
+        return r < 0 ? fail(why.text) : EXIT_OK;
+}
+
 static const struct {
         const char *verb;
         int (*f)(const struct arguments *a, const struct paths *p);
+        int operands; /* how many it takes at most */
 } alone[] = {
-        { "check", check },
-        { "cleanup", clean },
+        { "check", check, 0 },
+        { "probe", probe, 0 },
+        { "module", module, 2 },
+        { "cleanup", clean, 0 },
 };
 
 /* ---- command line ---- */
@@ -162,6 +216,8 @@ static int parse_options(int argc, char **argv, struct arguments *a, int *ret_co
                 { "root", required_argument, NULL, 'r' },
                 { "bpffs", required_argument, NULL, 'b' },
                 { "socket", required_argument, NULL, 's' },
+                { "format", required_argument, NULL, 'f' },
+                { "module-dir", required_argument, NULL, 'm' },
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, 'v' },
                 { 0 },
@@ -183,6 +239,13 @@ static int parse_options(int argc, char **argv, struct arguments *a, int *ret_co
                 case 's':
                         a->socket = optarg;
                         break;
+                case 'f':
+                        a->format = optarg;
+                        break;
+                case 'm':
+                        if (a->n_module_dirs < MODULE_DIRS_MAX)
+                                a->module_dirs[a->n_module_dirs++] = optarg;
+                        break;
                 case 'h':
                         (void) fputs(help, stdout);
                         return 1;
@@ -197,11 +260,14 @@ static int parse_options(int argc, char **argv, struct arguments *a, int *ret_co
         return 0;
 }
 
-static int usage(const char *what, const char *which)
+/* 0, or EXIT_USAGE where there are more than max operands. */
+static int excess(const struct arguments *a, int max)
 {
-        (void) fprintf(stderr, "weftctl: %s%s%s%s; see weftctl --help\n", what, which ? " \"" : "",
-                       which ? which : "", which ? "\"" : "");
-        return EXIT_USAGE;
+        for (int i = 0; a->operands[i]; i++)
+                if (i == max)
+                        return usage("unexpected argument", a->operands[i]);
+
+        return 0;
 }
 
 static int run(const struct arguments *a, const struct paths *p)
@@ -211,12 +277,12 @@ static int run(const struct arguments *a, const struct paths *p)
 
                 if (strcmp(q->verb, a->verb) != 0)
                         continue;
-                return a->operand && !q->operand ? usage("unexpected argument", a->operand) : ask(q, a, p);
+                return excess(a, q->operand != NULL) ?: ask(q, a, p);
         }
 
         for (size_t i = 0; i < ELEMENTS(alone); i++)
                 if (strcmp(alone[i].verb, a->verb) == 0)
-                        return a->operand ? usage("unexpected argument", a->operand) : alone[i].f(a, p);
+                        return excess(a, alone[i].operands) ?: alone[i].f(a, p);
 
         return usage("no such verb", a->verb);
 }
@@ -233,11 +299,11 @@ int main(int argc, char **argv)
                 return code;
         if (optind == argc)
                 return usage("no verb given", NULL);
-        if (argc - optind > 2)
-                return usage("unexpected argument", argv[optind + 2]);
 
         a.verb = argv[optind];
-        a.operand = argv[optind + 1];
+        a.operands = argv + optind + 1;
+        a.operand = a.operands[0];
+        a.module_dirs[a.n_module_dirs] = WEFT_MODULE_DIR;
         if (paths_init(&p, a.root, a.bpffs, &why) < 0)
                 return usage(why.text, NULL);
 

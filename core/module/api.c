@@ -197,6 +197,11 @@ static void api_set_data(struct weft_instance *self, void *data)
         of(self)->data = data;
 }
 
+static const char *api_version(struct weft_instance *self)
+{
+        return of(self)->module->desc.version;
+}
+
 const struct weft_api core_api = {
         .size = sizeof(core_api),
         .abi = WEFT_ABI,
@@ -214,4 +219,5 @@ const struct weft_api core_api = {
         .data = api_data,
         .set_data = api_set_data,
         .node_ports = api_node_ports,
+        .version = api_version,
 };

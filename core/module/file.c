@@ -114,6 +114,26 @@ static int seal(int fd, const char *path, struct weft_error *reterr)
         return TAKE_FD(memfd);
 }
 
+bool file_same(int a, int b)
+{
+        struct stat one, other;
+        void *p, *q;
+        bool same;
+
+        if (fstat(a, &one) < 0 || fstat(b, &other) < 0 || one.st_size != other.st_size || one.st_size == 0)
+                return false;
+
+        p = mmap(NULL, (size_t) one.st_size, PROT_READ, MAP_PRIVATE, a, 0);
+        q = mmap(NULL, (size_t) one.st_size, PROT_READ, MAP_PRIVATE, b, 0);
+        same = p != MAP_FAILED && q != MAP_FAILED && memcmp(p, q, (size_t) one.st_size) == 0;
+        if (p != MAP_FAILED)
+                (void) munmap(p, (size_t) one.st_size);
+        if (q != MAP_FAILED)
+                (void) munmap(q, (size_t) one.st_size);
+
+        return same;
+}
+
 /* -ENOENT without a reason: not in this directory, try the next. */
 static int open_in(const char *dir, const char *path, const char *base, struct weft_error *reterr)
 {

@@ -3,6 +3,8 @@
 
 /* From a name to bytes that nobody can change any more. */
 
+#include <stdbool.h>
+
 #include "error.h"
 
 /* Opens NAME.so in the first directory that has it, checks the file, its directories and its library
@@ -14,3 +16,6 @@ int file_open(const char *const *dirs, const char *name, char **ret_path, struct
 /* Checks that the shared object in fd, of the given path, looks for libraries nowhere but in the
  * system's directories: they are opened and run by whoever loads it. */
 int file_check_libraries(int fd, const char *path, struct weft_error *reterr);
+
+/* Whether two such memfds have the same content. */
+bool file_same(int a, int b);

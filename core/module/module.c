@@ -100,8 +100,13 @@ static void module_closep(struct module **m)
 
 int module_open(const char *const *dirs, const char *name, struct module **ret, struct weft_error *reterr)
 {
+        return module_open_again(dirs, name, NULL, ret, reterr);
+}
+
+int module_open_again(const char *const *dirs, const char *name, struct module *running, struct module **ret,
+                      struct weft_error *reterr)
+{
         _cleanup_(module_closep) struct module *m = NULL;
-        _cleanup_close_ int fd = -1;
         int r;
 
         if (!name_is_valid(name))
@@ -111,11 +116,18 @@ int module_open(const char *const *dirs, const char *name, struct module **ret, 
         if (!m)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
-        fd = file_open(dirs, name, &m->path, reterr);
-        if (fd < 0)
-                return fd;
+        m->refs = 1;
+        m->fd = file_open(dirs, name, &m->path, reterr);
+        if (m->fd < 0)
+                return m->fd;
 
-        m->dl = load(fd);
+        if (running && strcmp(running->path, m->path) == 0 && file_same(running->fd, m->fd)) {
+                running->refs++;
+                *ret = running;
+                return 0;
+        }
+
+        m->dl = load(m->fd);
         if (!m->dl)
                 return weft_fail(reterr, -ELIBACC, "%s: %s", m->path, dlerror());
 
@@ -129,11 +141,12 @@ int module_open(const char *const *dirs, const char *name, struct module **ret, 
 
 struct module *module_close(struct module *m)
 {
-        if (!m)
+        if (!m || --m->refs > 0)
                 return NULL;
 
         if (m->dl)
                 (void) dlclose(m->dl);
+        closep(&m->fd);
         free(m->path);
         free(m);
         return NULL;

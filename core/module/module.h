@@ -14,6 +14,8 @@ struct module {
         struct weft_module desc;
         char *path;
         void *dl;
+        int fd;        /* sealed memfd with the file's content */
+        unsigned refs; /* of builds that have it */
 };
 
 /* Finds NAME.so in the directories (in order), checks the file (regular, root's, writable by nobody
@@ -21,6 +23,9 @@ struct module {
  * memfd and dlopens that. Every refusal says what to do. */
 int module_open(const char *const *dirs, const char *name, struct module **ret, struct weft_error *reterr);
 struct module *module_close(struct module *m);
+/* The same, but where the file found has the content of `running`, that is what is given out. */
+int module_open_again(const char *const *dirs, const char *name, struct module *running, struct module **ret,
+                      struct weft_error *reterr);
 
 /* Copies a foreign descriptor into our layout: ABI and size checks. Exposed for the tests. */
 int module_adopt(const struct weft_module *foreign, struct weft_module *ret, struct weft_error *reterr);
@@ -58,13 +63,35 @@ struct instance {
         struct weft_prefix *routes; /* held through weft_api.route(); owned */
         size_t n_routes;
         bool attached, degraded;
+
+        /* On a reload. An instance that goes on stands in both builds. */
+        unsigned refs;
+        bool kept;             /* a generation is built for an instance that has maps already */
+        void *next_config;     /* reconfigured: takes the place of config at the takeover; owned */
+        struct instance *old;  /* the one it replaces, until the takeover; not owned */
 };
 
 /* Fills the config from the section (NULL: all defaults) and calls configure. */
 int instance_new(struct module *m, uint16_t id, const struct config_module *section,
                  const struct core_services *services, struct diagnostics *diagnostics,
                  struct instance **ret, struct weft_error *reterr);
-struct instance *instance_free(struct instance *i); /* detach, unload, free */
+/* detach, unload, free; of one that stands in another build too, only this reference. */
+struct instance *instance_free(struct instance *i);
+
+/* What becomes of a running instance whose file is the same, under the options of section. */
+enum instance_change {
+        INSTANCE_KEPT,         /* the options are the same */
+        INSTANCE_RECONFIGURED, /* it takes the new ones at the takeover: next_config */
+        INSTANCE_REPLACED,     /* a new instance is needed */
+};
+/* The answer, or a refusal. Changes nothing but next_config. */
+int instance_ask(struct instance *i, const struct config_module *section, struct diagnostics *diagnostics,
+                 struct weft_error *reterr);
+void instance_ask_undo(struct instance *i);
+int instance_prepare(struct instance *i, struct weft_error *reterr);
+void instance_takeover(struct instance *i);
+int instance_migrate(struct instance *i, const char *map, unsigned from_version, int old_fd, int new_fd,
+                     struct weft_error *reterr);
 int instance_load(struct instance *i, struct weft_error *reterr);
 int instance_attach(struct instance *i, struct weft_error *reterr);
 int instance_event(struct instance *i, const struct weft_module_event *e, struct weft_error *reterr);

@@ -58,12 +58,8 @@ WEFT_STAGE(nodeport_snat, FROM_UPLINK, SERVICE)
                 return service->flags & WEFT_SERVICE_DROP_EMPTY ? WEFT_DROP(NO_BACKEND)
                                                                 : WEFT_REJECT(NO_BACKEND);
         weft_plan_backend(pkt, index, backend);
-        if (pkt->plan.endpoint) {
-                node = weft_node_address(pkt, pkt->ifindex);
-                if (node)
-                        weft_plan_source_fallback(pkt, node, snat_low, snat_high, node_low, node_high);
+        if (pkt->plan.endpoint)
                 return WEFT_DONE;
-        }
         node = source(ctx, pkt);
         if (!node)
                 return WEFT_DROP(NO_ADDRESS);

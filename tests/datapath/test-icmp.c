@@ -358,12 +358,12 @@ BOTH(answer, a_service_that_is_silent_when_empty_drops)
 BOTH(answer, a_hop_limit_that_ends_here_is_answered)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
-        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 61234, NODE, NODE_PORT);
-        struct shape first = in;
+        struct shape in = from_outside(family, IPPROTO_UDP, CLIENT, 61234, NODE, NODE_PORT);
 
-        run(w, FROM_UPLINK, &first);
+        run(w, FROM_UPLINK, &in);
+        run(w, FROM_UPLINK, &in);
         in.ttl = 1;
-        in.flags = ACK;
+        expect(w, XDP, &in, XDP_GOES_ON, &in);
         expect_error(w, &in, ICMP_IS_EXCEEDED, 0, 0, NODE, "established");
         cr_expect_eq(world_drops(w, WEFT_DROP_TTL_EXPIRED, WEFT_FROM_UPLINK), 1);
 }

@@ -246,6 +246,7 @@ BOTH(nodeport, a_udp_checksum_that_comes_out_as_zero_is_sent_as_all_ones)
 
         expect(w, FROM_UPLINK, &in, REDIRECT, &out);
         expect(w, FROM_UPLINK, &in, REDIRECT, &out);
+        expect(w, XDP, &in, XDP_REDIRECTED, &out);
 }
 
 Test(nodeport, a_udp_packet_without_a_checksum_stays_without)
@@ -261,6 +262,7 @@ Test(nodeport, a_udp_packet_without_a_checksum_stays_without)
                 expect(w, FROM_UPLINK, &in, REDIRECT, &out);
                 expect(w, FROM_UPLINK, &reply, REDIRECT, &back);
         }
+        expect(w, XDP, &in, XDP_REDIRECTED, &out);
 }
 
 BOTH(nodeport, an_unknown_port_of_a_service_address_is_dropped)

@@ -42,9 +42,12 @@ def start_servers(cluster):
         cluster.lab.on_close(server.close)
 
 
-def make_cluster(build=BUILD, core=None, host_routing=True, **options):
+def make_cluster(build=BUILD, core=None, host_routing=True, prepare=None, **options):
+    """A running cluster. prepare: called with it before weftd starts; options: of modules."""
     cluster = Cluster()
     try:
+        if prepare:
+            prepare(cluster)
         cluster.weft(standard_modules(host_routing, **options), core, build)
         start_servers(cluster)
     except BaseException:

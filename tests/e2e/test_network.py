@@ -208,10 +208,18 @@ def serve_many(ns, port):
         assert process.stdout.readline() == "ready\n"
 
 
-@pytest.mark.parametrize("ports, clients", [("1024-65535", 20000), (None, 4000)],
+def share_all_ports(cluster):
+    """The node's own connections and the translated ones draw from the same ports."""
+    cluster.n1.sysctl("ipv4/ip_local_port_range", "1024 65535")
+
+
+@pytest.mark.parametrize("overlapping, clients", [(True, 20000), (False, 4000)],
                          ids=["overlapping", "default"])
-def test_the_nodes_own_connections_stand_beside_translated_ones(made, ports, clients):
-    cluster = made(nodeport_snat={"snat-ports": ports} if ports else {})
+def test_the_nodes_own_connections_stand_beside_translated_ones(made, overlapping, clients):
+    if overlapping:
+        cluster = made(prepare=share_all_ports, nodeport_snat={"snat-ports": "1024-65535"})
+    else:
+        cluster = made()
     serve_many(cluster.p2, 7000)
     cluster.weft1.drop_in("many", [("service many", {
         "port": "7000/tcp", "node-port": 30700, "backend": f"{IPV4.p2}:7000"})])

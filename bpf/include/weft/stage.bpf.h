@@ -30,8 +30,7 @@ enum weft_plan_flag {
         WEFT_PLAN_NEW_PORT = 1, /* sport is to be found in low..high; reserved when stored */
         WEFT_PLAN_NATIVE = 2,   /* the fabric routes it: not to be masqueraded */
         WEFT_PLAN_TRACK = 4,    /* remember it even if nothing changes */
-        WEFT_PLAN_FALLBACK = 8, /* keep the source, but take `fallback` and a new port if the
-                                   reply's tuple belongs to another flow */
+        WEFT_PLAN_WHOLE = 8,    /* applied whole at its first hook, never through the stack */
 };
 
 /* What the stages decided. Starts as the packet is. Set fields through the functions below. */
@@ -44,7 +43,6 @@ struct weft_plan {
         __u8 proto;
         __u16 low, high;           /* host order: source ports to choose from */
         __u16 skip_low, skip_high; /* but none of these */
-        struct weft_addr fallback;
         __u32 backend; /* index; 0: none */
         __u16 backend_number;
         __u16 module;    /* who set the translation */
@@ -233,6 +231,20 @@ static __always_inline int weft_dispatch(struct __sk_buff *ctx, struct weft_pkt 
         static __always_inline int name##_stage(struct __sk_buff *ctx __attribute__((unused)),      \
                                                 struct weft_pkt *pkt __attribute__((unused)))
 
+/* ---- a module's own maps -----------------------------------------------------------------------
+ *
+ * Written after the map: WEFT_MAP(…) WEFT_MAP_STATE(1); says what becomes of it when the generation
+ * changes. A map that says nothing is CONFIG.
+ *   CONFIG  made anew for each generation, and filled by the module's attach; goes on only with an
+ *           instance that is kept
+ *   STATE   goes on in the next generation, also in another build of the module and after a restart of
+ *           the daemon. Another layout or version is refused, unless the module's migrate fills the
+ *           new map from the old one
+ *   STATS   the same for counters, without a version */
+#define WEFT_MAP_CONFIG __weft_tag("weft.map:CONFIG")
+#define WEFT_MAP_STATE(version) __weft_tag("weft.map:STATE." #version)
+#define WEFT_MAP_STATS __weft_tag("weft.map:STATS")
+
 /* ---- planning ---------------------------------------------------------------------------------- */
 
 enum weft_claim { WEFT_CLAIM_SRC, WEFT_CLAIM_DST, WEFT_CLAIM_DELIVERY, WEFT_CLAIM_TUNNEL };
@@ -291,21 +303,6 @@ static __always_inline void weft_plan_source(struct weft_pkt *pkt, const struct 
         pkt->plan.set |= WEFT_SET_SRC;
         pkt->plan.flags |= WEFT_PLAN_NEW_PORT;
         pkt->plan.module = weft_module_id;
-}
-
-/* The same, but only if the reply's tuple turns out to belong to another flow. */
-static __always_inline void weft_plan_source_fallback(struct weft_pkt *pkt,
-                                                      const struct weft_addr *addr, __u16 low,
-                                                      __u16 high, __u16 skip_low, __u16 skip_high)
-{
-        if (!weft_claim(pkt, WEFT_CLAIM_SRC))
-                return;
-        pkt->plan.fallback = *addr;
-        pkt->plan.low = low;
-        pkt->plan.high = high;
-        pkt->plan.skip_low = skip_low;
-        pkt->plan.skip_high = skip_high;
-        pkt->plan.flags |= WEFT_PLAN_FALLBACK;
 }
 
 /* How the flow is delivered. */

@@ -105,7 +105,8 @@ enum weft_flow_state {
 enum weft_flow_flag {
         WEFT_FLOW_REPLY = 1,      /* this entry is the answer's direction */
         WEFT_FLOW_FIN = 2,        /* FIN seen in this direction */
-        WEFT_FLOW_PORT = 4,       /* the pair holds a port of the node: keep it through TIME_WAIT */
+        WEFT_FLOW_PORT = 4,       /* the pair holds a port that was searched for: keep it through TIME_WAIT */
+        WEFT_FLOW_WHOLE = 8,      /* both directions pass the node without its stack */
 };
 
 /* What of the packet a plan changes. */

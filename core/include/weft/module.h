@@ -199,8 +199,69 @@ struct weft_api {
          * listens on is reported. Where no module calls this, node ports mean nothing. */
         void (*node_ports)(struct weft_instance *self, uint16_t low, uint16_t high);
 
+        /* Version of the module that an instance is of: what `old` says in prepare and takeover may
+         * have another layout. */
+        const char *(*version)(struct weft_instance *self);
+
         /* append here */
 };
+
+/* ---- self-tests -------------------------------------------------------------------------------- */
+
+/* Packets that a module ships as data. Before a generation is switched to, the core loads it a second
+ * time with maps of its own (copies of the modules' maps, empty tables) and runs them with
+ * BPF_PROG_TEST_RUN; one that comes out otherwise refuses the generation. So they must hold for every
+ * setting and beside every other module: `applies` and `with` leave out what does not.
+ *
+ * The world of a test is the core's, in a network namespace without any wire:
+ *
+ *     uplink      192.0.2.11/24 and 2001:db8::11/64, MAC 02:00:00:00:01:00; the default route goes
+ *                 to 192.0.2.1 and 2001:db8::1, MAC 02:00:00:00:02:00
+ *     endpoint    10.244.1.10 and fd00:244:1::10, MAC 02:00:00:00:03:00; the host's side of its
+ *                 device 02:00:00:00:04:00
+ *     10.244.2.0/24 and fd00:244:2::/64 are behind 192.0.2.12 and 2001:db8::12, MAC 02:00:00:00:05:00
+ *
+ * Flow tables are empty before each test, but for one that `goes_on`. */
+
+/* A service of a test; what it does not say is as in the INI files. */
+struct weft_test_service {
+        const char *external_ip; /* NULL: none */
+        uint16_t port, node_port; /* host order; node_port 0: none */
+        uint8_t proto;
+        const char *const *backends; /* "10.244.2.10:8080", ended by NULL */
+};
+
+enum weft_test_verdict {
+        WEFT_TEST_NEXT = -1,    /* to the stack and other programs */
+        WEFT_TEST_DROP = 2,
+        WEFT_TEST_REDIRECT = 7, /* to a wire or an endpoint */
+};
+
+struct weft_test_bytes {
+        const uint8_t *data; /* a whole Ethernet frame; NULL: not given */
+        uint32_t size;
+};
+
+/* Bytes of the expected frame that may be anything: a port out of a range, say. */
+struct weft_test_range {
+        uint32_t from, size; /* size 0 ends the list */
+};
+
+struct weft_test {
+        const char *name; /* a sentence without a full stop; NULL ends the table */
+        uint32_t hook;    /* enum weft_hook; the device is the endpoint's or the uplink */
+        uint32_t goes_on; /* 1: with the flows of the test before, which must have been run */
+        struct weft_test_bytes packet;
+        const struct weft_test_service *services; /* ended by proto 0; NULL: none */
+        int verdict;                              /* enum weft_test_verdict */
+        struct weft_test_bytes expected;          /* not given: any */
+        struct weft_test_range any[4];
+        const char *with, *without; /* run only where this module is in the generation, or is not */
+        /* Does it hold under the instance's settings? NULL: under all. Changes nothing. */
+        bool (*applies)(struct weft_instance *self, const struct weft_api *api);
+};
+
+#define WEFT_TEST_BYTES(array) { (array), sizeof(array) }
 
 /* ---- the module -------------------------------------------------------------------------------- */
 
@@ -214,6 +275,12 @@ enum weft_event_kind {
 struct weft_module_event {
         enum weft_event_kind kind;
         const struct weft_peer_info *peer; /* peer events; else NULL */
+};
+
+/* What reconfigure answers. */
+enum weft_reconfigured {
+        WEFT_REPLACE_ME, /* a new instance is made, and takes over from this one */
+        WEFT_DONE_LIVE,  /* this instance goes on */
 };
 
 struct weft_module {
@@ -257,6 +324,34 @@ struct weft_module {
 
         /* Free what data() holds. */
         void (*unload)(struct weft_instance *self, const struct weft_api *api);
+
+        /* Programs and maps of all modules are there, nothing is attached. Look at and copy what will
+         * be taken over from the instance this one replaces, which runs on and may be of another
+         * version (weft_api.version()); take nothing yet. old NULL: there is none. Called with old
+         * as `self`, the functions config, data and map of weft_api tell about it. */
+        int (*prepare)(struct weft_instance *self, const struct weft_api *api, struct weft_instance *old,
+                       struct weft_error *reterr);
+
+        /* Every hook runs the new programs: become the owner. Cannot fail. old is detached and
+         * unloaded after this; NULL: there is none. An instance that was reconfigured (see there) is
+         * called with itself as old, and config() is the new one. */
+        void (*takeover)(struct weft_instance *self, const struct weft_api *api, struct weft_instance *old);
+
+        /* The file is the same, the options are others: can this instance go on with `config`, which
+         * is laid out like its own? Answers and changes nothing, because the reload may yet fail; what
+         * is to be done is done in takeover. Programs are loaded anew, with the constants that come
+         * from options; those from load stay as they are. NULL: WEFT_REPLACE_ME always. */
+        int (*reconfigure)(struct weft_instance *self, const struct weft_api *api, const void *config,
+                           struct weft_error *reterr); /* enum weft_reconfigured, or negative errno */
+
+        /* Fills new_fd, the empty map of class STATE or STATS, from old_fd, which another build of the
+         * module left with another version or layout and which its programs go on writing until the
+         * switch: what they write after this is lost. Called before prepare. from_version: 0 for STATS.
+         * NULL: such a build is refused. */
+        int (*migrate)(struct weft_instance *self, const struct weft_api *api, const char *map,
+                       unsigned from_version, int old_fd, int new_fd, struct weft_error *reterr);
+
+        const struct weft_test *tests; /* ended by name NULL */
 
         /* append here */
 };
