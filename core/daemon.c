@@ -81,6 +81,8 @@ static int take_places(struct daemon *d, struct weft_error *reterr)
         if (r == 0)
                 r = lock_take(&d->paths, &d->lock, reterr);
         if (r == 0)
+                r = pins_lock_take(&d->paths, &d->pins_lock, reterr);
+        if (r == 0)
                 r = remember_netns(d, reterr);
 
         return r;
@@ -414,6 +416,7 @@ void daemon_stop(struct daemon *d)
         d->tables = tables_close(d->tables);
         d->host = host_close(d->host);
         d->net = net_close(d->net);
+        closep(&d->pins_lock);
         closep(&d->lock);
         paths_done(&d->paths);
         d->loop = sd_event_unref(d->loop);

@@ -82,7 +82,7 @@ struct daemon {
         sd_event *loop;
         struct paths paths;
         const char **module_dirs; /* ended by NULL */
-        int lock;
+        int lock, pins_lock;
 
         struct net *net;
         struct host *host;

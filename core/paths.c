@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "paths.h"
@@ -154,6 +155,22 @@ int lock_take(const struct paths *p, int *ret_fd, struct weft_error *reterr)
                                  "give this one a --root of its own",
                                  (int) lock.l_pid, p->root[0] ? p->root : "/");
         }
+
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+int pins_lock_take(const struct paths *p, int *ret_fd, struct weft_error *reterr)
+{
+        _cleanup_close_ int fd = open(p->bpffs, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+        if (fd < 0)
+                return weft_fail(reterr, -errno, "cannot open %s: %m", p->bpffs);
+        if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+                return weft_fail(reterr, errno == EWOULDBLOCK ? -EBUSY : -errno,
+                                 "another weftd has its pins in %s: stop it first, or give this one a "
+                                 "--bpffs of its own",
+                                 p->bpffs);
 
         *ret_fd = TAKE_FD(fd);
         return 0;

@@ -398,3 +398,15 @@ void options_free(const struct weft_option *options, void *config)
         for (const struct weft_option *o = options; config && o && o->key; o++)
                 option_clear(o, config);
 }
+
+size_t option_size(enum weft_option_type type)
+{
+        static const uint8_t sizes[] = {
+                [WEFT_TYPE_BOOL] = sizeof(bool),       [WEFT_TYPE_U16] = sizeof(uint16_t),
+                [WEFT_TYPE_U32] = sizeof(uint32_t),    [WEFT_TYPE_SIZE] = sizeof(uint64_t),
+                [WEFT_TYPE_TIME] = sizeof(uint64_t),   [WEFT_TYPE_ENUM] = sizeof(uint32_t),
+                [WEFT_TYPE_PORTS] = sizeof(struct weft_ports),
+        };
+
+        return type < ELEMENTS(sizes) ? sizes[type] : 0;
+}

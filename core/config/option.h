@@ -18,6 +18,9 @@ int option_set(const struct weft_option *o, void *config, const char *text,
 /* Sets the default; no default is an empty field. */
 int option_set_default(const struct weft_option *o, void *config, struct weft_error *reterr);
 
+/* Bytes of a field that holds the value itself; 0: it points elsewhere (lists, texts). */
+size_t option_size(enum weft_option_type type);
+
 /* Frees what the field owns and empties it. */
 void option_clear(const struct weft_option *o, void *config);
 

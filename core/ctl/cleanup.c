@@ -193,7 +193,7 @@ static int undo_host_changes(const struct paths *p, FILE *f, struct weft_error *
 
 int cleanup(const struct paths *p, FILE *f, struct weft_error *reterr)
 {
-        _cleanup_close_ int lock = -1;
+        _cleanup_close_ int lock = -1, pins = -1;
         pid_t pid = lock_holder(p);
         int r = pid > 0 ? stop_daemon(pid, f, reterr) : check_netns(p, reterr);
 
@@ -205,6 +205,8 @@ int cleanup(const struct paths *p, FILE *f, struct weft_error *reterr)
                 r = make_directories(p->run, 0755, reterr);
         if (r == 0)
                 r = lock_take(p, &lock, reterr); /* no daemon starts from here on */
+        if (r == 0 && is_there(p->bpffs))
+                r = pins_lock_take(p, &pins, reterr);
         if (r == 0)
                 r = remove_attachments(p, f, reterr);
         if (r == 0)

@@ -11,8 +11,10 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "config/option.h"
 #include "generation/chain.h"
 #include "generation/generation.h"
+#include "generation/maps.h"
 #include "generation/object.h"
 #include "generation/stages.h"
 #include "plan/plan.h"
@@ -24,6 +26,7 @@ struct part {
         struct stage_list list;
         struct bpf_object **objects;
         size_t n_objects;
+        struct lasting_maps lasting;
 };
 
 struct chain {
@@ -272,23 +275,11 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
         return set_constants(b->g->engine, values, ELEMENTS(values), reterr);
 }
 
-/* Options whose value lies in the config struct itself; lists and texts have no constant. */
-static size_t option_size(enum weft_option_type type)
-{
-        static const uint8_t sizes[] = {
-                [WEFT_TYPE_BOOL] = sizeof(bool),       [WEFT_TYPE_U16] = sizeof(uint16_t),
-                [WEFT_TYPE_U32] = sizeof(uint32_t),    [WEFT_TYPE_SIZE] = sizeof(uint64_t),
-                [WEFT_TYPE_TIME] = sizeof(uint64_t),   [WEFT_TYPE_ENUM] = sizeof(uint32_t),
-                [WEFT_TYPE_PORTS] = sizeof(struct weft_ports),
-        };
-
-        return type < ELEMENTS(sizes) ? sizes[type] : 0;
-}
-
 /* An option without a constant of its name and size is for user space alone. */
 static void set_options(struct bpf_object *o, const struct instance *i)
 {
         const struct weft_option *option = i->module->desc.options;
+        const void *config = i->next_config ?: i->config;
 
         for (; option && option->key; option++) {
                 size_t size = option_size(option->type);
@@ -300,7 +291,7 @@ static void set_options(struct bpf_object *o, const struct instance *i)
                                 *p = '_';
 
                 if (size > 0)
-                        (void) object_constant(o, name, (const char *) i->config + option->offset, size);
+                        (void) object_constant(o, name, (const char *) config + option->offset, size);
         }
 }
 
@@ -380,9 +371,30 @@ static int load_engine(const struct build *b, struct weft_error *reterr)
         return r < 0 ? weft_fail_in(reterr, r, "the engine") : 0;
 }
 
-/* Maps of the engine's names are the engine's, the rest is the module's: one set for all its stages. */
-static int share_maps(const struct build *b, const struct part *p, struct bpf_object *o,
-                      struct weft_error *reterr)
+/* Maps of the engine's names are the engine's, the rest is the module's: one set for all its stages,
+ * and that of its instance where it goes on. */
+static int share_own_map(const struct build *b, struct part *p, const struct bpf_object *o, struct bpf_map *map,
+                         struct weft_error *reterr)
+{
+        const char *name = bpf_map__name(map);
+        int r = 0, fd = bpf_object__find_map_fd_by_name(b->g->engine, name);
+
+        if (fd < 0 && p->n_objects > 0)
+                fd = bpf_object__find_map_fd_by_name(p->objects[0], name);
+        else if (fd < 0 && b->settings->bpffs)
+                r = lasting_map_share(&p->lasting, b->settings->bpffs, p->instance, b->settings->number, o, map,
+                                      reterr);
+        if (r < 0)
+                return r;
+
+        if (fd < 0 && bpf_map__fd(map) < 0 && p->instance->kept && p->instance->n_objects > 0)
+                fd = bpf_object__find_map_fd_by_name(p->instance->objects[0], name);
+
+        r = fd < 0 ? 0 : bpf_map__reuse_fd(map, fd);
+        return r < 0 ? weft_fail(reterr, r, "map %s: %s", name, strerror(-r)) : 0;
+}
+
+static int share_maps(const struct build *b, struct part *p, struct bpf_object *o, struct weft_error *reterr)
 {
         struct bpf_map *map;
         int r;
@@ -392,19 +404,12 @@ static int share_maps(const struct build *b, const struct part *p, struct bpf_ob
                 return r;
 
         bpf_object__for_each_map(map, o) {
-                const char *name = bpf_map__name(map);
-                int fd;
-
                 if (bpf_map__fd(map) >= 0 || object_map_is_constants(map))
                         continue;
 
-                fd = bpf_object__find_map_fd_by_name(b->g->engine, name);
-                if (fd < 0 && p->n_objects > 0)
-                        fd = bpf_object__find_map_fd_by_name(p->objects[0], name);
-
-                r = fd < 0 ? 0 : bpf_map__reuse_fd(map, fd);
+                r = share_own_map(b, p, o, map, reterr);
                 if (r < 0)
-                        return weft_fail(reterr, r, "map %s: %s", name, strerror(-r));
+                        return r;
         }
 
         return 0;
@@ -483,8 +488,15 @@ static int load_stages(const struct build *b, struct weft_error *reterr)
         return 0;
 }
 
-/* Gives the instances their objects; a module with maps and no stage has one of them too. */
-static int hand_out_objects(const struct build *b, struct weft_error *reterr)
+static void hand_out_objects(struct part *p)
+{
+        p->instance->objects = p->objects;
+        p->instance->n_objects = p->n_objects;
+}
+
+/* Gives the new instances their objects; one that goes on has its own until the takeover. A module with
+ * maps and no stage has an object too. */
+static int finish_parts(const struct build *b, struct weft_error *reterr)
 {
         for (size_t i = 0; i < b->g->n_parts; i++) {
                 struct part *p = &b->g->parts[i];
@@ -496,10 +508,9 @@ static int hand_out_objects(const struct build *b, struct weft_error *reterr)
                         return weft_fail_in(reterr, r, "module %s", part_name(p));
         }
 
-        for (size_t i = 0; i < b->g->n_parts; i++) {
-                b->g->parts[i].instance->objects = b->g->parts[i].objects;
-                b->g->parts[i].instance->n_objects = b->g->parts[i].n_objects;
-        }
+        for (size_t i = 0; i < b->g->n_parts; i++)
+                if (!b->g->parts[i].instance->kept)
+                        hand_out_objects(&b->g->parts[i]);
 
         return 0;
 }
@@ -559,7 +570,7 @@ int generation_build(struct tables *t, const struct generation_settings *s, stru
         if (r >= 0)
                 r = load_stages(&b, reterr);
         if (r >= 0)
-                r = hand_out_objects(&b, reterr);
+                r = finish_parts(&b, reterr);
         if (r < 0)
                 return r;
 
@@ -578,6 +589,7 @@ static void part_done(struct part *p)
                 bpf_object__close(p->objects[i]);
         free(p->objects);
         stages_done(&p->list);
+        lasting_maps_done(&p->lasting);
 }
 
 struct generation *generation_free(struct generation *g)
@@ -591,6 +603,49 @@ struct generation *generation_free(struct generation *g)
         bpf_object__close(g->engine);
         free(g);
         return NULL;
+}
+
+/* ---- from one to the next ---- */
+
+int generation_prepare(struct generation *g, struct weft_error *reterr)
+{
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < g->n_parts; i++)
+                if (g->parts[i].n_objects > 0)
+                        r = lasting_maps_migrate(&g->parts[i].lasting, g->parts[i].instance,
+                                                 g->parts[i].objects[0], reterr);
+        for (size_t i = 0; r >= 0 && i < g->n_parts; i++)
+                if (!g->parts[i].instance->kept)
+                        r = instance_prepare(g->parts[i].instance, reterr);
+
+        return r;
+}
+
+void generation_takeover(struct generation *g)
+{
+        for (size_t i = 0; i < g->n_parts; i++) {
+                hand_out_objects(&g->parts[i]);
+                instance_takeover(g->parts[i].instance);
+        }
+}
+
+int generation_pin_maps(const struct generation *g, const char *bpffs, struct weft_error *reterr)
+{
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < g->n_parts; i++)
+                if (g->parts[i].n_objects > 0)
+                        r = lasting_maps_pin(&g->parts[i].lasting, bpffs, g->parts[i].objects[0], reterr);
+
+        return r;
+}
+
+bool generation_has_pin(const struct generation *g, const char *module, const char *pin)
+{
+        const struct part *p = find_part(g, module);
+
+        return p && lasting_maps_have(&p->lasting, pin);
 }
 
 /* ---- looking at one ---- */

@@ -23,6 +23,7 @@ struct generation_settings {
         uint32_t mark_mask;
         bool can_cast;      /* kernel has bpf_cast_to_kern_ctx */
         uint16_t host_ports_low, host_ports_high; /* the node's ephemeral range */
+        const char *bpffs;  /* for the modules' maps that outlive it; NULL: none does */
         const void *engine; /* bytes of engine.bpf.o */
         size_t engine_size;
 };
@@ -43,6 +44,10 @@ int generation_build(struct tables *t, const struct generation_settings *s,
                      struct generation **ret, struct weft_error *reterr);
 /* Closes programs and prog array. Call after attach_switch() to another and grace_period(). */
 struct generation *generation_free(struct generation *g);
+/* After build: fills maps of another version from what is pinned, then the new instances prepare. */
+int generation_prepare(struct generation *g, struct weft_error *reterr);
+/* After the switch: each instance becomes the owner of what it prepared for. */
+void generation_takeover(struct generation *g);
 uint32_t generation_number(const struct generation *g);
 /* Program for a hook (enum weft_hook); -ENOENT where the hook needs none. */
 int generation_hook_fd(const struct generation *g, uint32_t hook);
@@ -54,11 +59,16 @@ void grace_period(void);
 
 /* The prog array; owned by the generation. */
 int generation_chain_fd(const struct generation *g);
-/* Keeps the prog array filled while no daemon runs: pinned as BPFFS/chain-NUMBER. Call it before the
- * first hook is switched; a generation that is never switched to is unpinned by the next. */
+/* Keeps the prog array filled while no daemon runs: pinned as BPFFS/chain-NUMBER, and the modules' maps
+ * that outlive it (maps.h). Call it before the first hook is switched; a generation that is never
+ * switched to is unpinned by the next. */
 int generation_pin(const struct generation *g, const char *bpffs, struct weft_error *reterr);
-/* After all hooks are switched to g and grace_period(): lets go of its predecessors' prog arrays. */
+/* After all hooks are switched to g and grace_period(): lets go of its predecessors' prog arrays and of
+ * modules' maps that it does not use. */
 void generation_unpin_others(const struct generation *g, const char *bpffs);
+/* For pins.c. */
+int generation_pin_maps(const struct generation *g, const char *bpffs, struct weft_error *reterr);
+bool generation_has_pin(const struct generation *g, const char *module, const char *pin);
 void generation_unpin_all(const char *bpffs); /* for cleanup, after everything is detached */
 /* Greatest number pinned there, by whichever daemon; 0: none. The next generation is one more. */
 uint32_t generation_last(const char *bpffs);

@@ -12,6 +12,7 @@
 #include <bpf/bpf.h>
 
 #include "generation/generation.h"
+#include "generation/maps.h"
 #include "util.h"
 
 #define PIN_PREFIX "chain-"
@@ -46,6 +47,10 @@ int generation_pin(const struct generation *g, const char *bpffs, struct weft_er
         if (mkdir(bpffs, 0700) < 0 && errno != EEXIST)
                 return weft_fail(reterr, -errno, "%s: %s", bpffs, strerror(errno));
 
+        r = generation_pin_maps(g, bpffs, reterr);
+        if (r < 0)
+                return r;
+
         (void) snprintf(path, sizeof(path), "%s/" PIN_PREFIX "%u", bpffs, generation_number(g));
         r = bpf_obj_pin(generation_chain_fd(g), path);
 
@@ -58,9 +63,15 @@ static void unpin_other(void *data, uint32_t number, const char *path)
                 (void) unlink(path);
 }
 
+static bool keep_map(const void *g, const char *module, const char *pin)
+{
+        return generation_has_pin(g, module, pin);
+}
+
 void generation_unpin_others(const struct generation *g, const char *bpffs)
 {
         each_pin(bpffs, unpin_other, (void *) g);
+        lasting_maps_unpin(bpffs, keep_map, g);
 }
 
 static void unpin(void *data, uint32_t number, const char *path)
@@ -73,6 +84,7 @@ static void unpin(void *data, uint32_t number, const char *path)
 void generation_unpin_all(const char *bpffs)
 {
         each_pin(bpffs, unpin, NULL);
+        lasting_maps_unpin(bpffs, NULL, NULL);
 }
 
 static void greater(void *data, uint32_t number, const char *path)

@@ -7,6 +7,7 @@
 
 #include <bpf/libbpf.h>
 
+#include "config/option.h"
 #include "generation/object.h"
 #include "module/api.h"
 #include "module/module.h"
@@ -44,15 +45,19 @@ static void instance_freep(struct instance **i)
         (void) instance_free(*i);
 }
 
-static int fill_config(struct instance *i, const struct config_module *section, struct diagnostics *d,
-                       struct weft_error *reterr)
+/* The options of section as a config struct of the module; *ret is to be freed in any case. */
+static int fill_config(const struct weft_module *m, const struct config_module *section, struct diagnostics *d,
+                       void **ret, struct weft_error *reterr)
 {
-        const struct weft_module *m = &i->module->desc;
         char name[64];
         int r;
 
+        *ret = calloc(1, m->config_size + 1);
+        if (!*ret)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
         (void) snprintf(name, sizeof(name), "module %s", m->name);
-        r = options_fill(m->options, i->config, name, section ? section->assignments : NULL,
+        r = options_fill(m->options, *ret, name, section ? section->assignments : NULL,
                          section ? section->n_assignments : 0, d);
 
         return r < 0 ? weft_fail(reterr, r, "[%s] has settings that are not valid", name) : 0;
@@ -72,11 +77,8 @@ int instance_new(struct module *m, uint16_t id, const struct config_module *sect
         i->module = m;
         i->id = id;
         i->services = services;
-        i->config = calloc(1, m->desc.config_size + 1);
-        if (!i->config)
-                return weft_fail(reterr, -ENOMEM, "out of memory");
-
-        r = fill_config(i, section, diagnostics, reterr);
+        i->refs = 1;
+        r = fill_config(&m->desc, section, diagnostics, &i->config, reterr);
         if (r < 0)
                 return r;
 
@@ -99,9 +101,16 @@ static void free_constants(struct instance *i)
         free(i->constants);
 }
 
+static void free_config(const struct instance *i, void *config)
+{
+        if (config)
+                options_free(i->module->desc.options, config);
+        free(config);
+}
+
 struct instance *instance_free(struct instance *i)
 {
-        if (!i)
+        if (!i || --i->refs > 0)
                 return NULL;
 
         instance_detach(i);
@@ -109,9 +118,8 @@ struct instance *instance_free(struct instance *i)
                 i->module->desc.unload(self(i), &core_api);
 
         free_constants(i);
-        if (i->config)
-                options_free(i->module->desc.options, i->config);
-        free(i->config);
+        free_config(i, i->config);
+        free_config(i, i->next_config);
         free(i->routes);
         free(i);
         return NULL;
@@ -169,4 +177,117 @@ void instance_detach(struct instance *i)
         while (i->n_routes > 0)
                 i->services->unroute(i->services->data, &i->routes[--i->n_routes]);
         i->attached = false;
+}
+
+/* ---- reload ---- */
+
+static bool same_list(const void *a, size_t n, const void *b, size_t m, size_t size)
+{
+        return n == m && (n == 0 || memcmp(a, b, n * size) == 0);
+}
+
+static bool same_option(const struct weft_option *o, const void *a, const void *b)
+{
+        const struct weft_prefixes *p = a, *q = b;
+        const struct weft_addresses *v = a, *w = b;
+        const char *const *s = a, *const *t = b;
+
+        switch (o->type) {
+        case WEFT_TYPE_STRING:
+                return *s == *t || (*s && *t && strcmp(*s, *t) == 0);
+        case WEFT_TYPE_PREFIXES:
+                return same_list(p->items, p->n, q->items, q->n, sizeof(*p->items));
+        case WEFT_TYPE_ADDRESSES:
+                return same_list(v->items, v->n, w->items, w->n, sizeof(*v->items));
+        default:
+                return memcmp(a, b, option_size(o->type)) == 0;
+        }
+}
+
+static bool same_options(const struct weft_option *o, const void *a, const void *b)
+{
+        for (; o && o->key; o++)
+                if (!same_option(o, (const char *) a + o->offset, (const char *) b + o->offset))
+                        return false;
+
+        return true;
+}
+
+static int ask(struct instance *i, const void *config, struct weft_error *reterr)
+{
+        const struct weft_module *m = &i->module->desc;
+        struct weft_error why = { 0 };
+        int r;
+
+        if (same_options(m->options, i->config, config))
+                return INSTANCE_KEPT;
+        if (!m->reconfigure)
+                return INSTANCE_REPLACED;
+
+        r = m->reconfigure(self(i), &core_api, config, &why);
+        if (r < 0)
+                return fail_callback(i, "reconfigure", r, &why, reterr);
+
+        return r == WEFT_DONE_LIVE ? INSTANCE_RECONFIGURED : INSTANCE_REPLACED;
+}
+
+int instance_ask(struct instance *i, const struct config_module *section, struct diagnostics *diagnostics,
+                 struct weft_error *reterr)
+{
+        void *config = NULL;
+        int r = fill_config(&i->module->desc, section, diagnostics, &config, reterr);
+
+        if (r >= 0)
+                r = ask(i, config, reterr);
+        if (r == INSTANCE_RECONFIGURED)
+                i->next_config = TAKE(config);
+
+        free_config(i, config);
+        return r;
+}
+
+void instance_ask_undo(struct instance *i)
+{
+        free_config(i, i->next_config);
+        i->next_config = NULL;
+        i->kept = false;
+}
+
+int instance_prepare(struct instance *i, struct weft_error *reterr)
+{
+        struct weft_error why = { 0 };
+        int r;
+
+        if (!i->module->desc.prepare)
+                return 0;
+
+        r = i->module->desc.prepare(self(i), &core_api, (struct weft_instance *) i->old, &why);
+        return r < 0 ? fail_callback(i, "prepare", r, &why, reterr) : 0;
+}
+
+void instance_takeover(struct instance *i)
+{
+        bool reconfigured = i->next_config;
+        void *config = i->config;
+
+        if (reconfigured) {
+                i->config = TAKE(i->next_config);
+                i->old = i;
+        }
+        if (i->module->desc.takeover && (reconfigured || !i->kept))
+                i->module->desc.takeover(self(i), &core_api, (struct weft_instance *) i->old);
+        if (reconfigured)
+                free_config(i, config);
+
+        i->old = NULL;
+        i->kept = false;
+}
+
+int instance_migrate(struct instance *i, const char *map, unsigned from_version, int old_fd, int new_fd,
+                     struct weft_error *reterr)
+{
+        struct weft_error why = { 0 };
+        int r = i->module->desc.migrate(self(i), &core_api, map, from_version, old_fd, new_fd, &why);
+
+        return r < 0 ? fail_callback(i, "migrate", r, &why, reterr) : 0;
 }

@@ -130,6 +130,14 @@ def test_the_same_client_port_reaches_a_backend_over_two_addresses(cluster, fami
     second.close()
 
 
+def test_the_same_client_port_reaches_a_pod_by_its_service_and_directly(cluster, family):
+    by_service = Echo(cluster.client, family.n1, family.near, source=("", 40124))
+    directly = Echo(cluster.client, family.p1, 8080, source=("", 40124))
+    assert by_service.alive() and directly.alive() and by_service.alive()
+    directly.close()
+    by_service.close()
+
+
 # ---- large, odd and unhappy traffic -----------------------------------------------------------------
 
 

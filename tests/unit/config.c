@@ -208,6 +208,19 @@ Test(config, sections_of_one_name_are_one_object)
         site_done(&s);
 }
 
+Test(config, the_place_of_a_node_port_is_where_it_was_written_last)
+{
+        struct site s = site_new();
+
+        put(&s, MAIN, "[service web]\nport = 80/tcp\nnode-port = 30080\n[service dns]\nport = 53/udp\n"
+                      "external-ip = 198.51.100.7\n[service web]\n\nnode-port = 30081\n");
+        load_well(&s);
+        cr_expect_eq(s.config->services[0].node_port_origin.line, 9);
+        cr_expect(strstr(s.config->services[0].node_port_origin.file, MAIN));
+        cr_expect_null(s.config->services[1].node_port_origin.file);
+        site_done(&s);
+}
+
 Test(config, an_empty_assignment_resets_what_it_names)
 {
         struct site s = site_new();

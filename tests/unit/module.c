@@ -308,6 +308,8 @@ static int two_routes(struct weft_instance *self, const struct weft_api *api, st
         api->unroute(self, &a);
         api->give_out_ports(self, 2000, 3000);
         api->give_out_ports(self, 1000, 1500);
+        api->node_ports(self, 30000, 30100);
+        api->node_ports(self, 30050, 32767);
         api->log(self, 6, "%d ports", 3);
         api->set_data(self, &held);
         return api->route(self, &c, &gateway, reterr);
@@ -332,6 +334,8 @@ Test(instance, gives_back_the_routes_it_holds_when_attaching_fails)
         cr_assert_eq(held, 1);
         cr_assert_eq(i->given_out.low, 1000);
         cr_assert_eq(i->given_out.high, 3000);
+        cr_assert_eq(i->node_ports.low, 30000);
+        cr_assert_eq(i->node_ports.high, 32767);
         cr_assert_str_eq(log_text, "m 6 3 ports");
         cr_assert_eq(core_api.data((struct weft_instance *) i), &held);
 

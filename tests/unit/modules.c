@@ -78,6 +78,11 @@ static void api_give_out_ports(struct weft_instance *self, uint16_t low, uint16_
         note(self, "gives out %u-%u\n", low, high);
 }
 
+static void api_node_ports(struct weft_instance *self, uint16_t low, uint16_t high)
+{
+        note(self, "serves node ports %u-%u\n", low, high);
+}
+
 static void api_free_ports(struct weft_instance *self, uint16_t *ret_low, uint16_t *ret_high)
 {
         (void) self;

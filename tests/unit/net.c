@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "net-lab.h"
+#include "util.h"
 
 enum { EVENTS = 4096 };
 
@@ -246,4 +247,77 @@ Test(net, all_addresses_are_listed_and_the_listener_may_ask_more)
         net_addresses(n, count_address, NULL);
 
         cr_assert_eq(n_addresses, 3, "127.0.0.1, ::1 and 10.9.0.1");
+}
+
+/* ---- listening sockets ---- */
+
+struct expected {
+        struct weft_addr addr;
+        uint16_t port;
+        uint8_t proto;
+        bool found;
+};
+
+static void look_for(void *data, const struct net_listener *l)
+{
+        struct expected *e = data;
+
+        e->found = e->found || (l->port == e->port && l->proto == e->proto && l->uid == geteuid() &&
+                                address_equal(&l->addr, &e->addr));
+}
+
+static bool is_listening(const char *address, uint16_t port, uint8_t proto)
+{
+        struct expected e = { .addr = lab_address(address), .port = port, .proto = proto };
+        struct weft_error error = { "" };
+
+        cr_assert_eq(net_listeners(look_for, &e, &error), 0, "%s", error.text);
+        return e.found;
+}
+
+static int bound(int type, const char *address, uint16_t port)
+{
+        struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
+        struct weft_addr parsed = lab_address(address);
+        int fd = socket(AF_INET6, type | SOCK_CLOEXEC, 0), zero = 0;
+
+        memcpy(&a.sin6_addr, parsed.w, sizeof(parsed.w));
+        cr_assert_eq(setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero)), 0);
+        cr_assert_eq(bind(fd, (struct sockaddr *) &a, sizeof(a)), 0, "%s: %m", address);
+        return fd;
+}
+
+Test(net, sockets_that_take_packets_are_told_and_others_are_not)
+{
+        int tcp = bound(SOCK_STREAM, "::", 30080), udp = bound(SOCK_DGRAM, "::1", 30053), connected;
+
+        cr_expect_not(is_listening("::", 30080, IPPROTO_TCP), "bound, but not listening");
+        cr_assert_eq(listen(tcp, 1), 0);
+        cr_expect(is_listening("::", 30080, IPPROTO_TCP));
+        cr_expect_not(is_listening("::", 30080, IPPROTO_UDP));
+        cr_expect(is_listening("::1", 30053, IPPROTO_UDP));
+
+        connected = bound(SOCK_DGRAM, "::1", 30054);
+        cr_expect(is_listening("::1", 30054, IPPROTO_UDP));
+        cr_assert_eq(connect(connected, (struct sockaddr *) &(struct sockaddr_in6) {
+                             .sin6_family = AF_INET6, .sin6_port = htons(9),
+                             .sin6_addr = IN6ADDR_LOOPBACK_INIT }, sizeof(struct sockaddr_in6)), 0);
+        cr_expect_not(is_listening("::1", 30054, IPPROTO_UDP), "it takes packets of one peer only");
+
+        closep(&tcp);
+        closep(&udp);
+        closep(&connected);
+        cr_expect_not(is_listening("::", 30080, IPPROTO_TCP));
+}
+
+Test(net, listeners_of_an_IPv4_address_are_told_by_their_mapped_address)
+{
+        struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(30081),
+                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+        cr_assert_eq(bind(fd, (struct sockaddr *) &a, sizeof(a)), 0, "%m");
+        cr_assert_eq(listen(fd, 1), 0);
+        cr_expect(is_listening("127.0.0.1", 30081, IPPROTO_TCP));
+        closep(&fd);
 }
