@@ -347,14 +347,15 @@ SEC("tc") int weft_drop_packet(struct __sk_buff *ctx)
 
         if (!pkt)
                 return WEFT_TCX_DROP;
+        /* an echo in fragments would have to be put together first */
+        if (pkt->drop_reason == WEFT_PING && pkt->fragment)
+                pkt->drop_reason = WEFT_DROP(UNSUPPORTED_PROTOCOL);
         answer = pkt->drop_reason == WEFT_PING;
         if (!answer) {
                 answer = pkt->drop_reason & WEFT_REJECT_BASE;
                 pkt->drop_reason &= WEFT_DROP_BASE - 1;
                 answer |= pkt->drop_reason == WEFT_DROP_TTL_EXPIRED || pkt->drop_reason == WEFT_DROP_TOO_BIG;
                 count_drop(pkt);
-        } else if (pkt->fragment) {
-                return WEFT_TCX_DROP;
         }
         if (answer)
                 weft_tail_call(ctx, WEFT_SLOT_ANSWER);

@@ -242,7 +242,7 @@ static __always_inline int weft_dispatch(struct __sk_buff *ctx, struct weft_pkt 
  *           new map from the old one
  *   STATS   the same for counters, without a version */
 #define WEFT_MAP_CONFIG __weft_tag("weft.map:CONFIG")
-#define WEFT_MAP_STATE(version) __weft_tag("weft.map:STATE." #version)
+#define WEFT_MAP_STATE(version) __weft_tag("weft.map:STATE." __weft_text(version))
 #define WEFT_MAP_STATS __weft_tag("weft.map:STATS")
 
 /* ---- planning ---------------------------------------------------------------------------------- */
