@@ -358,12 +358,12 @@ static __always_inline __u8 choose_delivery(const struct weft_pkt *pkt)
 
         if (pkt->host)
                 return WEFT_STACK;
-        if (plan->delivery == WEFT_ENDPOINT && !plan->endpoint)
+        if (plan->delivery == WEFT_ENDPOINT && !plan->nexthop)
                 return WEFT_STACK;
         if (plan->delivery != WEFT_STACK)
                 return plan->delivery;
         if (plan->endpoint)
-                return is_whole(plan) ? WEFT_ENDPOINT : WEFT_STACK;
+                return is_whole(plan) && plan->nexthop ? WEFT_ENDPOINT : WEFT_STACK;
         return pkt->hook == WEFT_FROM_UPLINK || is_whole(plan) ? WEFT_WIRE : WEFT_STACK;
 }
 

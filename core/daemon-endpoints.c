@@ -188,7 +188,8 @@ static int find_interface(struct daemon *d, struct endpoint *e, bool *ret_has_pe
         if (net_link_by_name(d->net, e->section->interface, &link) < 0)
                 return weft_fail(reterr, -ENOENT, "no interface %s", e->section->interface);
 
-        e->wire = (struct wire){ .ifindex = link.ifindex };
+        if (e->wire.ifindex != link.ifindex)
+                e->wire = (struct wire){ .ifindex = link.ifindex };
         memcpy(e->wire.ifname, link.name, sizeof(e->wire.ifname));
         memcpy(e->wire.mac, link.mac, sizeof(e->wire.mac));
         *ret_has_peer = strcmp(link.kind, "veth") == 0 || strcmp(link.kind, "netkit") == 0;
@@ -270,6 +271,23 @@ void daemon_endpoints_repair(struct daemon *d)
                 if (d->endpoints[i].ready)
                         try_endpoint(d, &d->endpoints[i]);
         daemon_events_wait_for_endpoints(d);
+}
+
+/* Of a device that weft did not make, the workload's link-layer address is known once it has spoken. */
+bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct weft_addr *addr,
+                                const uint8_t mac[6])
+{
+        struct endpoint *e = endpoint_by_index(d, ifindex);
+        bool its = false;
+
+        for (size_t i = 0; e && i < e->addrs.n; i++)
+                its = its || memcmp(&e->addrs.items[i], addr, sizeof(*addr)) == 0;
+        if (!its || !e->section->interface || memcmp(e->wire.peer_mac, mac, sizeof(e->wire.peer_mac)) == 0)
+                return false;
+
+        memcpy(e->wire.peer_mac, mac, sizeof(e->wire.peer_mac));
+        try_endpoint(d, e);
+        return true;
 }
 
 /* ---- down ---- */

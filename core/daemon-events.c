@@ -204,6 +204,10 @@ void daemon_events_net(void *data, const struct net_event *event)
                 break;
         case NET_NEIGHBOUR:
                 tables_neighbour(d->tables, event->ifindex, &event->addr, event->mac);
+                if (!daemon_endpoints_neighbour(d, event->ifindex, &event->addr, event->mac))
+                        break;
+                d->move_epoch = true;
+                schedule_changes(d);
                 break;
         }
 }

@@ -180,6 +180,9 @@ void daemon_endpoints_appeared(struct daemon *d, const char *directory, const ch
 void daemon_endpoints_settle(struct daemon *d);
 void daemon_endpoints_free(struct daemon *d);
 struct endpoint *endpoint_by_index(struct daemon *d, uint32_t ifindex);
+/* A neighbour's address: true if it was news about an endpoint, whose flows then decide again. */
+bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct weft_addr *addr,
+                                const uint8_t mac[6]);
 bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a);
 
 /* ---- daemon-objects.c ---- */

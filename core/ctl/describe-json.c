@@ -89,14 +89,18 @@ static json_t *stages_json(const struct description *d)
 static json_t *maps_json(const struct description *d)
 {
         json_t *list = json_array();
+        char class[16];
 
-        for (struct bpf_map *m = NULL; (m = description_next_map(d, m));)
-                (void) json_array_append_new(list,
-                                             json_pack("{s:s, s:s?, s:i, s:i, s:i}", "name", bpf_map__name(m),
-                                                       "type", libbpf_bpf_map_type_str(bpf_map__type(m)),
-                                                       "key_size", bpf_map__key_size(m), "value_size",
-                                                       bpf_map__value_size(m), "entries",
-                                                       bpf_map__max_entries(m)));
+        for (struct bpf_map *m = NULL; (m = description_next_map(d, m));) {
+                const char *type = libbpf_bpf_map_type_str(bpf_map__type(m));
+
+                (void) json_array_append_new(list, json_pack("{s:s, s:s?, s:s, s:i, s:i, s:i}", "name",
+                                                             bpf_map__name(m), "type", type, "class",
+                                                             map_class_text(d, m, class), "key_size",
+                                                             bpf_map__key_size(m), "value_size",
+                                                             bpf_map__value_size(m), "entries",
+                                                             bpf_map__max_entries(m)));
+        }
 
         return list;
 }

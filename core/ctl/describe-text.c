@@ -114,8 +114,8 @@ static const struct column option_columns[] = { { "OPTION", 0 }, { "TYPE", 0 }, 
                                                 { "MEANING", 0 }, { 0 } };
 static const struct column stage_columns[] = { { "STAGE", 0 }, { "HOOKS", 0 }, { "PHASE", 0 }, { "ORDER", 0 },
                                                { 0 } };
-static const struct column map_columns[] = { { "MAP", 0 }, { "TYPE", 0 }, { "KEY", 1 }, { "VALUE", 1 },
-                                             { "ENTRIES", 1 }, { 0 } };
+static const struct column map_columns[] = { { "MAP", 0 }, { "TYPE", 0 }, { "CLASS", 0 }, { "KEY", 1 },
+                                             { "VALUE", 1 }, { "ENTRIES", 1 }, { 0 } };
 
 static void print_and_free(struct table *t, bool any, FILE *f)
 {
@@ -171,10 +171,12 @@ static void text_stages(const struct description *d, FILE *f)
 static void text_maps(const struct description *d, FILE *f)
 {
         struct table *t = table_new(map_columns);
+        char class[16];
 
         for (struct bpf_map *m = NULL; (m = description_next_map(d, m));) {
                 table_cell(t, "%s", bpf_map__name(m));
                 table_cell(t, "%s", map_type(m));
+                table_cell(t, "%s", map_class_text(d, m, class));
                 table_cell(t, "%u", bpf_map__key_size(m));
                 table_cell(t, "%u", bpf_map__value_size(m));
                 table_cell(t, "%u", bpf_map__max_entries(m));
@@ -249,13 +251,17 @@ static void markdown_stages(const struct description *d, FILE *f)
 
 static void markdown_maps(const struct description *d, FILE *f)
 {
+        char class[16];
+
         if (!description_next_map(d, NULL))
                 return;
 
-        (void) fprintf(f, "\n## Maps\n\n| Map | Type | Key | Value | Entries |\n|---|---|--:|--:|--:|\n");
+        (void) fprintf(f, "\n## Maps\n\n| Map | Type | Class | Key | Value | Entries |\n");
+        (void) fprintf(f, "|---|---|---|--:|--:|--:|\n");
         for (struct bpf_map *m = NULL; (m = description_next_map(d, m));)
-                (void) fprintf(f, "| `%s` | %s | %u | %u | %u |\n", bpf_map__name(m), map_type(m),
-                               bpf_map__key_size(m), bpf_map__value_size(m), bpf_map__max_entries(m));
+                (void) fprintf(f, "| `%s` | %s | %s | %u | %u | %u |\n", bpf_map__name(m), map_type(m),
+                               map_class_text(d, m, class), bpf_map__key_size(m), bpf_map__value_size(m),
+                               bpf_map__max_entries(m));
 }
 
 void description_markdown(const struct description *d, FILE *f)

@@ -7,6 +7,7 @@
 #include <bpf/libbpf.h>
 
 #include "ctl/describe.h"
+#include "generation/maps.h"
 #include "generation/object.h"
 #include "util.h"
 
@@ -36,6 +37,23 @@ struct bpf_map *description_next_map(const struct description *d, struct bpf_map
         while (map && (bpf_map__is_internal(map) || is_core_map(bpf_map__name(map))));
 
         return map;
+}
+
+const char *map_class_text(const struct description *d, const struct bpf_map *map, char buf[static 16])
+{
+        static const char *const words[] = {
+                [MAP_CONFIG] = "config", [MAP_STATE] = "state", [MAP_STATS] = "stats",
+        };
+        struct map_tag tag = { .class = MAP_CONFIG };
+
+        if (map_tag_read(d->object, bpf_map__name(map), &tag, NULL) < 0)
+                (void) snprintf(buf, 16, "unknown");
+        else if (tag.class == MAP_STATE)
+                (void) snprintf(buf, 16, "state %u", tag.version);
+        else
+                (void) snprintf(buf, 16, "%s", words[tag.class]);
+
+        return buf;
 }
 
 static int read_object(struct description *d, struct weft_error *reterr)

@@ -381,13 +381,13 @@ static int share_own_map(const struct build *b, struct part *p, const struct bpf
 
         if (fd < 0 && p->n_objects > 0)
                 fd = bpf_object__find_map_fd_by_name(p->objects[0], name);
-        else if (fd < 0 && b->settings->bpffs)
+        else if (fd < 0 && b->settings->bpffs && !b->settings->dry)
                 r = lasting_map_share(&p->lasting, b->settings->bpffs, p->instance, b->settings->number, o, map,
                                       reterr);
         if (r < 0)
                 return r;
 
-        if (fd < 0 && bpf_map__fd(map) < 0 && p->instance->kept && p->instance->n_objects > 0)
+        if (fd < 0 && bpf_map__fd(map) < 0 && !b->settings->dry && p->instance->kept && p->instance->n_objects > 0)
                 fd = bpf_object__find_map_fd_by_name(p->instance->objects[0], name);
 
         r = fd < 0 ? 0 : bpf_map__reuse_fd(map, fd);
@@ -509,7 +509,7 @@ static int finish_parts(const struct build *b, struct weft_error *reterr)
         }
 
         for (size_t i = 0; i < b->g->n_parts; i++)
-                if (!b->g->parts[i].instance->kept)
+                if (!b->g->parts[i].instance->kept && !b->settings->dry)
                         hand_out_objects(&b->g->parts[i]);
 
         return 0;
@@ -678,6 +678,11 @@ const char *generation_module_name(const struct generation *g, uint16_t id)
                         return part_name(&g->parts[i]);
 
         return NULL;
+}
+
+const struct bpf_object *generation_object(const struct generation *g, size_t i)
+{
+        return g->parts[i].n_objects > 0 ? g->parts[i].objects[0] : NULL;
 }
 
 static void fill_row(struct chain_row *row, int prog_fd)

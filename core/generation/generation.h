@@ -15,6 +15,7 @@
 #include "module/module.h"
 #include "tables/tables.h"
 
+struct bpf_object;
 struct generation;
 
 struct generation_settings {
@@ -26,6 +27,7 @@ struct generation_settings {
         const char *bpffs;  /* for the modules' maps that outlive it; NULL: none does */
         const void *engine; /* bytes of engine.bpf.o */
         size_t engine_size;
+        bool dry; /* for a self-test: no instance is given maps, no map is shared or outlives it */
 };
 
 /* One row of a computed chain. */
@@ -72,6 +74,9 @@ bool generation_has_pin(const struct generation *g, const char *module, const ch
 void generation_unpin_all(const char *bpffs); /* for cleanup, after everything is detached */
 /* Greatest number pinned there, by whichever daemon; 0: none. The next generation is one more. */
 uint32_t generation_last(const char *bpffs);
+
+/* An object of the generation's i-th module, with its maps; NULL where it has none. */
+const struct bpf_object *generation_object(const struct generation *g, size_t i);
 
 /* ---- attaching ---- */
 

@@ -150,3 +150,26 @@ void wire_ifname(const char *name, char ret[static 16]);
 void wire_remove(struct net *n, const char *ifname);
 /* Calls f with the ifname of every device that wire_up() of any daemon of this ROOT made here. */
 void wire_each(struct net *n, void (*f)(void *data, const char *ifname), void *data);
+
+/* ---- the world of dry runs (dry.c) ---- */
+
+#define DRY_ADDRESS4 "192.0.2.11"
+#define DRY_ADDRESS6 "2001:db8::11"
+#define DRY_ENDPOINT4 "10.244.1.10"
+#define DRY_ENDPOINT6 "fd00:244:1::10"
+
+/* A network namespace without a wire, for test packets: addresses, routes and neighbours as module.h
+ * describes them. */
+struct dry_network {
+        int ns, home;
+        uint32_t uplink, endpoint;
+        bool has6; /* the kernel has IPv6 */
+};
+
+extern const uint8_t dry_endpoint_mac[6], dry_gateway_mac[6];
+
+int dry_network_open(struct dry_network *ret, struct weft_error *reterr);
+void dry_network_close(struct dry_network *n);
+/* Takes the calling thread into it, and back. */
+int dry_network_enter(const struct dry_network *n, struct weft_error *reterr);
+void dry_network_leave(const struct dry_network *n);

@@ -22,6 +22,7 @@
 #define RAM_PER_FLOW (64 << 10)
 #define FLOWS_MIN (16 << 10)
 #define FLOWS_MAX (1 << 20)
+#define DRY_ENTRIES 1024
 
 static const char *const table_names[] = {
 #define X(id, name) name,
@@ -167,6 +168,18 @@ static int pin_path(const struct tables_settings *s, const char *name, char *buf
                        : weft_fail(reterr, -ENAMETOOLONG, "%s: path too long", s->bpffs);
 }
 
+/* A dry run holds a handful of objects; what code indexes with a constant stays as large as it is. */
+static int set_dry_size(struct bpf_map *m)
+{
+        static const char *const large[] = { "nexthops", "filter", "world", "forwards", "events" };
+
+        for (size_t i = 0; i < ELEMENTS(large); i++)
+                if (strcmp(bpf_map__name(m), large[i]) == 0)
+                        return 0;
+
+        return bpf_map__set_max_entries(m, DRY_ENTRIES);
+}
+
 static int prepare_map(struct bpf_map *m, const struct tables_settings *s, struct weft_error *reterr)
 {
         char path[PATH_MAX];
@@ -174,6 +187,8 @@ static int prepare_map(struct bpf_map *m, const struct tables_settings *s, struc
 
         if (!is_shared(m))
                 return bpf_map__set_autocreate(m, false);
+        if (s->dry)
+                return set_dry_size(m);
 
         r = pin_path(s, bpf_map__name(m), path, sizeof(path), reterr);
         if (r < 0)
@@ -281,7 +296,7 @@ static int keep_maps(struct tables *t, struct bpf_object *o, const struct tables
                 if (!is_shared(m))
                         continue;
 
-                r = pin_map(m, s, reterr);
+                r = s->dry ? 0 : pin_map(m, s, reterr);
                 if (r < 0)
                         return r;
 
@@ -439,7 +454,7 @@ int tables_open(const struct tables_settings *settings, const void *object, size
 
         t->hz = settings->hz;
         lift_memory_limit();
-        r = make_pin_directory(settings, reterr);
+        r = settings->dry ? 0 : make_pin_directory(settings, reterr);
         if (r < 0)
                 return r;
 
@@ -525,6 +540,21 @@ int tables_share(const struct tables *t, struct bpf_object *o, struct weft_error
         }
 
         return 0;
+}
+
+static void forget_all(int fd, uint32_t key_size)
+{
+        unsigned char key[64];
+
+        while (key_size <= sizeof(key) && bpf_map_get_next_key(fd, NULL, key) == 0)
+                if (bpf_map_delete_elem(fd, key) < 0)
+                        return;
+}
+
+void tables_forget_flows(const struct tables *t)
+{
+        forget_all(table_fd(t, TABLE_FLOWS4), sizeof(struct weft_key4));
+        forget_all(table_fd(t, TABLE_FLOWS6), sizeof(struct weft_key6));
 }
 
 void tables_move_epoch(struct tables *t)

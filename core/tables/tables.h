@@ -23,6 +23,7 @@ struct tables_settings {
         const char *bpffs;        /* directory on a bpffs; maps are pinned in BPFFS/maps */
         uint64_t flow_table_size; /* entries of each family; 0: by RAM */
         uint32_t hz;              /* jiffies per second */
+        bool dry;                 /* small maps of their own, never pinned; bpffs is not looked at */
 };
 
 /* Opens or makes every shared map that the engine's object defines (all but "chain" and "scratch"):
@@ -32,6 +33,8 @@ struct tables_settings {
  * it are worth more. -EMEDIUMTYPE: BPFFS is not on a bpffs. object, size: bytes of engine.bpf.o. */
 int tables_open(const struct tables_settings *settings, const void *object, size_t size,
                 struct tables **ret, struct weft_error *reterr);
+/* Dry tables: forgets every flow. */
+void tables_forget_flows(const struct tables *t);
 /* Maps stay pinned. */
 struct tables *tables_close(struct tables *t);
 

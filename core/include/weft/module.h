@@ -219,7 +219,7 @@ struct weft_api {
  *                 to 192.0.2.1 and 2001:db8::1, MAC 02:00:00:00:02:00
  *     endpoint    10.244.1.10 and fd00:244:1::10, MAC 02:00:00:00:03:00; the host's side of its
  *                 device 02:00:00:00:04:00
- *     10.244.2.0/24 and fd00:244:2::/64 are behind 192.0.2.12 and 2001:db8::12, MAC 02:00:00:00:05:00
+ *     10.244.2.0/24 and fd00:244:2::/64 are behind 192.0.2.12 and 2001:db8::12, same MAC
  *
  * Flow tables are empty before each test, but for one that `goes_on`. */
 

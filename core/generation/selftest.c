@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+
+#include "config/values.h"
+#include "generation/object.h"
+#include "generation/selftest.h"
+#include "module/api.h"
+#include "util.h"
+
+#define FRAME_MAX 2048
+#define BACKENDS_MAX 8
+#define COPY_MAX 65536 /* elements of one map */
+
+struct run {
+        const struct dry_network *network;
+        struct tables *tables;
+        struct generation *generation;
+        struct instance *const *modules;
+        size_t n_modules, n_run;
+};
+
+/* ---- the tables ---- */
+
+static int fill_endpoint(const struct run *run, struct weft_error *reterr)
+{
+        struct weft_addr addrs[2];
+        struct table_endpoint e = { .addrs = addrs, .n_addrs = 2, .ifindex = run->network->endpoint,
+                                    .identity = 1, .has_peer = true };
+
+        (void) parse_address(DRY_ENDPOINT4, &addrs[0]);
+        (void) parse_address(DRY_ENDPOINT6, &addrs[1]);
+        memcpy(e.mac, dry_endpoint_mac, 6);
+        memcpy(e.gateway_mac, dry_gateway_mac, 6);
+        return tables_set_endpoint(run->tables, "endpoint", &e, reterr);
+}
+
+static int fill_tables(const struct run *run, struct weft_error *reterr)
+{
+        struct weft_link link = { .flags = WEFT_NEXTHOP_MARK, .mtu = 1500 };
+        int r;
+
+        (void) parse_address(DRY_ADDRESS4, &link.addr4);
+        (void) parse_address(DRY_ADDRESS6, &link.addr6);
+        r = tables_set_link(run->tables, run->network->uplink, &link);
+
+        return r < 0 ? weft_fail(reterr, r, "links table: %s", strerror(-r)) : fill_endpoint(run, reterr);
+}
+
+static int set_service(const struct run *run, const char *name, const struct weft_test_service *s,
+                       struct weft_error *reterr)
+{
+        struct config_backend backends[BACKENDS_MAX] = { 0 };
+        struct weft_addr external, node[2];
+        struct config_service c = { .name = (char *) name, .port = s->port, .node_port = s->node_port,
+                                    .proto = s->proto, .backends = backends };
+        bool valid = true;
+
+        for (; valid && s->backends && s->backends[c.n_backends]; c.n_backends++) {
+                struct config_backend *b = &backends[c.n_backends];
+
+                b->weight = 1;
+                valid = c.n_backends < BACKENDS_MAX - 1 &&
+                        parse_address_port(s->backends[c.n_backends], &b->addr, &b->port) >= 0;
+        }
+        if (s->external_ip) {
+                valid = valid && parse_address(s->external_ip, &external) >= 0;
+                c.external_ip = (struct weft_addresses) { &external, 1 };
+        }
+        if (!valid)
+                return weft_fail(reterr, -EINVAL, "a service of the test is not valid");
+
+        (void) parse_address(DRY_ADDRESS4, &node[0]);
+        (void) parse_address(DRY_ADDRESS6, &node[1]);
+        return tables_set_service(run->tables, &c, node, 2, reterr);
+}
+
+/* Sets the services of a test, or takes them out. */
+static int set_services(const struct run *run, const struct weft_test *t, bool there, struct weft_error *reterr)
+{
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && t->services && t->services[i].proto; i++) {
+                char name[32];
+
+                (void) snprintf(name, sizeof(name), "service %zu", i);
+                if (there)
+                        r = set_service(run, name, &t->services[i], reterr);
+                else
+                        tables_del_service(run->tables, name);
+        }
+
+        return r;
+}
+
+/* ---- the modules' maps ---- */
+
+static bool can_copy(const struct bpf_map *m)
+{
+        switch (bpf_map__type(m)) {
+        case BPF_MAP_TYPE_HASH:
+        case BPF_MAP_TYPE_LRU_HASH:
+        case BPF_MAP_TYPE_LPM_TRIE:
+        case BPF_MAP_TYPE_ARRAY:
+                return !object_map_is_constants(m);
+        default:
+                return false; /* counters of each CPU, and what holds no data of its own */
+        }
+}
+
+static int copy_map(const struct bpf_map *m, int from, int to)
+{
+        size_t key_size = bpf_map__key_size(m);
+        _cleanup_free_ char *room = calloc(1, 2 * key_size + bpf_map__value_size(m));
+        char *key = room, *value = key ? key + 2 * key_size : NULL;
+        const char *last = NULL;
+
+        if (!room)
+                return -ENOMEM;
+
+        for (uint32_t n = 0; n < COPY_MAX && bpf_map_get_next_key(from, last, key) == 0; n++) {
+                int r = bpf_map_lookup_elem(from, key, value);
+
+                if (r == 0)
+                        r = bpf_map_update_elem(to, key, value, BPF_ANY);
+                if (r < 0 && r != -ENOENT)
+                        return r;
+                last = memcpy(key + key_size, key, key_size);
+        }
+
+        return 0;
+}
+
+/* From the instance's own into those of its dry load. The core's tables and the engine's maps stay. */
+static int copy_maps(const struct run *run, const struct instance *i, const struct bpf_object *dry,
+                     struct weft_error *reterr)
+{
+        struct bpf_map *m;
+
+        bpf_object__for_each_map(m, dry) {
+                const char *name = bpf_map__name(m);
+                int from, r;
+
+                if (!can_copy(m) || tables_fd(run->tables, name) >= 0)
+                        continue;
+
+                from = bpf_object__find_map_fd_by_name(i->objects[0], name);
+                r = from < 0 ? 0 : copy_map(m, from, bpf_map__fd(m));
+                if (r < 0)
+                        return weft_fail(reterr, r, "module %s, map %s: cannot be copied for the self-test: %s",
+                                         i->module->desc.name, name, strerror(-r));
+        }
+
+        return 0;
+}
+
+static int copy_all_maps(const struct run *run, struct weft_error *reterr)
+{
+        int r = 0;
+
+        for (size_t i = 0; r >= 0 && i < run->n_modules; i++) {
+                const struct bpf_object *dry = generation_object(run->generation, i);
+
+                if (dry && run->modules[i]->n_objects > 0)
+                        r = copy_maps(run, run->modules[i], dry, reterr);
+        }
+
+        return r;
+}
+
+/* ---- one test ---- */
+
+static bool may_be_anything(const struct weft_test *t, uint32_t at)
+{
+        for (size_t i = 0; i < ELEMENTS(t->any) && t->any[i].size > 0; i++)
+                if (at - t->any[i].from < t->any[i].size)
+                        return true;
+
+        return false;
+}
+
+static int compare(const struct weft_test *t, const uint8_t *frame, uint32_t size, struct weft_error *reterr)
+{
+        if (!t->expected.data)
+                return 0;
+        if (size != t->expected.size)
+                return weft_fail(reterr, -EBADMSG, "%u bytes came out, and not %u", size, t->expected.size);
+
+        for (uint32_t i = 0; i < size; i++)
+                if (frame[i] != t->expected.data[i] && !may_be_anything(t, i))
+                        return weft_fail(reterr, -EBADMSG, "byte %u came out as 0x%02x, and not as 0x%02x", i,
+                                         frame[i], t->expected.data[i]);
+
+        return 0;
+}
+
+static const char *verdict_name(int verdict)
+{
+        switch (verdict) {
+        case WEFT_TEST_NEXT:
+                return "next";
+        case WEFT_TEST_DROP:
+                return "drop";
+        case WEFT_TEST_REDIRECT:
+                return "redirect";
+        default:
+                return "something else";
+        }
+}
+
+static int run_packet(const struct run *run, const struct weft_test *t, struct weft_error *reterr)
+{
+        bool endpoint = t->hook == WEFT_FROM_ENDPOINT || t->hook == WEFT_TO_ENDPOINT;
+        struct __sk_buff ctx = { .ifindex = endpoint ? run->network->endpoint : run->network->uplink };
+        uint8_t out[FRAME_MAX];
+        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = t->packet.data, .data_size_in = t->packet.size,
+                    .data_out = out, .data_size_out = sizeof(out), .ctx_in = &ctx, .ctx_size_in = sizeof(ctx),
+                    .repeat = 1);
+        int fd = generation_hook_fd(run->generation, t->hook), r;
+
+        if (fd < 0 || t->hook == WEFT_XDP_UPLINK)
+                return weft_fail(reterr, -EINVAL, "no packet can be tested at hook %u", t->hook);
+
+        r = bpf_prog_test_run_opts(fd, &opts);
+        if (r < 0)
+                return weft_fail(reterr, r, "the packet cannot be run: %s", strerror(-r));
+        if ((int) opts.retval != t->verdict)
+                return weft_fail(reterr, -EBADMSG, "the verdict is %s (%d), and not %s",
+                                 verdict_name((int) opts.retval), (int) opts.retval, verdict_name(t->verdict));
+
+        return compare(t, out, opts.data_size_out, reterr);
+}
+
+static int run_test(const struct run *run, const struct weft_test *t, struct weft_error *reterr)
+{
+        int r = set_services(run, t, true, reterr);
+
+        if (!t->goes_on)
+                tables_forget_flows(run->tables);
+        if (r >= 0)
+                r = run_packet(run, t, reterr);
+        (void) set_services(run, t, false, NULL);
+
+        return r;
+}
+
+/* ---- which ---- */
+
+static bool has_module(const struct run *run, const char *name)
+{
+        for (size_t i = 0; i < run->n_modules; i++)
+                if (strcmp(run->modules[i]->module->desc.name, name) == 0)
+                        return true;
+
+        return false;
+}
+
+static bool is_ip6(const struct weft_test_bytes *b)
+{
+        return b->size > 14 && b->data[12] == 0x86 && b->data[13] == 0xdd;
+}
+
+static bool holds_here(const struct run *run, struct instance *i, const struct weft_test *t)
+{
+        return (run->network->has6 || !is_ip6(&t->packet)) && (!t->with || has_module(run, t->with)) &&
+               (!t->without || !has_module(run, t->without)) &&
+               (!t->applies || t->applies((struct weft_instance *) i, &core_api));
+}
+
+static int run_tests(struct run *run, struct instance *i, struct weft_error *reterr)
+{
+        const struct weft_test *t = i->module->desc.tests;
+        bool before = false;
+
+        for (; t && t->name; t++) {
+                int r;
+
+                before = (before || !t->goes_on) && holds_here(run, i, t);
+                r = before ? run_test(run, t, reterr) : 0;
+                if (r < 0)
+                        return weft_fail_in(reterr, r, "module %s, self-test \"%s\"", i->module->desc.name, t->name);
+                run->n_run += before;
+        }
+
+        return 0;
+}
+
+static bool any_tests(struct instance *const *modules, size_t n)
+{
+        for (size_t i = 0; i < n; i++)
+                if (modules[i]->module->desc.tests)
+                        return true;
+
+        return false;
+}
+
+static int run_all(struct run *run, struct weft_error *reterr)
+{
+        int r = dry_network_enter(run->network, reterr);
+
+        if (r < 0)
+                return r;
+
+        for (size_t i = 0; r >= 0 && i < run->n_modules; i++)
+                r = run_tests(run, run->modules[i], reterr);
+
+        dry_network_leave(run->network);
+        return r;
+}
+
+int generation_selftest(const struct generation_settings *s, struct instance *const *modules, size_t n_modules,
+                        const struct dry_network *network, size_t *ret_run, struct weft_error *reterr)
+{
+        const struct tables_settings dry_tables = { .hz = s->hz, .dry = true };
+        struct generation_settings dry = *s;
+        struct run run = { .network = network, .modules = modules, .n_modules = n_modules };
+        int r = 0;
+
+        if (!any_tests(modules, n_modules))
+                return 0;
+
+        dry.dry = true;
+        r = tables_open(&dry_tables, s->engine, s->engine_size, &run.tables, reterr);
+        if (r >= 0)
+                r = generation_build(run.tables, &dry, modules, n_modules, &run.generation, reterr);
+        if (r >= 0)
+                r = copy_all_maps(&run, reterr);
+        if (r >= 0)
+                r = fill_tables(&run, reterr);
+        if (r >= 0)
+                r = run_all(&run, reterr);
+
+        (void) generation_free(run.generation);
+        (void) tables_close(run.tables);
+        if (ret_run)
+                *ret_run = run.n_run;
+        return r;
+}
