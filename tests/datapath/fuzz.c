@@ -294,7 +294,8 @@ static bool broken(const struct fuzz *z, const struct place *place, const struct
 
         printf("packet %" PRIu64 " of seed %" PRIu64
                ", variant %d, hook %s, device %u, verdict %d: %s\n",
-               z->packets, z->seed, z->w->variant, hooks[place->hook], place->device, o->verdict, what);
+               z->packets, z->seed, z->w->variant, hooks[place->hook], place->device, o->verdict,
+               what);
         print_packet("in ", in);
         print_packet("out", &o->out);
         return false;
@@ -413,7 +414,7 @@ static bool run_variant(struct fuzz *z, enum variant variant, double seconds)
         return census(z);
 }
 
-/* Half of the time with all modules, the rest without host-routing and with tables that are full. */
+/* Half of the time with all modules, the rest without host-routing, and with full tables. */
 static bool run_for(struct fuzz *z, double seconds)
 {
         return run_variant(z, FULL, seconds / 2) && run_variant(z, LEGACY, seconds / 4) &&

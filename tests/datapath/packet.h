@@ -59,7 +59,7 @@ struct shape {
 
 enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16 };
 
-/* Types of ICMP and ICMPv6 that the tests speak of, by family: icmp_type(family, ICMP_IS_…). */
+/* Types of ICMP and ICMPv6 that the tests speak of. */
 enum icmp_kind {
         ICMP_IS_ECHO,
         ICMP_IS_REPLY,

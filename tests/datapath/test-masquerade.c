@@ -208,7 +208,7 @@ BOTH(source, an_endpoint_cannot_ride_on_anothers_flow)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
         struct place from_second = { WEFT_FROM_ENDPOINT, EP1 };
-        struct shape in = opened(family, IPPROTO_TCP), stolen = later(&in, ACK);
+        struct shape in = opened(family, IPPROTO_UDP), stolen = in;
 
         run(w, FROM_POD, &in);
         stolen.dmac = gateway_mac(POD2);

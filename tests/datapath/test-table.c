@@ -129,8 +129,8 @@ BOTH(table, a_port_is_free_again_when_its_flow_has_ended)
         out.sport = flow_at(w, &in, UPLINK).new_sport;
         out.dport = BACKEND_PORT;
         reply = answer(&out);
-        world_set_deadline(w, &in, WEFT_SIDE_UPLINK, -1);
-        world_set_deadline(w, &reply, WEFT_SIDE_UPLINK, -1);
+        world_set_deadline(w, &in, WEFT_SIDE_UPLINK, -10);
+        world_set_deadline(w, &reply, WEFT_SIDE_UPLINK, -10);
         in.sport = 50000;
         cr_expect_eq(run(w, FROM_UPLINK, &in).verdict, REDIRECT);
         cr_expect_eq(flow_at(w, &in, UPLINK).new_sport, out.sport);

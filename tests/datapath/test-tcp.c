@@ -259,6 +259,25 @@ BOTH(again, a_new_address_of_the_next_hop_needs_no_decision)
         cr_expect_eq(world_event(w, WEFT_EVENT_AGAIN), before);
 }
 
+/* The kernel writes the link-layer addresses of such a packet, after the program. */
+BOTH(again, a_next_hop_not_heard_of_lately_is_confirmed_by_the_kernel_once)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct connection c = established(w, family);
+        struct flow f = flow_at(w, &c.in, UPLINK);
+        struct shape in = later(&c.in, ACK), out = later(&c.out, ACK);
+        uint64_t before = world_event(w, WEFT_EVENT_NEIGHBOUR);
+
+        world_age_nexthop(w, &f);
+        out.smac = in.smac;
+        out.dmac = in.dmac;
+        expect(w, FROM_UPLINK, &in, REDIRECT, &out);
+        cr_expect_eq(world_event(w, WEFT_EVENT_NEIGHBOUR) - before, 1);
+        client_says(&c, ACK);
+        cr_expect_eq(world_event(w, WEFT_EVENT_NEIGHBOUR) - before, 1);
+        cr_expect_eq(world_event(w, WEFT_EVENT_COMMIT), 1);
+}
+
 BOTH(again, a_new_address_of_an_endpoint_reaches_its_flows)
 {
         _cleanup_world_ struct world *w = world_open(FULL);

@@ -260,14 +260,17 @@ size_t world_orphans(struct world *w)
         return c.orphans;
 }
 
-struct weft_nexthop world_nexthop(struct world *w, const struct flow *f)
+void world_age_nexthop(struct world *w, const struct flow *f)
 {
-        struct weft_nexthop hop = {};
+        int fd = tables_fd(w->tables, "nexthops");
         uint32_t index = f->f.route.nexthop;
+        struct weft_nexthop hop;
 
-        if (bpf_map_lookup_elem(tables_fd(w->tables, "nexthops"), &index, &hop) < 0)
+        if (bpf_map_lookup_elem(fd, &index, &hop) < 0 || hop.ifindex != w->ifindex[UPLINK])
                 abort();
-        return hop;
+        hop.fresh = f->now - w->hz;
+        if (bpf_map_update_elem(fd, &index, &hop, BPF_EXIST) < 0)
+                abort();
 }
 
 void world_forget(struct world *w)

@@ -170,11 +170,6 @@ void world_set_endpoint(struct world *w, enum who pod)
         must(tables_set_endpoint(w->tables, pod_name(pod), &e, &error), &error);
 }
 
-void world_del_endpoint(struct world *w, enum who pod)
-{
-        tables_del_endpoint(w->tables, pod_name(pod));
-}
-
 void world_set_service(struct world *w, int family, const struct service *s)
 {
         struct weft_addr external[2], node = at(family, NODE);

@@ -96,7 +96,6 @@ void world_closep(struct world **w);
 /* Tables, as the daemon would fill them. world_set_service(): backend NULL: none. */
 void world_set_link(struct world *w, bool with4, bool with6, uint32_t mtu);
 void world_set_endpoint(struct world *w, enum who pod);
-void world_del_endpoint(struct world *w, enum who pod);
 struct service {
         const char *name; /* the family is appended: one service each */
         uint16_t port, node_port;
@@ -162,8 +161,8 @@ long flow_seconds(struct world *w, const struct flow *f);
 /* Entries without a partner that points back, expired ones not counted. */
 size_t world_orphans(struct world *w);
 
-/* The next hop of a flow. */
-struct weft_nexthop world_nexthop(struct world *w, const struct flow *f);
+/* Makes the addresses of the flow's next hop ones that are no longer believed. */
+void world_age_nexthop(struct world *w, const struct flow *f);
 
 /* Removes every flow. */
 void world_forget(struct world *w);
