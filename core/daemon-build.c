@@ -7,6 +7,7 @@
 #include "config/values.h"
 #include "daemon.h"
 #include "engine-object.h"
+#include "generation/selftest.h"
 #include "log.h"
 #include "probe/probe.h"
 #include "util.h"
@@ -110,23 +111,6 @@ static void service_log(void *data, const char *module, int level, const char *t
 
 /* ---- configuration ---- */
 
-static void check_pod_cidrs(const struct config *c, struct diagnostics *diagnostics)
-{
-        static const struct origin somewhere = { .file = "[node]" };
-
-        for (size_t i = 0; i < c->node.pod_cidr.n; i++) {
-                const struct weft_prefix *p = &c->node.pod_cidr.items[i];
-                char text[PREFIX_TEXT];
-                struct weft_addr gateway;
-
-                if (pod_gateway(p, &gateway) < 0)
-                        diagnostics_add(diagnostics, &somewhere,
-                                        "[node] pod-cidr: %s has no room for the node's gateway address "
-                                        "(network + 1) and an endpoint: give it at least four addresses",
-                                        prefix_format(p, text, sizeof(text)));
-        }
-}
-
 static void build_freep(struct build **b)
 {
         (void) build_free(*b);
@@ -152,10 +136,6 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
         };
 
         r = config_load(d->paths.root, &b->config, diagnostics);
-        if (r == 0)
-                check_pod_cidrs(b->config, diagnostics);
-        if (r == 0 && diagnostics->n > 0)
-                r = -EINVAL;
         if (r < 0 && diagnostics->n == 0)
                 return weft_fail(reterr, r, "cannot read the configuration below %s/etc/weft: %s",
                                  d->paths.root, strerror(-r));
@@ -191,8 +171,8 @@ static struct module *module_by_name(const struct build *b, const char *name)
  * about, which knows who needs it. */
 static int open_module(struct build *b, const char *name, struct weft_error *reterr)
 {
+        struct module *m = b->running ? module_by_name(b->running, name) : NULL;
         const struct weft_need *need;
-        struct module *m;
         int r;
 
         if (module_by_name(b, name))
@@ -200,7 +180,7 @@ static int open_module(struct build *b, const char *name, struct weft_error *ret
         if (b->n_modules == MODULES_MAX)
                 return weft_fail(reterr, -E2BIG, "more than %d modules", MODULES_MAX);
 
-        r = module_open(b->daemon->module_dirs, name, &m, reterr);
+        r = module_open_again(b->daemon->module_dirs, name, m, &m, reterr);
         if (r < 0)
                 return r;
         b->modules[b->n_modules++] = m;
@@ -218,6 +198,9 @@ static int open_module(struct build *b, const char *name, struct weft_error *ret
 static int open_named(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
 {
         size_t before = diagnostics->n;
+
+        if (build_chooses(b))
+                return build_open_installed(b, open_module, reterr);
 
         for (size_t i = 0; i < b->config->n_modules; i++) {
                 const struct config_module *section = &b->config->modules[i];
@@ -239,8 +222,12 @@ static int plan(struct build *b, struct weft_error *reterr)
                 .available = available,
                 .n_available = b->n_modules,
                 .mode = b->config->mode,
+                .choose = build_chooses(b),
         };
+        int r;
 
+        if (input.choose)
+                input.conditions = build_conditions(b);
         for (size_t i = 0; i < b->n_modules; i++) {
                 const struct config_module *section = section_of(b->config, b->modules[i]->desc.name);
 
@@ -254,7 +241,8 @@ static int plan(struct build *b, struct weft_error *reterr)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
         input.facts = probe_facts(&input.n_facts);
 
-        return plan_modules(&input, b->rows, &b->n_rows, reterr);
+        r = plan_modules(&input, b->rows, &b->n_rows, reterr);
+        return r >= 0 && input.choose ? build_add_sections(b, reterr) : r;
 }
 
 /* A module keeps its number in every generation of this process: flows and drop counters carry it
@@ -277,16 +265,64 @@ static uint16_t module_number(struct daemon *d, const char *name)
         return d->module_numbers.n;
 }
 
+static struct instance *instance_by_name(const struct build *b, const char *name)
+{
+        for (size_t i = 0; b && i < b->n_instances; i++)
+                if (strcmp(b->instances[i]->module->desc.name, name) == 0)
+                        return b->instances[i];
+
+        return NULL;
+}
+
+/* Instances ask for the node's addresses and prefixes when they are made, and are told of no change. */
+static bool same_node(const struct config_node *a, const struct config_node *b)
+{
+        return a->pod_cidr.n == b->pod_cidr.n && a->address.n == b->address.n &&
+               (a->pod_cidr.n == 0 ||
+                memcmp(a->pod_cidr.items, b->pod_cidr.items, a->pod_cidr.n * sizeof(*a->pod_cidr.items)) == 0) &&
+               (a->address.n == 0 ||
+                memcmp(a->address.items, b->address.items, a->address.n * sizeof(*a->address.items)) == 0);
+}
+
+/* enum instance_change, or a refusal. */
+static int judge(const struct build *b, struct instance *old, const char *name, struct diagnostics *diagnostics,
+                 struct weft_error *reterr)
+{
+        if (!old)
+                return INSTANCE_ADDED;
+        if (old->module != module_by_name(b, name) || !same_node(&b->config->node, &b->running->config->node))
+                return INSTANCE_REPLACED;
+
+        return instance_ask(old, section_of(b->config, name), diagnostics, reterr);
+}
+
 static int make_instance(struct build *b, const char *name, struct diagnostics *diagnostics,
                          struct weft_error *reterr)
 {
+        struct instance *old = instance_by_name(b->running, name), **new = &b->instances[b->n_instances];
         uint16_t number = module_number(b->daemon, name);
+        int change, r;
 
         if (number == 0)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
-        return instance_new(module_by_name(b, name), number, section_of(b->config, name), &b->services,
-                            diagnostics, &b->instances[b->n_instances], reterr);
+        change = judge(b, old, name, diagnostics, reterr);
+        if (change < 0)
+                return change;
+
+        b->changes[b->n_instances] = change;
+        if (change == INSTANCE_KEPT || change == INSTANCE_RECONFIGURED) {
+                old->refs++;
+                old->kept = true;
+                *new = old;
+                return 0;
+        }
+
+        r = instance_new(module_by_name(b, name), number, section_of(b->config, name), &b->services, diagnostics,
+                         new, reterr);
+        if (r >= 0)
+                (*new)->old = old;
+        return r;
 }
 
 static int make_instances(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
@@ -294,7 +330,8 @@ static int make_instances(struct build *b, struct diagnostics *diagnostics, stru
         int r = 0;
 
         b->instances = calloc(b->n_rows + 1, sizeof(*b->instances));
-        if (!b->instances)
+        b->changes = calloc(b->n_rows + 1, sizeof(*b->changes));
+        if (!b->instances || !b->changes)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
         for (size_t i = 0; i < b->n_rows; i++) {
@@ -318,7 +355,7 @@ static int load_instances(struct build *b, struct diagnostics *diagnostics, stru
         size_t before = diagnostics->n;
 
         for (size_t i = 0; i < b->n_instances; i++) {
-                int r = instance_load(b->instances[i], reterr);
+                int r = b->instances[i]->kept ? 0 : instance_load(b->instances[i], reterr);
 
                 if (r < 0)
                         return r;
@@ -328,10 +365,12 @@ static int load_instances(struct build *b, struct diagnostics *diagnostics, stru
         return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a node port cannot be served") : 0;
 }
 
-int build_modules(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
+int build_modules(struct build *b, const struct build *running, struct diagnostics *diagnostics,
+                  struct weft_error *reterr)
 {
         int r;
 
+        b->running = running;
         b->modules = calloc(MODULES_MAX, sizeof(*b->modules));
         if (!b->modules)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
@@ -365,31 +404,44 @@ static void ephemeral_ports(uint16_t *ret_low, uint16_t *ret_high)
         *ret_high = high;
 }
 
-int build_generation(struct build *b, struct weft_error *reterr)
+static struct generation_settings settings(const struct build *b, uint32_t number)
 {
-        struct daemon *d = b->daemon;
         struct generation_settings s = {
-                .number = generation_last(d->paths.bpffs) + 1,
-                .hz = d->hz,
+                .number = number,
+                .hz = b->daemon->hz,
                 .mark_mask = b->config->mark_mask,
-                .can_cast = d->can_cast,
+                .can_cast = b->daemon->can_cast,
+                .bpffs = b->daemon->paths.bpffs,
                 .engine = weft_object,
                 .engine_size = engine_size(),
         };
 
         ephemeral_ports(&s.host_ports_low, &s.host_ports_high);
+        return s;
+}
+
+int build_generation(struct build *b, struct weft_error *reterr)
+{
+        struct daemon *d = b->daemon;
+        struct generation_settings s = settings(b, generation_last(d->paths.bpffs) + 1);
 
         return generation_build(d->tables, &s, b->instances, b->n_instances, &b->generation, reterr);
+}
+
+int build_prepare(struct build *b, struct weft_error *reterr)
+{
+        return generation_prepare(b->generation, reterr);
 }
 
 int build_attach(struct build *b, struct weft_error *reterr)
 {
         for (size_t i = 0; i < b->n_instances; i++) {
-                int r = instance_attach(b->instances[i], reterr);
+                int r = b->instances[i]->kept ? 0 : instance_attach(b->instances[i], reterr);
 
                 if (r < 0) {
                         for (size_t k = i + 1; k > 0; k--)
-                                instance_detach(b->instances[k - 1]);
+                                if (!b->instances[k - 1]->kept)
+                                        instance_detach(b->instances[k - 1]);
                         return r;
                 }
         }
@@ -397,20 +449,90 @@ int build_attach(struct build *b, struct weft_error *reterr)
         return 0;
 }
 
+int build_selftest(struct build *b, struct weft_error *reterr)
+{
+        struct generation_settings s = settings(b, generation_number(b->generation));
+        struct daemon *d = b->daemon;
+        struct weft_error why = { 0 };
+
+        /* A sandbox that forbids network namespaces is no fault of the modules. */
+        if (d->dry.ns < 0 && dry_network_open(&d->dry, &why) < 0) {
+                log_warning("no self-tests: %s", why.text);
+                return 0;
+        }
+
+        return generation_selftest(&s, b->instances, b->n_instances, &d->dry, NULL, reterr);
+}
+
+void build_takeover(struct build *b)
+{
+        for (size_t i = 0; i < b->n_instances; i++)
+                b->instances[i]->services = &b->services;
+
+        generation_takeover(b->generation);
+        b->running = NULL;
+}
+
+static void tell(const struct build *b, struct instance *i, const struct weft_module_event *event)
+{
+        const struct log_fields fields = {
+                .module = i->module->desc.name,
+                .generation = generation_number(b->generation),
+        };
+        struct weft_error why = { 0 };
+
+        if (instance_event(i, event, &why) < 0)
+                log_line(LOG_WARNING, &fields, "%s", why.text);
+}
+
 void build_event(struct build *b, enum weft_event_kind kind)
 {
         const struct weft_module_event event = { .kind = kind };
 
-        for (size_t i = 0; i < b->n_instances; i++) {
-                const struct log_fields fields = {
-                        .module = b->instances[i]->module->desc.name,
-                        .generation = generation_number(b->generation),
-                };
-                struct weft_error why = { 0 };
+        for (size_t i = 0; i < b->n_instances; i++)
+                tell(b, b->instances[i], &event);
+}
 
-                if (instance_event(b->instances[i], &event, &why) < 0)
-                        log_line(LOG_WARNING, &fields, "%s", why.text);
+static bool same_peer(const struct config_peer *a, const struct config_peer *b)
+{
+        return strcmp(a->name, b->name) == 0 && a->address.n == b->address.n && a->pod_cidr.n == b->pod_cidr.n &&
+               (a->address.n == 0 ||
+                memcmp(a->address.items, b->address.items, a->address.n * sizeof(*a->address.items)) == 0) &&
+               (a->pod_cidr.n == 0 ||
+                memcmp(a->pod_cidr.items, b->pod_cidr.items, a->pod_cidr.n * sizeof(*a->pod_cidr.items)) == 0);
+}
+
+static bool has_peer(const struct config *c, const struct config_peer *p)
+{
+        for (size_t i = 0; i < c->n_peers; i++)
+                if (same_peer(&c->peers[i], p))
+                        return true;
+
+        return false;
+}
+
+/* Peers of `of` that are not the same in `other`. A new instance has seen the peers as they are now. */
+static void tell_of_peers(struct build *b, const struct config *of, const struct config *other,
+                          enum weft_event_kind kind)
+{
+        for (size_t n = 0; n < of->n_peers; n++) {
+                struct weft_peer_info info;
+
+                if (has_peer(other, &of->peers[n]))
+                        continue;
+
+                peer_info(&of->peers[n], &info);
+                for (size_t i = 0; i < b->n_instances; i++)
+                        if (b->changes[i] == INSTANCE_KEPT || b->changes[i] == INSTANCE_RECONFIGURED)
+                                tell(b, b->instances[i],
+                                     &(struct weft_module_event) { .kind = kind, .peer = &info });
         }
+}
+
+void build_peer_events(struct build *b, const struct config *before)
+{
+        tell_of_peers(b, before, b->config, WEFT_PEER_REMOVED);
+        tell_of_peers(b, b->config, before, WEFT_PEER_ADDED);
 }
 
 struct build *build_free(struct build *b)
@@ -419,14 +541,19 @@ struct build *build_free(struct build *b)
                 return NULL;
 
         /* What an instance undoes in detach may need its maps, which go with the generation. */
-        for (size_t i = b->n_instances; i > 0; i--)
-                instance_detach(b->instances[i - 1]);
+        for (size_t i = b->n_instances; i > 0; i--) {
+                if (b->instances[i - 1]->refs == 1)
+                        instance_detach(b->instances[i - 1]);
+                else if (b->instances[i - 1]->kept)
+                        instance_ask_undo(b->instances[i - 1]);
+        }
         (void) generation_free(b->generation);
         for (size_t i = b->n_instances; i > 0; i--)
                 (void) instance_free(b->instances[i - 1]);
         for (size_t i = b->n_modules; i > 0; i--)
                 (void) module_close(b->modules[i - 1]);
         free(b->instances);
+        free(b->changes);
         free(b->modules);
         free(b->rows);
         (void) config_free(b->config);

@@ -113,7 +113,8 @@ static int lend_addresses(struct daemon *d, const struct endpoint *e, struct wef
         }
 
         if (ret->n == 0)
-                return weft_fail(reterr, -ENOSPC, "no address = and no free one in the node's pod-cidr");
+                return weft_fail(reterr, -ENOSPC,
+                                 "its section has no address =, and the node's pod-cidr has no free one");
 
         return taken ? save_leases(d, reterr) : 0;
 }
@@ -175,36 +176,55 @@ static int wire_endpoint(struct daemon *d, struct endpoint *e, struct weft_error
         int r = wire_up(d->net, d->host, &w, &e->wire, reterr);
 
         e->wired = e->wired || r == 0;
+        e->has_peer = true;
         return r;
 }
 
-/* A device that exists already; the link-layer address of the workload comes with its neighbour
- * entry. */
-static int find_interface(struct daemon *d, struct endpoint *e, bool *ret_has_peer,
-                          struct weft_error *reterr)
+static void forget_device(struct daemon *d, struct endpoint *e)
+{
+        if (e->wire.ifname[0])
+                attach_remove(d->attachments, e->wire.ifname);
+        if (e->wired)
+                wire_down(d->net, d->host, e->name, e->addrs.items, e->addrs.n);
+        if (e->forwarding)
+                host_unforwarding(d->host, e->wire.ifname);
+
+        e->wired = e->forwarding = e->hooked = false;
+        e->wire = (struct wire){ 0 };
+}
+
+/* A device that exists already. What weft needs of it is forwarding, as everywhere: without it no FIB
+ * lookup for what comes from there finds a way. */
+static int find_interface(struct daemon *d, struct endpoint *e, struct weft_error *reterr)
 {
         struct net_link link;
+        int r;
 
         if (net_link_by_name(d->net, e->section->interface, &link) < 0)
                 return weft_fail(reterr, -ENOENT, "no interface %s", e->section->interface);
+        if (e->wire.ifindex && e->wire.ifindex != link.ifindex)
+                forget_device(d, e);
 
-        if (e->wire.ifindex != link.ifindex)
-                e->wire = (struct wire){ .ifindex = link.ifindex };
+        e->wire.ifindex = link.ifindex;
         memcpy(e->wire.ifname, link.name, sizeof(e->wire.ifname));
         memcpy(e->wire.mac, link.mac, sizeof(e->wire.mac));
-        *ret_has_peer = strcmp(link.kind, "veth") == 0 || strcmp(link.kind, "netkit") == 0;
+        e->has_peer = strcmp(link.kind, "veth") == 0 || strcmp(link.kind, "netkit") == 0;
+        if (e->forwarding)
+                return 0;
 
-        return 0;
+        r = host_forwarding(d->host, link.name, reterr);
+        e->forwarding = r == 0;
+        return r;
 }
 
-static int enter_table(struct daemon *d, struct endpoint *e, bool has_peer, struct weft_error *reterr)
+static int enter_table(struct daemon *d, const struct endpoint *e, struct weft_error *reterr)
 {
         struct table_endpoint row = {
                 .addrs = e->addrs.items,
                 .n_addrs = e->addrs.n,
                 .ifindex = e->wire.ifindex,
                 .identity = e->section->identity,
-                .has_peer = has_peer,
+                .has_peer = e->has_peer,
         };
 
         memcpy(row.mac, e->wire.peer_mac, sizeof(row.mac));
@@ -215,14 +235,12 @@ static int enter_table(struct daemon *d, struct endpoint *e, bool has_peer, stru
 
 static int bring_up(struct daemon *d, struct endpoint *e, struct weft_error *reterr)
 {
-        bool has_peer = true;
         int r = find_addresses(d, e, reterr);
 
         if (r == 0)
-                r = e->section->interface ? find_interface(d, e, &has_peer, reterr)
-                                          : wire_endpoint(d, e, reterr);
+                r = e->section->interface ? find_interface(d, e, reterr) : wire_endpoint(d, e, reterr);
         if (r == 0)
-                r = enter_table(d, e, has_peer, reterr);
+                r = enter_table(d, e, reterr);
         if (r == 0 && d->hooks_on) {
                 r = daemon_hooks_attach(d, d->build, e->wire.ifindex, e->wire.ifname, endpoint_hooks,
                                         ELEMENTS(endpoint_hooks), reterr);
@@ -295,13 +313,8 @@ bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct
 static void take_down(struct daemon *d, struct endpoint *e)
 {
         tables_del_endpoint(d->tables, e->name);
-        if (e->wire.ifname[0])
-                attach_remove(d->attachments, e->wire.ifname);
-        if (e->wired)
-                wire_down(d->net, d->host, e->name, e->addrs.items, e->addrs.n);
-
-        e->wired = e->ready = e->hooked = false;
-        e->wire = (struct wire){ 0 };
+        forget_device(d, e);
+        e->ready = false;
         free(e->addrs.items);
         e->addrs = (struct weft_addresses){ 0 };
 }

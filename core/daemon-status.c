@@ -328,12 +328,44 @@ static void list_modules(void *data, struct control_call *call, json_t *paramete
 static json_t *diagnostics_json(const struct diagnostics *diagnostics)
 {
         json_t *list = json_array();
+        char place[ORIGIN_TEXT];
 
         for (size_t i = 0; i < diagnostics->n; i++)
-                add(list, json_sprintf("%s:%u: %s", diagnostics->items[i].origin.file,
-                                       diagnostics->items[i].origin.line, diagnostics->items[i].text));
+                add(list, json_sprintf("%s: %s",
+                                       origin_format(&diagnostics->items[i].origin, place, sizeof(place)),
+                                       diagnostics->items[i].text));
 
         return list;
+}
+
+static void refuse_reload(struct control_call *call, const char *reason, const struct diagnostics *diagnostics)
+{
+        control_fail(call, "io.weft.Node.ReloadRefused",
+                     json_pack("{s:s, s:o}", "reason", reason, "diagnostics", diagnostics_json(diagnostics)));
+}
+
+static void add_change(void *data, const char *module, enum instance_change change)
+{
+        static const char *const names[] = INSTANCE_CHANGE_NAMES;
+
+        add(data, json_pack("{s:s, s:s}", "module", module, "change", names[change]));
+}
+
+static void plan_reload(void *data, struct control_call *call, json_t *parameters)
+{
+        struct diagnostics diagnostics = { 0 };
+        json_t *changes = json_array();
+        struct weft_error why = { 0 };
+        struct daemon *d = data;
+
+        (void) parameters;
+        if (daemon_reload_dry(d, add_change, changes, &diagnostics, &why) < 0) {
+                refuse_reload(call, why.text, &diagnostics);
+                json_decref(changes);
+        } else
+                control_reply(call, json_pack("{s:o}", "changes", changes));
+
+        diagnostics_done(&diagnostics);
 }
 
 static void reload(void *data, struct control_call *call, json_t *parameters)
@@ -347,9 +379,7 @@ static void reload(void *data, struct control_call *call, json_t *parameters)
                 daemon_log_diagnostics(&diagnostics);
                 log_error("reload (asked for by %s) refused, generation %u runs on: %s",
                           control_caller(call), generation_number(d->build->generation), why.text);
-                control_fail(call, "io.weft.Node.ReloadRefused",
-                             json_pack("{s:s, s:o}", "reason", why.text, "diagnostics",
-                                       diagnostics_json(&diagnostics)));
+                refuse_reload(call, why.text, &diagnostics);
         } else {
                 log_notice("reloaded (asked for by %s): generation %u runs", control_caller(call),
                            generation_number(d->build->generation));
@@ -363,5 +393,6 @@ static void reload(void *data, struct control_call *call, json_t *parameters)
 const struct control_method node_methods[] = {
         { "GetStatus", CONTROL_READ, get_status }, { "GetChain", CONTROL_READ, get_chain },
         { "ListFlows", CONTROL_READ, list_flows }, { "ListModules", CONTROL_READ, list_modules },
-        { "Reload", CONTROL_CHANGE, reload },      { 0 },
+        { "Reload", CONTROL_CHANGE, reload },      { "PlanReload", CONTROL_CHANGE, plan_reload },
+        { 0 },
 };

@@ -176,25 +176,41 @@ static int switch_endpoints(struct daemon *d, const struct build *b, uint32_t ho
 }
 
 /* One hook everywhere before the next one anywhere. */
+static const struct {
+        uint32_t hook;
+        int (*f)(struct daemon *, const struct build *, uint32_t, struct weft_error *);
+} order[] = {
+        { WEFT_TO_UPLINK, switch_uplinks },   { WEFT_TO_ENDPOINT, switch_endpoints },
+        { WEFT_FROM_UPLINK, switch_uplinks }, { WEFT_FROM_ENDPOINT, switch_endpoints },
+        { WEFT_XDP_UPLINK, switch_uplinks },
+};
+
 int daemon_hooks_switch(struct daemon *d, const struct build *b, struct weft_error *reterr)
 {
-        static const struct {
-                uint32_t hook;
-                int (*f)(struct daemon *, const struct build *, uint32_t, struct weft_error *);
-        } order[] = {
-                { WEFT_TO_UPLINK, switch_uplinks },   { WEFT_TO_ENDPOINT, switch_endpoints },
-                { WEFT_FROM_UPLINK, switch_uplinks }, { WEFT_FROM_ENDPOINT, switch_endpoints },
-                { WEFT_XDP_UPLINK, switch_uplinks },
-        };
-
         for (size_t i = 0; i < ELEMENTS(order); i++) {
                 int r = order[i].f(d, b, order[i].hook, reterr);
 
                 if (r < 0)
                         return r;
+                if (order[i].hook == WEFT_TO_ENDPOINT && d->hooks_on)
+                        debug_switch("exit-hooks");
         }
 
         return 0;
+}
+
+int daemon_hooks_undo(struct daemon *d, const struct build *b, struct weft_error *reterr)
+{
+        int first_failure = 0;
+
+        for (size_t i = ELEMENTS(order); i > 0; i--) {
+                int r = order[i - 1].f(d, b, order[i - 1].hook, first_failure ? NULL : reterr);
+
+                if (first_failure == 0)
+                        first_failure = r;
+        }
+
+        return first_failure;
 }
 
 /* ---- which ---- */
@@ -292,15 +308,18 @@ static int follow(struct daemon *d, struct uplink *u, struct weft_error *reterr)
         int r;
 
         if (net_link_by_name(d->net, u->name, &now) < 0) {
-                if (u->link.ifindex)
-                        log_notice("uplink %s is gone: waiting for it", u->name);
+                if (!u->missed)
+                        log_notice("uplink %s is %s: waiting for it", u->name,
+                                   u->link.ifindex ? "gone" : "not there");
+                u->missed = true;
                 link_gone(d, u);
                 return 0;
         }
         if (u->link.ifindex && u->link.ifindex != now.ifindex)
                 link_gone(d, u);
-        if (!u->link.ifindex && d->hooks_on)
+        if (u->missed)
                 log_notice("uplink %s is there", u->name);
+        u->missed = false;
 
         r = set_table(d, u, &now);
         if (r < 0)

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <linux/magic.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -11,6 +12,7 @@
 
 #include "config/values.h"
 #include "daemon.h"
+#include "generation/object.h"
 #include "log.h"
 #include "probe/probe.h"
 #include "util.h"
@@ -140,7 +142,7 @@ static int is_module_file(const struct dirent *e)
         return dot && dot != e->d_name && strcmp(dot, ".so") == 0;
 }
 
-/* "bpf-masq, host-routing": the files of the first directory that has any. */
+/* "NAME, OTHER": the files of the first directory that has any. */
 static void list_modules(const struct daemon *d, char *buf, size_t size)
 {
         size_t at = 0;
@@ -208,7 +210,11 @@ static int start_datapath(struct daemon *d, struct weft_error *reterr)
         int r = build_generation(d->build, reterr);
 
         if (r == 0)
+                r = build_prepare(d->build, reterr);
+        if (r == 0)
                 r = build_attach(d->build, reterr);
+        if (r == 0)
+                r = build_selftest(d->build, reterr);
         if (r == 0)
                 r = apply(d, NULL, reterr);
         if (r == 0)
@@ -218,6 +224,7 @@ static int start_datapath(struct daemon *d, struct weft_error *reterr)
         if (r < 0)
                 return r;
 
+        build_takeover(d->build);
         d->hooks_on = true;
         settle(d);
         daemon_events_look(d);
@@ -275,7 +282,7 @@ static int start(struct daemon *d, struct diagnostics *diagnostics, struct weft_
         if (r == 0)
                 r = load_leases(d, reterr);
         if (r == 0)
-                r = build_modules(d->build, diagnostics, reterr);
+                r = build_modules(d->build, NULL, diagnostics, reterr);
         if (r == 0)
                 r = open_world(d, d->build->config, reterr);
         if (r == 0)
@@ -302,7 +309,7 @@ int daemon_start(struct daemon *d)
         }
 
         log_plan(d->build);
-        log_notice("generation %u runs: %zu modules, %zu endpoints, %zu services, %zu peers",
+        log_notice("generation %u runs; modules: %zu, endpoints: %zu, services: %zu, peers: %zu",
                    generation_number(d->build->generation), d->build->n_instances, d->n_endpoints,
                    d->build->config->n_services, d->build->config->n_peers);
         notify_ready(d);
@@ -326,20 +333,76 @@ static void warn_of_restart(const struct config *old, const struct config *new)
                 log_notice("[weft] debug-attach takes effect at the next start");
 }
 
-static int prepare(struct daemon *d, struct build **ret, struct diagnostics *diagnostics,
-                   struct weft_error *reterr)
+void debug_switch(const char *step)
+{
+        const char *wanted = getenv("WEFTD_DEBUG_SWITCH");
+
+        if (wanted && strncmp(wanted, "kill ", 5) == 0 && strcmp(wanted + 5, step) == 0)
+                (void) raise(SIGKILL);
+        if (wanted && strncmp(wanted, "stop ", 5) == 0 && strcmp(wanted + 5, step) == 0)
+                (void) raise(SIGSTOP);
+}
+
+static int pin(struct build *b, struct weft_error *reterr)
+{
+        return generation_pin(b->generation, b->daemon->paths.bpffs, reterr);
+}
+
+/* Everything before the switch. Each is done for all modules before the next begins. */
+static const struct {
+        int (*f)(struct build *b, struct weft_error *reterr);
+        const char *step; /* that is reached by it */
+} phases[] = {
+        { build_generation, "built" },  { build_prepare, "prepared" }, { build_attach, "attached" },
+        { build_selftest, "tested" },   { pin, "pinned" },
+};
+
+/* Where a reload's time goes. */
+struct stopwatch {
+        uint64_t start, last, loading;
+        char text[256];
+};
+
+static void stopwatch_start(struct stopwatch *w)
+{
+        *w = (struct stopwatch){ .start = monotonic_now(), .loading = object_load_time() };
+        w->last = w->start;
+}
+
+static void reached(struct stopwatch *w, const char *step)
+{
+        size_t n = strlen(w->text);
+        uint64_t now = monotonic_now();
+
+        (void) snprintf(w->text + n, sizeof(w->text) - n, ", %s %.1f", step, (double) (now - w->last) / 1000);
+        w->last = now;
+        debug_switch(step);
+}
+
+static void log_times(const struct stopwatch *w, const struct build *b)
+{
+        const struct log_fields fields = { .generation = generation_number(b->generation) };
+
+        log_line(LOG_INFO, &fields, "reload: %.1f ms, %.1f of them loading programs (ms until%s)",
+                 (double) (w->last - w->start) / 1000, (double) (object_load_time() - w->loading) / 1000,
+                 w->text + 1);
+}
+
+static int prepare(struct daemon *d, struct build **ret, struct stopwatch *watch,
+                   struct diagnostics *diagnostics, struct weft_error *reterr)
 {
         _cleanup_(build_freep) struct build *b = NULL;
         int r = build_config(d, &b, diagnostics, reterr);
 
         if (r == 0)
-                r = build_modules(b, diagnostics, reterr);
+                r = build_modules(b, d->build, diagnostics, reterr);
         if (r == 0)
-                r = build_generation(b, reterr);
-        if (r == 0)
-                r = build_attach(b, reterr);
-        if (r == 0)
-                r = generation_pin(b->generation, d->paths.bpffs, reterr);
+                reached(watch, "planned");
+        for (size_t i = 0; r == 0 && i < ELEMENTS(phases); i++) {
+                r = phases[i].f(b, reterr);
+                if (r == 0)
+                        reached(watch, phases[i].step);
+        }
         if (r < 0)
                 return r;
 
@@ -352,15 +415,17 @@ static int switch_to(struct daemon *d, const struct build *b, struct weft_error 
         struct weft_error back = { 0 };
         int r = daemon_hooks_switch(d, b, reterr);
 
-        if (r < 0 && daemon_hooks_switch(d, d->build, &back) < 0)
+        if (r < 0 && daemon_hooks_undo(d, d->build, &back) < 0)
                 log_error("some hooks could not be put back to generation %u: %s",
                           generation_number(d->build->generation), back.text);
-        if (r < 0) {
-                grace_period();
-                generation_unpin_others(d->build->generation, d->paths.bpffs);
-        }
-
         return r;
+}
+
+/* Nothing of a generation that was refused stays. */
+static void forget_refused(struct daemon *d)
+{
+        grace_period();
+        generation_unpin_others(d->build->generation, d->paths.bpffs);
 }
 
 int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
@@ -368,23 +433,67 @@ int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft
         _cleanup_(build_freep) struct build *b = NULL;
         struct weft_error why = { 0 };
         struct build *old = d->build;
-        int r = prepare(d, &b, diagnostics, reterr);
+        struct stopwatch watch;
+        int r;
 
+        stopwatch_start(&watch);
+        r = prepare(d, &b, &watch, diagnostics, reterr);
         if (r == 0)
                 r = switch_to(d, b, reterr);
-        if (r < 0)
+        if (r < 0) {
+                forget_refused(d);
                 return r;
+        }
 
+        reached(&watch, "switched");
+        build_takeover(b);
+        reached(&watch, "taken-over");
         d->build = TAKE(b);
         b = old; /* freed on return, when nothing runs it or points into it any more */
         warn_of_restart(old->config, d->build->config);
         if (apply(d, old->config, &why) < 0)
                 log_warning("%s", why.text);
+        build_peer_events(d->build, old->config);
+        reached(&watch, "applied");
         grace_period();
         generation_unpin_others(d->build->generation, d->paths.bpffs);
+        reached(&watch, "settled");
 
+        log_times(&watch, d->build);
         log_plan(d->build);
         notify_ready(d);
+        return 0;
+}
+
+static bool has_instance(const struct build *b, const char *name)
+{
+        for (size_t i = 0; i < b->n_instances; i++)
+                if (strcmp(b->instances[i]->module->desc.name, name) == 0)
+                        return true;
+
+        return false;
+}
+
+int daemon_reload_dry(struct daemon *d, void (*f)(void *data, const char *module, enum instance_change change),
+                      void *data, struct diagnostics *diagnostics, struct weft_error *reterr)
+{
+        _cleanup_(build_freep) struct build *b = NULL;
+        int r = build_config(d, &b, diagnostics, reterr);
+
+        if (r == 0)
+                r = build_modules(b, d->build, diagnostics, reterr);
+        if (r < 0)
+                return r;
+
+        for (size_t i = 0; i < b->n_instances; i++)
+                f(data, b->instances[i]->module->desc.name, b->changes[i]);
+        for (size_t i = 0; i < d->build->n_instances; i++) {
+                const char *name = d->build->instances[i]->module->desc.name;
+
+                if (!has_instance(b, name))
+                        f(data, name, INSTANCE_REMOVED);
+        }
+
         return 0;
 }
 
@@ -412,6 +521,7 @@ void daemon_stop(struct daemon *d)
                 free(d->module_numbers.items[i]);
         free(d->module_numbers.items);
 
+        dry_network_close(&d->dry);
         d->attachments = attach_close(d->attachments);
         d->tables = tables_close(d->tables);
         d->host = host_close(d->host);

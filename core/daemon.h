@@ -6,6 +6,7 @@
  *
  *   daemon.c            start, reload, stop: the order of things
  *   daemon-build.c      configuration -> modules, plan, instances, generation
+ *   daemon-choose.c     the same where no module is named
  *   daemon-uplinks.c    interfaces to the network outside, and the hooks on them
  *   daemon-endpoints.c  local workloads
  *   daemon-objects.c    peers and services
@@ -37,12 +38,14 @@ struct daemon;
  * and takes its place, or is freed. */
 struct build {
         struct daemon *daemon;
+        const struct build *running; /* whose files and instances may go on; NULL at a start, and afterwards */
         struct config *config;
         struct module **modules; /* every file opened */
         size_t n_modules;
         struct plan_row *rows; /* which run, and why not */
         size_t n_rows;
         struct instance **instances; /* of the rows that are on, in their order */
+        enum instance_change *changes; /* of each, against the build that ran before */
         size_t n_instances;
         struct generation *generation;
         struct core_services services; /* for the instances */
@@ -52,7 +55,7 @@ struct uplink {
         char name[16];
         struct net_link link;          /* ifindex 0: not there now */
         struct weft_addr addr4, addr6; /* the node's; all zero: none */
-        bool hooked, forwarding, xdp;
+        bool hooked, forwarding, xdp, missed;
 };
 
 struct endpoint {
@@ -61,6 +64,8 @@ struct endpoint {
         struct weft_addresses addrs;           /* configured or lent; owned */
         struct wire wire;                      /* as far as it is there */
         bool wired;                            /* by weft, to be taken down by it */
+        bool forwarding;                       /* held for a device that weft did not make */
+        bool has_peer;
         bool hooked;                           /* perhaps not ready any more, but to be switched */
         bool ready;
         char reason[256]; /* why it is pending */
@@ -105,6 +110,8 @@ struct daemon {
         size_t n_intruders;
         bool listeners_unknown; /* the kernel does not tell them */
 
+        struct dry_network dry; /* where test packets run; ns -1: not made yet */
+
         uint32_t hz;
         bool can_cast;
         bool hooks_on; /* the tables are filled: what appears gets its hooks at once */
@@ -131,6 +138,14 @@ int daemon_start(struct daemon *d);
 int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr);
 /* Frees what the process holds. The datapath stays. */
 void daemon_stop(struct daemon *d);
+/* What a reload would do; changes nothing. f is called for each module that is or would be there. */
+int daemon_reload_dry(struct daemon *d, void (*f)(void *data, const char *module, enum instance_change change),
+                      void *data, struct diagnostics *diagnostics, struct weft_error *reterr);
+/* For tests of what a daemon that dies leaves behind: with WEFTD_DEBUG_SWITCH="kill STEP" in the
+ * environment weftd kills itself at that step of a reload, with "stop STEP" it stops there until
+ * SIGCONT. Steps: planned, built, prepared, attached, tested, pinned, exit-hooks, switched, taken-over,
+ * applied, settled. */
+void debug_switch(const char *step);
 void daemon_log_diagnostics(const struct diagnostics *diagnostics);
 
 /* ---- daemon-build.c ---- */
@@ -138,14 +153,39 @@ void daemon_log_diagnostics(const struct diagnostics *diagnostics);
 /* Configuration and modules, up to a loaded generation. Needs the tables. */
 int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagnostics,
                  struct weft_error *reterr);
-int build_modules(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr);
+/* running: whose instances may go on (NULL: a start). */
+int build_modules(struct build *b, const struct build *running, struct diagnostics *diagnostics,
+                  struct weft_error *reterr);
 int build_generation(struct build *b, struct weft_error *reterr);
-/* Instances in plan order; undone in reverse order on failure. */
+/* New instances look at those they replace; maps are migrated. */
+int build_prepare(struct build *b, struct weft_error *reterr);
+/* The modules' test packets, on a second load. */
+int build_selftest(struct build *b, struct weft_error *reterr);
+/* After the switch: the instances are b's from here on. */
+void build_takeover(struct build *b);
+/* Tells the instances that went on how the peers differ from those of the configuration before. */
+void build_peer_events(struct build *b, const struct config *before);
+/* Instances in plan order, without those that go on; undone in reverse order on failure. */
 int build_attach(struct build *b, struct weft_error *reterr);
 struct build *build_free(struct build *b);
 /* Tells each instance; a failure is logged and the module is shown as degraded. */
 void build_event(struct build *b, enum weft_event_kind kind);
 int engine_tables_open(struct daemon *d, const struct config *c, struct weft_error *reterr);
+
+/* ---- daemon-choose.c ---- */
+
+/* Nothing is named, so the plan chooses. */
+bool build_chooses(const struct build *b);
+/* Opens every module file there is; one that cannot be is logged and left out. */
+int build_open_installed(struct build *b,
+                         int (*open)(struct build *b, const char *name, struct weft_error *reterr),
+                         struct weft_error *reterr);
+/* Bit for each enum weft_condition that holds. */
+uint32_t build_conditions(const struct build *b);
+
+/* What the plan chose gets the section that would have named it, with the options for that case: from
+ * here on it is as if it had been there. */
+int build_add_sections(struct build *b, struct weft_error *reterr);
 
 /* ---- daemon-uplinks.c ---- */
 
@@ -154,6 +194,8 @@ int engine_tables_open(struct daemon *d, const struct config *c, struct weft_err
 int daemon_uplinks_refresh(struct daemon *d, struct weft_error *reterr);
 /* Puts the generation's programs into every hook of every uplink and endpoint, exit hooks first. */
 int daemon_hooks_switch(struct daemon *d, const struct build *b, struct weft_error *reterr);
+/* Puts b's programs back, in reverse order; goes on after a failure, the first one is returned. */
+int daemon_hooks_undo(struct daemon *d, const struct build *b, struct weft_error *reterr);
 /* The same for some hooks of one interface; a hook that the generation does not need is left out. */
 int daemon_hooks_attach(struct daemon *d, const struct build *b, uint32_t ifindex, const char *ifname,
                         const uint32_t *hooks, size_t n, struct weft_error *reterr);

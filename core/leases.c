@@ -27,15 +27,6 @@ static uint32_t addresses_of(const struct weft_prefix *cidr)
         return bits > 16 ? TRIES_MAX : 1u << bits;
 }
 
-int pod_gateway(const struct weft_prefix *cidr, struct weft_addr *ret)
-{
-        if (cidr->len > 126)
-                return -ERANGE;
-
-        *ret = address_in(cidr, 1);
-        return 0;
-}
-
 static int leases_add(struct leases *l, const char *name, const struct weft_addr *addr)
 {
         struct lease lease = { strdup(name), *addr };

@@ -22,10 +22,6 @@ struct leases {
         size_t n;
 };
 
-/* The node's own address in a pod CIDR: network + 1. -ERANGE where the prefix has no room for the
- * network, the gateway, one endpoint and the last address. */
-int pod_gateway(const struct weft_prefix *cidr, struct weft_addr *ret);
-
 /* An absent file is an empty list; a line that cannot be read is -EINVAL with its number. */
 int leases_load(const char *path, struct leases *ret, struct weft_error *reterr);
 int leases_save(const struct leases *l, const char *path, struct weft_error *reterr);

@@ -83,13 +83,13 @@ static void send_to_journal(int level, const struct log_fields *fields, const ch
 
 void log_line(int level, const struct log_fields *fields, const char *format, ...)
 {
-        char line[LINE_SIZE] = "";
+        char line[LINE_SIZE] = "", place[ORIGIN_TEXT];
         va_list ap;
         int n = 0;
 
         if (fields && fields->origin)
-                n = snprintf(line, sizeof(line), "%.1000s:%u: ", fields->origin->file,
-                             fields->origin->line);
+                n = snprintf(line, sizeof(line), "%s: ",
+                             origin_format(fields->origin, place, sizeof(place)));
         else if (fields && fields->module)
                 n = snprintf(line, sizeof(line), "%.64s: ", fields->module);
 

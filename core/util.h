@@ -4,8 +4,10 @@
 /* Ownership in one line: _cleanup_(f) frees a variable when it goes out of scope, TAKE() hands its
  * value on. Destructors accept NULL and half-made objects. */
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #define _cleanup_(f) __attribute__((cleanup(f)))
@@ -24,6 +26,15 @@
                 *_p = -1;                                                                           \
                 _v;                                                                                 \
         })
+
+/* Microseconds. */
+static inline uint64_t monotonic_now(void)
+{
+        struct timespec t = { 0 };
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t) t.tv_sec * 1000000 + (uint64_t) t.tv_nsec / 1000;
+}
 
 static inline void freep(void *p)
 {

@@ -213,6 +213,19 @@ static void check_pod_cidrs(const struct config *c, struct diagnostics *diagnost
         check_spans(&spans, diagnostics);
 }
 
+static void check_gateways(const struct config_node *node, struct diagnostics *diagnostics)
+{
+        char text[PREFIX_TEXT];
+        struct weft_addr gateway;
+
+        for (size_t i = 0; i < node->pod_cidr.n; i++)
+                if (pod_gateway(&node->pod_cidr.items[i], &gateway) < 0)
+                        diagnostics_add(diagnostics, &node->origin,
+                                        "[node] pod-cidr = %s: has no room for the node's gateway address "
+                                        "(network + 1) and an endpoint: give it at least four addresses",
+                                        prefix_format(&node->pod_cidr.items[i], text, sizeof(text)));
+}
+
 /* ---- the rest ---- */
 
 static void check_node(const struct config *c, struct diagnostics *diagnostics)
@@ -317,6 +330,7 @@ void config_check(const struct config *c, struct diagnostics *diagnostics)
         check_families(c, diagnostics);
         check_addresses(c, diagnostics);
         check_pod_cidrs(c, diagnostics);
+        check_gateways(&c->node, diagnostics);
         check_devices(c, diagnostics);
         for (size_t i = 0; i < c->n_services; i++)
                 check_backends(&c->services[i], diagnostics);

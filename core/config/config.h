@@ -12,8 +12,12 @@
 /* Where a value was written. */
 struct origin {
         const char *file; /* owned by the config; "default" where nobody wrote it */
-        unsigned line;
+        unsigned line; /* from 1; 0: all of the file */
 };
+
+/* "FILE:LINE", or FILE alone where all of it is meant. Returns buf. */
+#define ORIGIN_TEXT 1024
+char *origin_format(const struct origin *o, char *buf, size_t size);
 
 enum config_mode { MODE_PROBE, MODE_STRICT, MODE_PARTIAL };
 enum config_xdp { XDP_AUTO, XDP_OFF, XDP_BEST_EFFORT, XDP_NATIVE };

@@ -8,6 +8,16 @@
 #include "config/config.h"
 #include "config/values.h"
 
+char *origin_format(const struct origin *o, char *buf, size_t size)
+{
+        if (o->line > 0)
+                (void) snprintf(buf, size, "%s:%u", o->file, o->line);
+        else
+                (void) snprintf(buf, size, "%s", o->file);
+
+        return buf;
+}
+
 void diagnostics_add(struct diagnostics *d, const struct origin *origin, const char *format, ...)
 {
         struct diagnostic item = { .origin = *origin };

@@ -195,6 +195,16 @@ void prefix_trim(struct weft_prefix *p)
                 p->addr.w[i] &= prefix_mask(p->len, i);
 }
 
+int pod_gateway(const struct weft_prefix *cidr, struct weft_addr *ret)
+{
+        if (cidr->len > 126)
+                return -ERANGE;
+
+        *ret = cidr->addr;
+        ret->w[3] = htonl(ntohl(ret->w[3]) + 1);
+        return 0;
+}
+
 static int parse_prefix_len(const char *s, bool ipv4, uint32_t *ret)
 {
         const char *end;

@@ -45,6 +45,9 @@ bool address_equal(const struct weft_addr *a, const struct weft_addr *b);
 bool prefix_contains(const struct weft_prefix *p, const struct weft_addr *a);
 /* Clears the bits behind the length. */
 void prefix_trim(struct weft_prefix *p);
+/* The node's own address in a pod CIDR: network + 1. -ERANGE where the prefix has no room for the
+ * network, the gateway, one endpoint and the last address. */
+int pod_gateway(const struct weft_prefix *cidr, struct weft_addr *ret);
 
 /* Mapped IPv4 is printed as IPv4. Return buf. */
 char *address_format(const struct weft_addr *a, char *buf, size_t size);

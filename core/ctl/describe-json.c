@@ -74,13 +74,14 @@ static json_t *stages_json(const struct description *d)
 
         for (size_t i = 0; i < d->stages.n; i++) {
                 const struct stage_tags *s = &d->stages.items[i];
+                json_t *after = names_json((const char *const *) s->after);
+                json_t *before = names_json((const char *const *) s->before);
 
-                (void) json_array_append_new(list, json_pack("{s:s, s:o, s:o, s:s, s:o, s:o}", "name", s->name,
-                                                             "abi", abi_json(s->abi), "hooks",
-                                                             hooks_json(s->hooks), "phase",
-                                                             phase_names[s->phase], "after",
-                                                             names_json((const char *const *) s->after), "before",
-                                                             names_json((const char *const *) s->before)));
+                (void) json_array_append_new(list,
+                                             json_pack("{s:s, s:o, s:o, s:s, s:o, s:o}", "name", s->name,
+                                                       "abi", abi_json(s->abi), "hooks", hooks_json(s->hooks),
+                                                       "phase", phase_names[s->phase], "after", after,
+                                                       "before", before));
         }
 
         return list;
@@ -105,14 +106,36 @@ static json_t *maps_json(const struct description *d)
         return list;
 }
 
+static json_t *chosen_json(const struct weft_module *m)
+{
+        json_t *options = json_object();
+
+        for (const char *const *p = m->chosen_options; p && p[0]; p += 2)
+                (void) json_object_set_new(options, p[0], json_string(p[1]));
+
+        return json_pack("{s:s, s:i, s:b, s:o}", "role", m->role, "rank", m->rank, "peers_share_l2",
+                         m->condition == WEFT_PEERS_SHARE_L2, "options", options);
+}
+
+static json_t *tests_json(const struct weft_module *m)
+{
+        json_t *list = json_array();
+
+        for (const struct weft_test *t = m->tests; t && t->name; t++)
+                (void) json_array_append_new(list, json_string(t->name));
+
+        return list;
+}
+
 json_t *description_json(const struct description *d)
 {
         const struct weft_module *m = &d->module->desc;
 
-        return json_pack("{s:s, s:s, s:s?, s:s, s:o, s:o, s:s?, s:o, s:b, s:o, s:o, s:o, s:o}", "name", m->name,
-                         "summary", m->summary, "version", m->version, "file", d->module->path, "abi",
-                         abi_json(m->abi), "provides", names_json(m->provides), "exclusive", m->exclusive,
-                         "conflicts", names_json(m->conflicts), "tracks_replies", m->tracks_replies != 0,
-                         "needs", needs_json(m), "options", options_json(m), "stages", stages_json(d), "maps",
-                         maps_json(d));
+        return json_pack("{s:s, s:s, s:s?, s:s, s:o, s:o, s:s?, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o?}",
+                         "name", m->name, "summary", m->summary, "version", m->version, "file",
+                         d->module->path, "abi", abi_json(m->abi), "provides", names_json(m->provides),
+                         "exclusive", m->exclusive, "conflicts", names_json(m->conflicts), "tracks_replies",
+                         m->tracks_replies != 0, "needs", needs_json(m), "options", options_json(m),
+                         "stages", stages_json(d), "maps", maps_json(d), "tests", tests_json(m), "chosen",
+                         m->role ? chosen_json(m) : NULL);
 }

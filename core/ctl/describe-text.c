@@ -21,7 +21,8 @@ struct text {
         size_t n;
 };
 
-static void __attribute__((format(printf, 3, 4))) add(struct text *t, const char *between, const char *format, ...)
+static void __attribute__((format(printf, 3, 4)))
+add(struct text *t, const char *between, const char *format, ...)
 {
         va_list ap;
 
@@ -68,6 +69,22 @@ static struct text order_text(const struct stage_tags *s)
         return t;
 }
 
+/* When it runs without being named. */
+static struct text chosen_text(const struct weft_module *m)
+{
+        struct text t = { 0 };
+
+        if (!m->role)
+                return t;
+
+        add(&t, "", "for %s, rank %d, where no section names a module%s", m->role, m->rank,
+            condition_text(m->condition));
+        for (const char *const *p = m->chosen_options; p && p[0]; p += 2)
+                add(&t, "", "; then with %s = %s", p[0], p[1]);
+
+        return t;
+}
+
 static const char *map_type(const struct bpf_map *m)
 {
         return libbpf_bpf_map_type_str(bpf_map__type(m)) ?: "unknown";
@@ -81,7 +98,7 @@ struct fact_line {
         struct text value;
 };
 
-enum { FACTS = 6 };
+enum { FACTS = 8 };
 
 static void facts_of(const struct description *d, struct fact_line ret[static FACTS])
 {
@@ -94,7 +111,10 @@ static void facts_of(const struct description *d, struct fact_line ret[static FA
                 { .title = "exclusive" },
                 { "conflicts", names_text(m->conflicts) },
                 { .title = "tracking" },
+                { "chosen", chosen_text(m) },
+                { .title = "self-tests" },
         };
+        unsigned tests = 0;
 
         add(&facts[0].value, "", "%s", m->version ?: "that of weft");
         add(&facts[1].value, "", "module %u.%u", m->abi >> 16, m->abi & 0xffff);
@@ -104,6 +124,10 @@ static void facts_of(const struct description *d, struct fact_line ret[static FA
                 add(&facts[3].value, "", "%s", m->exclusive);
         if (m->tracks_replies)
                 add(&facts[5].value, "", "every connection of an endpoint is remembered");
+        while (m->tests && m->tests[tests].name)
+                tests++;
+        if (tests)
+                add(&facts[7].value, "", "%u", tests);
         memcpy(ret, facts, sizeof(facts));
 }
 
@@ -269,6 +293,7 @@ void description_markdown(const struct description *d, FILE *f)
         const struct weft_module *m = &d->module->desc;
         struct fact_line facts[FACTS];
 
+        (void) fprintf(f, "<!-- SPDX-License-Identifier: LGPL-2.1-or-later -->\n");
         (void) fprintf(f, "<!-- Made by weftctl module describe --format markdown. -->\n");
         (void) fprintf(f, "# %s\n\n%s.\n\n| | |\n|---|---|\n", m->name, m->summary);
         facts_of(d, facts);

@@ -142,6 +142,18 @@ const char *need_kind_word(enum weft_need_kind kind)
         return (size_t) kind < ELEMENTS(words) && words[kind] ? words[kind] : "unknown";
 }
 
+const char *condition_text(enum weft_condition condition)
+{
+        switch (condition) {
+        case WEFT_ALWAYS:
+                return "";
+        case WEFT_PEERS_SHARE_L2:
+                return " and all peers share the link-layer network";
+        }
+
+        return " and another condition holds";
+}
+
 static const char *const type_texts[] = {
         [WEFT_TYPE_BOOL] = "yes or no", [WEFT_TYPE_U16] = "number", [WEFT_TYPE_U32] = "number",
         [WEFT_TYPE_SIZE] = "size", [WEFT_TYPE_TIME] = "time", [WEFT_TYPE_ENUM] = "one of",

@@ -30,6 +30,9 @@ struct bpf_map *description_next_map(const struct description *d, struct bpf_map
 /* What becomes of such a map when the generation changes: "config", "state 1", "stats". Returns buf. */
 const char *map_class_text(const struct description *d, const struct bpf_map *map, char buf[static 16]);
 
+/* " and …", or "" where nothing more has to hold. */
+const char *condition_text(enum weft_condition condition);
+
 /* A need's kind as one word: "helper"; an option's type: "number 1-65535". Return buf. */
 const char *need_kind_word(enum weft_need_kind kind);
 const char *option_type_text(const struct weft_option *o, char *buf, size_t size);

@@ -33,6 +33,7 @@ static const char help[] =
         "  cleanup        take everything of weft off this node; stops a daemon that runs\n"
         "\n"
         "  --json         print the daemon's reply as it is\n"
+        "  --dry-run      of reload: say what it would add, replace, reconfigure, remove and keep\n"
         "  --format F     of module describe: text, markdown, sample (for conf.d) or json\n"
         "  --module-dir DIR  of probe: look for modules here before the installed ones; repeatable\n"
         "  --root DIR     the instance of weftd --root DIR\n"
@@ -45,7 +46,7 @@ static const char help[] =
 
 struct arguments {
         const char *root, *bpffs, *socket;
-        bool json;
+        bool json, dry_run;
         const char *verb, *operand, *format;
         char **operands; /* all of them, ended by NULL */
         const char *module_dirs[MODULE_DIRS_MAX + 2]; /* ended by the installed one and NULL */
@@ -68,6 +69,8 @@ static const struct question questions[] = {
         { "modules", "ListModules", NULL, false, show_modules },
         { "reload", "Reload", NULL, false, show_reload },
 };
+
+static const struct question dry_reload = { "reload", "PlanReload", NULL, false, show_plan };
 
 static int fail(const char *text)
 {
@@ -130,6 +133,7 @@ static int check(const struct arguments *a, const struct paths *p)
 {
         struct diagnostics diagnostics = { 0 };
         struct config *c = NULL;
+        char place[ORIGIN_TEXT];
         int r = config_load(p->root, &c, &diagnostics);
         int code = r < 0 ? EXIT_FAILED : EXIT_OK;
 
@@ -139,8 +143,9 @@ static int check(const struct arguments *a, const struct paths *p)
                 (void) print_json(j);
         } else {
                 for (size_t i = 0; i < diagnostics.n; i++)
-                        (void) fprintf(stderr, "%s:%u: %s\n", diagnostics.items[i].origin.file,
-                                       diagnostics.items[i].origin.line, diagnostics.items[i].text);
+                        (void) fprintf(stderr, "%s: %s\n",
+                                       origin_format(&diagnostics.items[i].origin, place, sizeof(place)),
+                                       diagnostics.items[i].text);
                 if (r == 0)
                         (void) printf("the configuration is valid (%zu file%s)\n", c->files.n,
                                       c->files.n == 1 ? "" : "s");
@@ -218,6 +223,7 @@ static int parse_options(int argc, char **argv, struct arguments *a, int *ret_co
                 { "socket", required_argument, NULL, 's' },
                 { "format", required_argument, NULL, 'f' },
                 { "module-dir", required_argument, NULL, 'm' },
+                { "dry-run", no_argument, NULL, 'n' },
                 { "help", no_argument, NULL, 'h' },
                 { "version", no_argument, NULL, 'v' },
                 { 0 },
@@ -246,6 +252,9 @@ static int parse_options(int argc, char **argv, struct arguments *a, int *ret_co
                         if (a->n_module_dirs < MODULE_DIRS_MAX)
                                 a->module_dirs[a->n_module_dirs++] = optarg;
                         break;
+                case 'n':
+                        a->dry_run = true;
+                        break;
                 case 'h':
                         (void) fputs(help, stdout);
                         return 1;
@@ -272,6 +281,11 @@ static int excess(const struct arguments *a, int max)
 
 static int run(const struct arguments *a, const struct paths *p)
 {
+        if (a->dry_run && strcmp(a->verb, "reload") != 0)
+                return usage("--dry-run is for the verb reload", NULL);
+        if (a->dry_run)
+                return excess(a, 0) ?: ask(&dry_reload, a, p);
+
         for (size_t i = 0; i < ELEMENTS(questions); i++) {
                 const struct question *q = &questions[i];
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-#include <dirent.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/utsname.h>
@@ -37,46 +36,22 @@ static void survey_done(struct survey *s)
 
 /* ---- the modules that are there ---- */
 
-static bool is_found(const struct survey *s, const char *name)
-{
-        for (size_t i = 0; i < s->n; i++)
-                if (strcmp(s->items[i].name, name) == 0)
-                        return true;
-
-        return false;
-}
-
-static void add_file(struct survey *s, const char *const *dirs, const char *file)
-{
-        _cleanup_free_ char *name = NULL;
-        struct found *f = &s->items[s->n];
-        size_t n = strlen(file);
-
-        if (n <= 3 || strcmp(file + n - 3, ".so") != 0 || s->n == FOUND_MAX)
-                return;
-
-        name = strndup(file, n - 3);
-        if (!name || is_found(s, name))
-                return;
-
-        if (module_open(dirs, name, &f->module, &f->why) == 0)
-                s->available[s->n_available++] = &f->module->desc;
-        f->name = TAKE(name);
-        s->n++;
-}
-
 static void look(struct survey *s, const char *const *dirs)
 {
-        for (const char *const *dir = dirs; *dir; dir++) {
-                struct dirent **files = NULL;
-                int n = scandir(*dir, &files, NULL, alphasort);
+        struct strings names = { 0 };
 
-                for (int i = 0; i < n; i++) {
-                        add_file(s, dirs, files[i]->d_name);
-                        free(files[i]);
-                }
-                free(files);
+        (void) module_names(dirs, &names);
+        for (size_t i = 0; i < names.n && s->n < FOUND_MAX; i++) {
+                struct found *f = &s->items[s->n];
+
+                f->name = strdup(names.items[i]);
+                if (!f->name)
+                        break;
+                if (module_open(dirs, f->name, &f->module, &f->why) == 0)
+                        s->available[s->n_available++] = &f->module->desc;
+                s->n++;
         }
+        strings_done(&names);
 }
 
 /* ---- verdicts ---- */
@@ -104,12 +79,15 @@ const char *probe_verdict(const struct weft_module *m, const struct weft_module 
         size_t n = 0;
 
         /* One module that fills the role is enough, and not the kernel's business. */
-        for (const struct weft_need *need = m->needs; need && need->kind; need++)
-                for (size_t i = 0; need->kind == WEFT_NEED_ROLE && i < n_available; i++)
-                        if (available[i] != m && fills(available[i], need->name) && input.n_named <= NEEDS_MAX) {
-                                named[input.n_named++] = available[i];
-                                break;
-                        }
+        for (const struct weft_need *need = m->needs; need && need->kind; need++) {
+                const struct weft_module *filler = NULL;
+
+                for (size_t i = 0; need->kind == WEFT_NEED_ROLE && i < n_available && !filler; i++)
+                        if (available[i] != m && fills(available[i], need->name))
+                                filler = available[i];
+                if (filler && input.n_named <= NEEDS_MAX)
+                        named[input.n_named++] = filler;
+        }
 
         *ret_row = (struct plan_row) { .module = m };
         if (plan_modules(&input, rows, &n, &why) < 0)

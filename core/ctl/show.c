@@ -329,6 +329,21 @@ void show_flows(const json_t *reply, FILE *f, unsigned width)
                 (void) fputs("… and more\n", f);
 }
 
+static const struct column change_columns[] = { { "MODULE", 0 }, { "CHANGE", 0 }, { 0 } };
+
+static void change_row(struct table *t, const json_t *change)
+{
+        cell_text(t, change, "module");
+        cell_text(t, change, "change");
+}
+
+void show_plan(const json_t *reply, FILE *f, unsigned width)
+{
+        if (json_array_size(json_object_get(reply, "changes")) == 0)
+                (void) fputs("no module runs or would run\n", f);
+        section(reply, "changes", NULL, change_columns, change_row, f, width);
+}
+
 void show_reload(const json_t *reply, FILE *f, unsigned width)
 {
         (void) width;

@@ -11,3 +11,4 @@ void show_chain(const json_t *reply, FILE *f, unsigned width);
 void show_modules(const json_t *reply, FILE *f, unsigned width);
 void show_flows(const json_t *reply, FILE *f, unsigned width);
 void show_reload(const json_t *reply, FILE *f, unsigned width);
+void show_plan(const json_t *reply, FILE *f, unsigned width);

@@ -178,14 +178,23 @@ static void describe(const char *log, char *ret, size_t size)
         }
 }
 
+static uint64_t load_time;
+
+uint64_t object_load_time(void)
+{
+        return load_time;
+}
+
 int object_load(struct bpf_object *o, const char *log, struct weft_error *reterr)
 {
         libbpf_print_fn_t print = libbpf_set_print(keep_warning);
+        uint64_t start = monotonic_now();
         char text[320];
         int r;
 
         warning[0] = '\0';
         r = bpf_object__load(o);
+        load_time += monotonic_now() - start;
         (void) libbpf_set_print(print);
 
         if (r >= 0)

@@ -4,6 +4,7 @@
 /* One eBPF object between its bytes and the kernel: constants, maps, and why it was refused. */
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include "error.h"
 
@@ -30,3 +31,5 @@ int object_map_is_constants(const struct bpf_map *map);
 
 /* Loads what is set to autoload. A refusal ends with the last lines of the verifier's log. */
 int object_load(struct bpf_object *o, const char *log, struct weft_error *reterr);
+/* Microseconds spent so far in loading objects, which is the verifier's time but for a little. */
+uint64_t object_load_time(void);

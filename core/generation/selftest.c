@@ -24,6 +24,7 @@ struct run {
         struct generation *generation;
         struct instance *const *modules;
         size_t n_modules, n_run;
+        const struct weft_test *served; /* whose services are in the tables */
 };
 
 /* ---- the tables ---- */
@@ -214,6 +215,21 @@ static const char *verdict_name(int verdict)
         }
 }
 
+static void note_drop(void *data, const struct count_view *v)
+{
+        if (v->packets > 0)
+                *(const char **) data = v->help;
+}
+
+static int fail_verdict(const struct run *run, int got, int wanted, struct weft_error *reterr)
+{
+        const char *why = NULL;
+
+        tables_each_drop(run->tables, note_drop, &why);
+        return weft_fail(reterr, -EBADMSG, "the verdict is %s (%d)%s%s, and not %s", verdict_name(got), got,
+                         why ? ": " : "", why ? why : "", verdict_name(wanted));
+}
+
 static int run_packet(const struct run *run, const struct weft_test *t, struct weft_error *reterr)
 {
         bool endpoint = t->hook == WEFT_FROM_ENDPOINT || t->hook == WEFT_TO_ENDPOINT;
@@ -231,23 +247,25 @@ static int run_packet(const struct run *run, const struct weft_test *t, struct w
         if (r < 0)
                 return weft_fail(reterr, r, "the packet cannot be run: %s", strerror(-r));
         if ((int) opts.retval != t->verdict)
-                return weft_fail(reterr, -EBADMSG, "the verdict is %s (%d), and not %s",
-                                 verdict_name((int) opts.retval), (int) opts.retval, verdict_name(t->verdict));
+                return fail_verdict(run, (int) opts.retval, t->verdict, reterr);
 
         return compare(t, out, opts.data_size_out, reterr);
 }
 
-static int run_test(const struct run *run, const struct weft_test *t, struct weft_error *reterr)
+/* One that goes on keeps the services too: without them its flows would be others. */
+static int run_test(struct run *run, const struct weft_test *t, struct weft_error *reterr)
 {
-        int r = set_services(run, t, true, reterr);
+        int r = 0;
 
-        if (!t->goes_on)
-                tables_forget_flows(run->tables);
-        if (r >= 0)
-                r = run_packet(run, t, reterr);
-        (void) set_services(run, t, false, NULL);
+        if (!t->goes_on) {
+                if (run->served)
+                        (void) set_services(run, run->served, false, NULL);
+                tables_forget(run->tables);
+                run->served = t;
+                r = set_services(run, t, true, reterr);
+        }
 
-        return r;
+        return r < 0 ? r : run_packet(run, t, reterr);
 }
 
 /* ---- which ---- */

@@ -27,6 +27,9 @@ struct module *module_close(struct module *m);
 int module_open_again(const char *const *dirs, const char *name, struct module *running, struct module **ret,
                       struct weft_error *reterr);
 
+/* Names of the module files in the directories, each once; freed by strings_done(). 0 or -ENOMEM. */
+int module_names(const char *const *dirs, struct strings *ret);
+
 /* Copies a foreign descriptor into our layout: ABI and size checks. Exposed for the tests. */
 int module_adopt(const struct weft_module *foreign, struct weft_module *ret, struct weft_error *reterr);
 
@@ -83,7 +86,10 @@ enum instance_change {
         INSTANCE_KEPT,         /* the options are the same */
         INSTANCE_RECONFIGURED, /* it takes the new ones at the takeover: next_config */
         INSTANCE_REPLACED,     /* a new instance is needed */
+        INSTANCE_ADDED,        /* none was running */
+        INSTANCE_REMOVED,      /* none is wanted */
 };
+#define INSTANCE_CHANGE_NAMES { "kept", "reconfigured", "replaced", "added", "removed" }
 /* The answer, or a refusal. Changes nothing but next_config. */
 int instance_ask(struct instance *i, const struct config_module *section, struct diagnostics *diagnostics,
                  struct weft_error *reterr);

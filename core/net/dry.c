@@ -139,7 +139,8 @@ static int make_network(struct dry_network *n, struct weft_error *reterr)
         _cleanup_rtnl_ struct nl_sock *s = NULL;
         int r;
 
-        n->has6 = sysctl_write("net/ipv6/conf/all/forwarding", "1") >= 0;
+        n->has6 = sysctl_write("net/ipv6/conf/all/forwarding", "1") >= 0 &&
+                  sysctl_write("net/ipv6/conf/default/forwarding", "1") >= 0;
         r = sysctl_write("net/ipv4/ip_forward", "1");
         if (r < 0)
                 return weft_fail(reterr, r, "net/ipv4/ip_forward: %s", strerror(-r));

@@ -54,6 +54,8 @@ int net_link_by_index(struct net *n, uint32_t ifindex, struct net_link *ret);
 size_t net_default_links(struct net *n, uint32_t *ret_ifindex, size_t max);
 /* First global address of the link in a family (AF_INET, AF_INET6): mapped. -ENOENT. */
 int net_link_address(struct net *n, uint32_t ifindex, int family, struct weft_addr *ret);
+/* Is it reached without a gateway, by one interface? */
+bool net_is_on_link(struct net *n, const struct weft_addr *a);
 /* Every address of the host itself: calls f for each (loopback and link-local too). */
 void net_addresses(struct net *n, void (*f)(void *data, uint32_t ifindex, const struct weft_addr *a),
                    void *data);

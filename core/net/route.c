@@ -5,6 +5,7 @@
 #include <linux/rtnetlink.h>
 #include <string.h>
 
+#include "net/net.h"
 #include "net/rtnl.h"
 
 static bool prefix_is_ipv4(const struct weft_prefix *p)
@@ -100,6 +101,15 @@ int route_covering(struct nl_sock *s, const struct weft_prefix *dst, struct rout
         rtnl_put_address(m, RTA_DST, &dst->addr);
 
         return rtnl_ask(s, m, on_covering, ret, NULL);
+}
+
+bool net_is_on_link(struct net *n, const struct weft_addr *a)
+{
+        struct weft_prefix host = { .addr = *a, .len = 128 };
+        struct route r;
+
+        return route_covering(net_socket(n), &host, &r) == 0 && r.type == RTN_UNICAST && r.ifindex != 0 &&
+               address_is_zero(&r.gateway);
 }
 
 static struct nl_msg *route_message(int type, int flags, const struct weft_prefix *dst,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Which modules run: collect what is named and what that brings in, needs first; switch off what
- * lacks something until nothing changes; look for two that exclude each other. */
+/* Which modules run: choose where nothing is named; collect what is named and what that brings in, needs
+ * first; switch off what lacks something until nothing changes; look for two that exclude each other. */
 
 #include <errno.h>
 #include <stdarg.h>
@@ -138,6 +138,8 @@ static void add(struct plan *p, const struct weft_module *m, const struct adding
         *row = (struct plan_row) { .module = m, .on = true };
         if (by && !is_named(p->input, m))
                 explain(row, "brought in by %s", by->module->name);
+        else if (p->input->choose)
+                explain(row, "chosen for %s", m->role);
 }
 
 /* ---- judging ---- */
@@ -275,14 +277,75 @@ static int refuse_off(const struct plan *p, struct weft_error *reterr)
 
                 if (row->on || mode == MODE_PARTIAL || (mode == MODE_PROBE && row->error != -ENOENT))
                         continue;
+                /* nobody asked for it: no reason to stand still */
+                if (mode == MODE_PROBE && p->input->choose)
+                        continue;
                 return weft_fail(reterr, row->error, "module %s %s", row->module->name, row->reason);
         }
 
         return 0;
 }
 
-int plan_modules(const struct plan_input *input, struct plan_row *rows, size_t *ret_n,
-                 struct weft_error *reterr)
+/* ---- choosing ---- */
+
+/* Would it run, as far as the kernel and the modules that are there go? */
+static bool could_run(const struct plan_input *in, const struct weft_module *m)
+{
+        for EACH_NEED (need, m) {
+                bool met = true;
+
+                if (need->kind == WEFT_NEED_MODULE)
+                        met = find_available(in, need->name);
+                else if (need->kind != WEFT_NEED_ROLE)
+                        met = fact_present(in, need);
+                if (!met && !need->soft)
+                        return false;
+        }
+
+        return true;
+}
+
+static bool is_candidate(const struct plan_input *in, const struct weft_module *m)
+{
+        if (!m->role || (m->condition != WEFT_ALWAYS && !(in->conditions >> m->condition & 1)))
+                return false;
+
+        return in->mode == MODE_STRICT || could_run(in, m);
+}
+
+static bool is_better(const struct weft_module *a, const struct weft_module *b)
+{
+        return a->rank != b->rank ? a->rank > b->rank : strcmp(a->name, b->name) < 0;
+}
+
+static bool is_chosen(const struct plan_input *in, const struct weft_module *m)
+{
+        if (!is_candidate(in, m))
+                return false;
+
+        for (size_t i = 0; i < in->n_available; i++) {
+                const struct weft_module *other = in->available[i];
+
+                if (other != m && same(other->role, m->role) && is_candidate(in, other) && is_better(other, m))
+                        return false;
+        }
+
+        return true;
+}
+
+static size_t choose(const struct plan_input *in, const struct weft_module **ret)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; in->choose && in->mode != MODE_PARTIAL && i < in->n_available; i++)
+                if (is_chosen(in, in->available[i]))
+                        ret[n++] = in->available[i];
+
+        return n;
+}
+
+static int plan_named(const struct plan_input *input, struct plan_row *rows, size_t *ret_n,
+                      struct weft_error *reterr)
 {
         struct plan p = { .input = input, .rows = rows };
         int r;
@@ -299,4 +362,18 @@ int plan_modules(const struct plan_input *input, struct plan_row *rows, size_t *
 
         *ret_n = p.n;
         return 0;
+}
+
+int plan_modules(const struct plan_input *input, struct plan_row *rows, size_t *ret_n,
+                 struct weft_error *reterr)
+{
+        const struct weft_module *chosen[input->n_available + 1];
+        struct plan_input effective = *input;
+
+        if (input->choose) {
+                effective.named = chosen;
+                effective.n_named = choose(input, chosen);
+        }
+
+        return plan_named(&effective, rows, ret_n, reterr);
 }

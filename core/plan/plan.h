@@ -38,6 +38,8 @@ struct plan_input {
         const struct fact *facts;
         size_t n_facts;
         uint32_t mode; /* enum config_mode */
+        bool choose;   /* no section names a module: see plan_modules() */
+        uint32_t conditions; /* bit for each enum weft_condition that holds; WEFT_ALWAYS needs none */
 };
 
 struct plan_row {
@@ -53,6 +55,10 @@ struct plan_row {
  * A module that lacks a hard need is off, and so is what needs it. MODE_STRICT refuses then
  * (-EOPNOTSUPP, -ENOENT). MODE_PROBE refuses only where no kernel would help: a module or role that
  * is not there (-ENOENT). MODE_PARTIAL runs what can run. Two modules that exclude each other are
- * refused in every mode (-EEXIST): which of them is meant, only the administrator knows. */
+ * refused in every mode (-EEXIST): which of them is meant, only the administrator knows.
+ *
+ * With `choose`, nothing is named: for each role that a module may be chosen for, the available one of
+ * the highest rank whose condition holds is taken as if it were named; of equals, the first by name.
+ * What the kernel has no room for is passed over, but in MODE_STRICT; MODE_PARTIAL chooses nothing. */
 int plan_modules(const struct plan_input *input, struct plan_row *rows, size_t *ret_n,
                  struct weft_error *reterr);

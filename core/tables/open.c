@@ -551,10 +551,11 @@ static void forget_all(int fd, uint32_t key_size)
                         return;
 }
 
-void tables_forget_flows(const struct tables *t)
+void tables_forget(const struct tables *t)
 {
         forget_all(table_fd(t, TABLE_FLOWS4), sizeof(struct weft_key4));
         forget_all(table_fd(t, TABLE_FLOWS6), sizeof(struct weft_key6));
+        forget_all(table_fd(t, TABLE_DROPS), sizeof(struct weft_drop_key));
 }
 
 void tables_move_epoch(struct tables *t)

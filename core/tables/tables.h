@@ -33,8 +33,8 @@ struct tables_settings {
  * it are worth more. -EMEDIUMTYPE: BPFFS is not on a bpffs. object, size: bytes of engine.bpf.o. */
 int tables_open(const struct tables_settings *settings, const void *object, size_t size,
                 struct tables **ret, struct weft_error *reterr);
-/* Dry tables: forgets every flow. */
-void tables_forget_flows(const struct tables *t);
+/* Dry tables: forgets every flow and every drop. */
+void tables_forget(const struct tables *t);
 /* Maps stay pinned. */
 struct tables *tables_close(struct tables *t);
 

@@ -11,6 +11,8 @@
 
 #include <weft/module.h>
 
+#include "frames.h"
+
 WEFT_OBJECT("bpf-masq.bpf.o");
 
 #define UNPRIVILEGED_PORT 1024
@@ -199,10 +201,43 @@ static int masq_event(struct weft_instance *self, const struct weft_api *api,
         return refill(self, api, reterr);
 }
 
+/* ---- self-tests ---- */
+
+/* Is the frames' destination masqueraded, and with the uplink's address? */
+static bool masquerades(struct weft_instance *self, const struct weft_api *api)
+{
+        const struct weft_addr fixed = address_of(api->config(self), true);
+        const struct weft_peer_key key = {
+                .prefixlen = 128, .addr.w = { 0, 0, htonl(0xffff), htonl(0x09090909) },
+        };
+        __u8 pass;
+
+        return !is_ipv4(&fixed) && bpf_map_lookup_elem(api->map(self, "no_masquerade"), &key, &pass) < 0;
+}
+
+/* Source port and checksum of TCP, behind Ethernet and IPv4. */
+#define ANY_PORT { { 34, 2 }, { 50, 2 } }
+
+static const struct weft_test tests[] = {
+        { .name = "a connection to the outside leaves with the node's address", .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn), .verdict = WEFT_TEST_REDIRECT, .expected = WEFT_TEST_BYTES(syn_out),
+          .any = ANY_PORT, .with = "host-routing", .applies = masquerades },
+        { .name = "without host-routing the host's stack sees the endpoint's address", .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn), .verdict = WEFT_TEST_NEXT, .expected = WEFT_TEST_BYTES(syn),
+          .without = "host-routing", .applies = masquerades },
+        { .name = "and the uplink the node's", .hook = WEFT_TO_UPLINK, .goes_on = 1,
+          .packet = WEFT_TEST_BYTES(syn_forwarded), .verdict = WEFT_TEST_NEXT,
+          .expected = WEFT_TEST_BYTES(syn_out), .any = ANY_PORT, .without = "host-routing",
+          .applies = masquerades },
+        {}
+};
+
 WEFT_MODULE(
         .name = "bpf-masq", .summary = "Masquerades endpoints' connections that leave the cluster",
         .needs = needs, .options = options, .config_size = sizeof(struct masq_config),
         .tracks_replies = 1,
+        .role = "masquerade", .rank = 10,
         .object = weft_object, .object_end = weft_object_end,
         .configure = masq_configure, .load = masq_load, .attach = refill, .event = masq_event,
+        .tests = tests,
 );

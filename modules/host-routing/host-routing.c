@@ -5,6 +5,8 @@
 
 #include <weft/module.h>
 
+#include "frames.h"
+
 WEFT_OBJECT("host-routing.bpf.o");
 
 static const struct weft_need needs[] = {
@@ -15,8 +17,22 @@ static const struct weft_need needs[] = {
         {}
 };
 
+/* Address, port and checksums, behind Ethernet and IPv4: another module may masquerade. */
+#define ANY_SOURCE { { 24, 6 }, { 34, 2 }, { 50, 2 } }
+
+static const struct weft_test tests[] = {
+        { .name = "a packet for an endpoint goes straight into it", .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn_in), .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_delivered) },
+        { .name = "an endpoint's packet goes straight to the wire", .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn_out), .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_wire), .any = ANY_SOURCE },
+        {}
+};
+
 WEFT_MODULE(
         .name = "host-routing", .summary = "Bypasses the upper network stack of the node",
-        .needs = needs,
+        .needs = needs, .tests = tests,
+        .role = "delivery", .rank = 10,
         .object = weft_object, .object_end = weft_object_end,
 );

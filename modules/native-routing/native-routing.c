@@ -166,6 +166,8 @@ WEFT_MODULE(
         .name = "native-routing", .summary = "Pod traffic routed by the kernel and the network",
         .provides = (const char *const[]) { "routing", NULL }, .exclusive = "routing",
         .options = options, .config_size = sizeof(struct native_config),
+        .role = "routing", .rank = 20, .condition = WEFT_PEERS_SHARE_L2,
+        .chosen_options = (const char *const[]) { "direct-node-routes", "yes", NULL },
         .object = weft_object, .object_end = weft_object_end,
         .attach = native_attach, .event = native_event,
 );

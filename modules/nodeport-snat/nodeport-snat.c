@@ -4,8 +4,11 @@
  * gets the packet with this node's address and a source port out of snat-ports. */
 
 #include <errno.h>
+#include <netinet/in.h>
 
 #include <weft/module.h>
+
+#include "frames.h"
 
 WEFT_OBJECT("nodeport-snat.bpf.o");
 
@@ -95,10 +98,65 @@ static int nodeport_load(struct weft_instance *self, const struct weft_api *api,
         return 0;
 }
 
+/* ---- self-tests ---- */
+
+#define CLIENT_PORT 61234 /* of the frames */
+
+/* Is a client's own port kept? Only those that may be given out are. */
+static bool keeps_port(struct weft_instance *self, const struct weft_api *api)
+{
+        const struct nodeport_config *config = api->config(self);
+        struct weft_ports snat = snat_ports(self, api);
+
+        return CLIENT_PORT >= snat.low && CLIENT_PORT <= snat.high &&
+               (CLIENT_PORT < config->port_range.low || CLIENT_PORT > config->port_range.high);
+}
+
+static const struct weft_test_service remote[] = {
+        { .port = 80, .node_port = 30080, .proto = IPPROTO_TCP,
+          .backends = (const char *const[]) { "10.244.2.10:8080", NULL } },
+        {}
+};
+
+static const struct weft_test_service remote6[] = {
+        { .port = 80, .node_port = 30080, .proto = IPPROTO_TCP,
+          .backends = (const char *const[]) { "[fd00:244:2::10]:8080", NULL } },
+        {}
+};
+
+static const struct weft_test_service external[] = {
+        { .external_ip = "198.51.100.7", .port = 80, .proto = IPPROTO_TCP,
+          .backends = (const char *const[]) { "10.244.2.10:8080", NULL } },
+        {}
+};
+
+/* Source port and checksum of TCP, behind Ethernet and IPv4 or IPv6. */
+#define ANY_PORT4 { { 34, 2 }, { 50, 2 } }
+#define ANY_PORT6 { { 54, 2 }, { 70, 2 } }
+
+static const struct weft_test tests[] = {
+        { .name = "a connection to a remote backend gets the node's address", .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn), .services = remote, .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_to_backend), .any = ANY_PORT4 },
+        { .name = "a client's port that may be given out is kept", .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn), .services = remote, .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_to_backend), .applies = keeps_port },
+        { .name = "the backend's answer comes from the node port", .hook = WEFT_FROM_UPLINK, .goes_on = 1,
+          .packet = WEFT_TEST_BYTES(answer), .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(answer_to_client), .applies = keeps_port },
+        { .name = "a connection over IPv6 gets the node's address", .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn6), .services = remote6, .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn6_to_backend), .any = ANY_PORT6 },
+        { .name = "an unknown port of a service's address is dropped", .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn_elsewhere), .services = external, .verdict = WEFT_TEST_DROP },
+        {}
+};
+
 WEFT_MODULE(
         .name = "nodeport-snat", .summary = "Services reached from outside, forwarded with SNAT",
         .provides = (const char *const[]) { "nodeport", NULL }, .exclusive = "nodeport",
         .needs = needs, .options = options, .config_size = sizeof(struct nodeport_config),
+        .role = "nodeport", .rank = 10,
         .object = weft_object, .object_end = weft_object_end,
-        .configure = nodeport_configure, .load = nodeport_load,
+        .configure = nodeport_configure, .load = nodeport_load, .tests = tests,
 );

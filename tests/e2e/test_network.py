@@ -230,6 +230,8 @@ def test_the_nodes_own_connections_stand_beside_translated_ones(made, overlappin
     assert [one.opened() for one in held] == [10000, half, 10000, half]
     for _ in range(2):
         assert [one.alive() for one in held] == [10000, half, 10000, half]
+    if overlapping:
+        assert cluster.weft1.events("PORT_BUSY") > 1000, "nobody wanted a port that another had"
     for one in held:
         one.close()
 
@@ -242,6 +244,7 @@ def test_a_flood_of_new_connections_leaves_the_established_ones_alone(made):
     for _ in range(2):
         syn_flood(cluster.client, mac(cluster.n1), IPV4.n1, IPV4.far, 41000)
         assert all(echo.alive() for echo in echoes)
+    assert cluster.weft1.drops("FLOW_TABLE_FULL") + cluster.weft1.events("EVICTED") > 1000
     wait_for("a new connection to be let in", lambda: succeeds(cluster), 90, step=0.5)
     assert all(echo.alive() for echo in echoes)
     for echo in echoes:

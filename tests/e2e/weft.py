@@ -121,6 +121,10 @@ class Weft:
     def generation(self):
         return self.ctl_json("status")["generation"]
 
+    def events(self, name):
+        """How often the event NAME was counted so far."""
+        return sum(row["packets"] for row in self.ctl_json("status")["events"] if row["what"] == name)
+
     def drops(self, reason):
         """Packets dropped so far for REASON, over all hooks and modules."""
         rows = self.ctl_json("status")["drops"]

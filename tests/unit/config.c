@@ -515,6 +515,7 @@ Test(config, two_objects_that_want_the_same_are_refused_at_the_later_one_or_the_
                   "[service t] 10.0.0.1 port 80 is taken by [endpoint e]" },
                 { "[node]\npod-cidr = 10.244.0.0/16\n" PEER "pod-cidr = 10.244.2.0/24\n", 3,
                   "[peer p] pod-cidr = 10.244.2.0/24 overlaps 10.244.0.0/16 of [node]" },
+                { "[node]\npod-cidr = 10.1.0.0/31\n", 1, "[node] pod-cidr = 10.1.0.0/31: has no room" },
                 { PEER "pod-cidr = 10.244.2.0/24\n[peer q]\naddress = 192.0.2.13\n"
                   "pod-cidr = 10.244.2.0/24\n", 4, "give each node its own" },
                 { "[node]\nname = p\n" PEER, 3, "has the name of this node" },

@@ -137,6 +137,7 @@ Test(describe, json_has_needs_options_stages_and_maps)
         cr_expect_eq(json_array_size(hooks), 1);
         cr_expect_str_eq(json_string_value(json_array_get(hooks, 0)), "from-endpoint");
         cr_expect_str_eq(text_at(j, "maps", 0, "name"), "no_masquerade");
+        cr_expect_str_eq(text_at(j, "maps", 0, "class"), "config");
         cr_expect_eq(json_array_size(json_object_get(j, "maps")), 1);
 }
 
@@ -167,7 +168,8 @@ Test(describe, a_file_that_others_can_write_is_not_loaded)
 
         cr_assert_not_null(mkdtemp(dir));
         cr_assert_geq(asprintf(&path, "%s/host-routing.so", dir), 0);
-        cr_assert_geq(asprintf(&command, "cp " MODULE_DIR "/host-routing.so %s && chmod 666 %s", path, path), 0);
+        cr_assert_geq(asprintf(&command, "cp " MODULE_DIR "/host-routing.so %s && chmod 666 %s", path,
+                               path), 0);
         cr_assert_eq(system(command), 0);
 
         cr_expect_eq(description_open(path, &d, &why), -EPERM);

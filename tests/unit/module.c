@@ -127,6 +127,19 @@ Test(file, a_module_is_found_in_the_first_directory_that_has_it)
         (void) module_close(m);
 }
 
+Test(file, the_modules_that_are_there_are_listed_once_each)
+{
+        const char *const dirs[] = { "/nonexistent", dir, dir, NULL };
+        struct strings names;
+
+        sh("touch %1$s/b.so %1$s/a.so %1$s/notes.txt %1$s/.so%2$s", "");
+        cr_assert_eq(module_names(dirs, &names), 0);
+        cr_assert_eq(names.n, 2);
+        cr_expect_str_eq(names.items[0], "a");
+        cr_expect_str_eq(names.items[1], "b");
+        strings_done(&names);
+}
+
 Test(file, a_replaced_file_is_the_new_module_while_the_old_one_is_loaded)
 {
         struct module *old, *new;

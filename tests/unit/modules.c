@@ -146,7 +146,7 @@ static const struct weft_api api = {
         .config = api_config, .constant = api_constant, .give_out_ports = api_give_out_ports,
         .free_ports = api_free_ports, .route = api_route, .unroute = api_unroute, .peers = api_peers,
         .map = api_map, .cluster_prefixes = api_cluster_prefixes, .data = api_data,
-        .set_data = api_set_data,
+        .set_data = api_set_data, .node_ports = api_node_ports,
 };
 
 /* ---- instances ---- */
@@ -259,7 +259,8 @@ Test(nodeport_snat, gives_out_what_the_node_leaves)
         cr_assert_eq(self.module->configure(&self, &api, &self.why), 0);
         cr_assert_eq(self.module->load(&self, &api, &self.why), 0);
         cr_expect_str_eq(self.notes, "snat_low=61000\nsnat_high=65535\nnode_low=30000\n"
-                                     "node_high=32767\ngives out 61000-65535\n");
+                                     "node_high=32767\ngives out 61000-65535\n"
+                                     "serves node ports 30000-32767\n");
         instance_done(&self);
 }
 
@@ -270,7 +271,8 @@ Test(nodeport_snat, gives_out_the_ports_it_is_told)
 
         cr_assert_eq(self.module->load(&self, &api, &self.why), 0);
         cr_expect_str_eq(self.notes, "snat_low=20000\nsnat_high=40000\nnode_low=8000\n"
-                                     "node_high=8999\ngives out 20000-40000\n");
+                                     "node_high=8999\ngives out 20000-40000\n"
+                                     "serves node ports 8000-8999\n");
         instance_done(&self);
 }
 

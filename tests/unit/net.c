@@ -227,6 +227,31 @@ Test(net, the_first_global_address_of_a_link_is_its_address)
         cr_assert_eq(net_link_address(n, 1, AF_INET, &a), -ENOENT);
 }
 
+static bool on_link(const char *text)
+{
+        const struct weft_addr a = lab_address(text);
+
+        return net_is_on_link(n, &a);
+}
+
+Test(net, what_is_reached_without_a_gateway_is_on_the_link)
+{
+        cr_assert_not(on_link("10.9.0.7"), "there is no route");
+
+        lab_device("d1");
+        lab_run("ip link set d0 up && ip link set d1 up && ip addr add 10.9.0.1/24 dev d0 &&"
+                "ip addr add fd09::1/64 dev d0 nodad && ip route add default via 10.9.0.2 &&"
+                "ip route add blackhole 10.8.0.0/16 && ip route add 10.7.0.0/16 nexthop dev d0 nexthop dev d1");
+
+        cr_expect(on_link("10.9.0.7"));
+        cr_expect(on_link("fd09::7"));
+        cr_expect_not(on_link("192.0.2.1"), "by a gateway");
+        cr_expect_not(on_link("10.9.0.1"), "the node's own");
+        cr_expect_not(on_link("10.8.0.1"), "not reached at all");
+        cr_expect_not(on_link("10.7.0.1"), "by one of two interfaces");
+        cr_expect_not(on_link("fd08::1"), "no route");
+}
+
 static unsigned n_addresses;
 
 static void count_address(void *data, uint32_t ifindex, const struct weft_addr *a)

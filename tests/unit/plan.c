@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <errno.h>
+#include <string.h>
 
 #include <criterion/criterion.h>
 
@@ -146,4 +147,80 @@ Test(plan, enemies_are_refused_whoever_says_so)
         cr_assert_eq(plan(MODE_PROBE, MODULES(&plain, &enemy), MODULES(&plain, &enemy)), -EEXIST);
         cr_assert_eq(plan(MODE_PROBE, MODULES(&enemy, &plain), MODULES(&plain, &enemy)), -EEXIST);
         cr_assert_str_eq(why.text, "modules enemy and plain cannot run together; take one away");
+}
+
+/* ---- the automatic set ---- */
+
+static const struct weft_module native = { .name = "native", .exclusive = "routing", .role = "routing",
+                                           .rank = 20, .condition = WEFT_PEERS_SHARE_L2 };
+static const struct weft_module overlay = { .name = "overlay", .exclusive = "routing", .role = "routing",
+                                            .rank = 10 };
+static const struct weft_module fast = { .name = "fast", .role = "delivery", .rank = 2,
+                                         .needs = NEEDS(WEFT_NEEDS(HELPER, "redirect_neigh", "sends")) };
+static const struct weft_module slow = { .name = "slow", .role = "delivery", .rank = 1 };
+static const struct weft_module twin_b = { .name = "b", .role = "twin" };
+static const struct weft_module twin_a = { .name = "a", .role = "twin" };
+static const struct weft_module orphan = { .name = "orphan", .role = "orphan",
+                                           .needs = NEEDS(WEFT_NEEDS(ROLE, "parents", "stands on them")) };
+
+/* Names of the chosen modules that run, in order. */
+static const char *chosen(uint32_t mode, uint32_t conditions, const struct weft_module *const *available)
+{
+        static char names[128];
+        struct plan_input in = {
+                .available = available, .n_available = count(available), .facts = facts,
+                .n_facts = ELEMENTS(facts), .mode = mode, .choose = true, .conditions = conditions,
+        };
+
+        names[0] = '\0';
+        if (plan_modules(&in, rows, &n_rows, &why) < 0)
+                return why.text;
+        for (size_t i = 0; i < n_rows; i++)
+                if (rows[i].on)
+                        (void) strcat(strcat(names, names[0] ? " " : ""), rows[i].module->name);
+
+        return names;
+}
+
+#define SHARED (1u << WEFT_PEERS_SHARE_L2)
+
+Test(plan, with_nothing_named_each_role_gets_the_best_module_that_fits)
+{
+        const struct {
+                uint32_t mode, conditions;
+                const struct weft_module *const *available;
+                const char *names;
+        } cases[] = {
+                { MODE_PROBE, SHARED, MODULES(&native, &overlay), "native" },
+                { MODE_PROBE, 0, MODULES(&native, &overlay), "overlay" },
+                { MODE_PROBE, 0, MODULES(&native), "" },
+                { MODE_PROBE, 0, MODULES(&plain, &slow), "slow" },
+                { MODE_PROBE, 0, MODULES(&fast, &slow), "slow" },
+                { MODE_PROBE, 0, MODULES(&fast), "" },
+                { MODE_PROBE, 0, MODULES(&twin_b, &twin_a), "a" },
+                { MODE_PROBE, SHARED, MODULES(&native, &slow), "native slow" },
+                { MODE_PROBE, 0, MODULES(&orphan, &slow), "slow" },
+                { MODE_PROBE, 0, MODULES(NULL), "" },
+                { MODE_PARTIAL, SHARED, MODULES(&native, &slow), "" },
+                { MODE_STRICT, SHARED, MODULES(&native, &slow), "native slow" },
+                { MODE_STRICT, 0, MODULES(&fast, &slow),
+                  "module fast needs the kernel's eBPF helper redirect_neigh (sends)" },
+        };
+
+        for (size_t i = 0; i < ELEMENTS(cases); i++)
+                cr_expect_str_eq(chosen(cases[i].mode, cases[i].conditions, cases[i].available), cases[i].names,
+                                 "case %zu: %s", i, why.text);
+}
+
+Test(plan, a_chosen_module_says_what_for)
+{
+        cr_assert_str_eq(chosen(MODE_PROBE, SHARED, MODULES(&native)), "native");
+        cr_expect_str_eq(rows[0].reason, "chosen for routing");
+}
+
+Test(plan, a_named_module_is_not_chosen_again)
+{
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&slow), MODULES(&slow, &overlay)), 0);
+        cr_expect_eq(n_rows, 1);
+        cr_expect_str_empty(rows[0].reason);
 }

@@ -221,7 +221,8 @@ struct weft_api {
  *                 device 02:00:00:00:04:00
  *     10.244.2.0/24 and fd00:244:2::/64 are behind 192.0.2.12 and 2001:db8::12, same MAC
  *
- * Flow tables are empty before each test, but for one that `goes_on`. */
+ * Before each test the flow tables are empty and the services its own; one that `goes_on` finds what the
+ * test before it left. */
 
 /* A service of a test; what it does not say is as in the INI files. */
 struct weft_test_service {
@@ -281,6 +282,12 @@ struct weft_module_event {
 enum weft_reconfigured {
         WEFT_REPLACE_ME, /* a new instance is made, and takes over from this one */
         WEFT_DONE_LIVE,  /* this instance goes on */
+};
+
+/* What must hold for a module to be chosen, besides what it needs. */
+enum weft_condition {
+        WEFT_ALWAYS,
+        WEFT_PEERS_SHARE_L2, /* every peer is on the same link-layer network as this node */
 };
 
 struct weft_module {
@@ -352,6 +359,13 @@ struct weft_module {
                        unsigned from_version, int old_fd, int new_fd, struct weft_error *reterr);
 
         const struct weft_test *tests; /* ended by name NULL */
+
+        /* Where no section names any module, the core chooses: for each role the module of the highest
+         * rank whose condition holds and whose needs are met. NULL: only where it is named. */
+        const char *role;
+        int32_t rank;
+        enum weft_condition condition;
+        const char *const *chosen_options; /* pairs of key and value it then gets, ended by NULL */
 
         /* append here */
 };

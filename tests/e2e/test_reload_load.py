@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Reloads under load: nothing is lost and nothing grows. WEFT_RELOADS says how many (`make soak`: 1000)."""
+
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster import IPV4, Cluster
+from lab import PATIENCE, wait_for
+from test_life import pins
+from test_reload import Node
+from traffic import Server
+from weft import BUILD
+
+RELOADS = int(os.environ.get("WEFT_RELOADS", 30))
+SETTLED = 100 if RELOADS >= 200 else RELOADS // 3  # reloads after which nothing may grow
+CYCLE = 5
+RSS_SLACK = 1024  # KiB
+HTTP_PORT, ECHO_PORTS = 30200, (30201, 30202)
+
+NGINX = """
+daemon off; worker_processes 1; error_log {dir}/error.log; pid {dir}/pid;
+events {{ worker_connections 1024; }}
+http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 3600s;
+       client_body_temp_path {dir}/a; proxy_temp_path {dir}/b; fastcgi_temp_path {dir}/c;
+       uwsgi_temp_path {dir}/d; scgi_temp_path {dir}/e;
+       server {{ listen 8000; location / {{ return 200 "{name}\\n"; }} }} }}
+"""
+
+
+class Wrk:
+    """wrk against the node port, until it is stopped; every thread waits between its requests."""
+
+    def __init__(self, node, connections, delay, headers=()):
+        script = node.cluster.lab.directory / f"delay{delay}.lua"
+        script.write_text(f"function delay() return {delay} end\n")
+        flags = [flag for h in headers for flag in ("-H", h)]
+        self.process = node.cluster.client.start(
+            "wrk", "-t1", f"-c{connections}", "-d3600s", "--timeout", "5s", "-s", script, *flags,
+            f"http://{IPV4.n1}:{HTTP_PORT}/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def stop(self):
+        """What it says, once it is stopped; all of its requests were answered."""
+        self.process.send_signal(signal.SIGINT)
+        said = self.process.communicate(timeout=60 * PATIENCE)[0]
+        assert "errors" not in said and "Non-2xx" not in said, said
+        return int(re.search(r"(\d+) requests in", said).group(1))
+
+
+class Stream:
+    """Numbered datagrams through a node port to an echoing pod, from a socket of its own."""
+
+    def __init__(self, ns, port):
+        with ns.inside():
+            self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.socket.connect((IPV4.n1, port))
+        self.socket.settimeout(0.1)
+        self.sent, self.seen, self.stopping = 0, set(), False
+        self.threads = [threading.Thread(target=f) for f in (self.send, self.receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def send(self):
+        while not self.stopping:
+            self.socket.send(struct.pack("!Q", self.sent))
+            self.sent += 1
+            time.sleep(0.002)  # the pace of the stream
+
+    def receive(self):
+        while not self.stopping or len(self.seen) < self.sent:
+            try:
+                self.seen.add(struct.unpack("!Q", self.socket.recv(64))[0])
+            except TimeoutError:
+                if self.stopping:
+                    return  # what has not come by now is lost
+
+    def stop(self):
+        self.stopping = True
+        for thread in self.threads:
+            thread.join()
+        self.socket.close()
+        return self.sent - len(self.seen)
+
+
+def services():
+    """HTTP on both pods, and UDP on each."""
+    return [("service load-http", {"port": "80/tcp", "node-port": HTTP_PORT,
+                                   "backend": [f"{IPV4.p1}:8000", f"{IPV4.p2}:8000"]}),
+            *((f"service load-echo-{n}", {"port": f"{n}/udp", "node-port": port, "backend": f"{pod}:5353"})
+              for n, (port, pod) in enumerate(zip(ECHO_PORTS, (IPV4.p1, IPV4.p2)), 1))]
+
+
+@pytest.fixture
+def node():
+    with Cluster() as cluster:
+        made = Node(cluster, BUILD)
+        made.put("faulty-1")
+        change(made, 0)
+        made.weft.start()
+        servers = []
+        for name in ("p1", "p2"):
+            directory = cluster.lab.directory / f"nginx-{name}"
+            directory.mkdir()
+            (directory / "conf").write_text(NGINX.format(dir=directory, name=name))
+            cluster.lab[name].start("nginx", "-c", directory / "conf", "-e", directory / "error.log")
+            servers.append(Server(cluster.lab[name], name))
+            servers[-1].udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            cluster.lab.on_close(servers[-1].close)
+        wait_for("both pods to answer", lambda: {answer(made) for _ in range(8)} == {"p1", "p2"}, 10)
+        yield made
+
+
+def answer(node):
+    return node.cluster.client.run("curl", "-s", "-m", "1", f"http://{IPV4.n1}:{HTTP_PORT}/",
+                                   check=False).stdout.strip()
+
+
+def change(node, n):
+    """The n-th reload's configuration and files: one thing is exchanged by each."""
+    step = n % CYCLE
+    masq = {"ipv6": "yes", "masquerade-link-local": "yes" if step == 4 else "no"}
+    if step == 1:
+        node.put("faulty-1b" if n % 2 else "faulty-1")
+    faulty = None if step == 3 else {"number": n if step == 2 else 1}
+    node.configure(faulty, more=services(), bpf_masq=masq, nodeport_snat={"snat-ports": "32768-65535"})
+
+
+def held(weft):
+    """What the daemon holds: KiB of memory; files (control connections come and go), maps, programs, pins."""
+    process = Path(f"/proc/{weft.process.pid}")
+    rss = int(re.search(r"VmRSS:\s+(\d+)", (process / "status").read_text()).group(1))
+    files = [p.name for p in (process / "fd").iterdir() if not os.readlink(p).startswith("socket:")]
+    infos = [(process / "fdinfo" / name).read_text() for name in files]
+    kinds = [len({m.group(1) for i in infos if (m := re.search(rf"{kind}_id:\s+(\d+)", i))})
+             for kind in ("map", "prog")]
+    return rss, (len(infos), *kinds, pins(weft))
+
+
+def dropped(node):
+    """Packets dropped on the way: weft's counters and the interfaces'."""
+    counts = {row["what"]: row["packets"] for row in node.weft.ctl_json("status")["drops"]}
+    for name in ("n1", "n2", "p1", "p2"):
+        shown = node.cluster.lab[name].run("grep", "-H", ".", "-r", "/proc/net/dev").stdout
+        for line in shown.splitlines():
+            if match := re.search(r"(\w+):\s+(.*)", line.split("/proc/net/dev:")[-1]):
+                fields = match.group(2).split()
+                counts[name, match.group(1)] = int(fields[3]) + int(fields[11])
+    return counts
+
+
+def test_reloads_under_load_lose_nothing_and_nothing_grows(node):
+    weft = node.weft
+    before = dropped(node)
+    wrks = [Wrk(node, 8, 5), Wrk(node, 4, 20, ["Connection: close"])]
+    streams = [Stream(node.cluster.client, port) for port in ECHO_PORTS * 2]
+    samples = {}
+    try:
+        for n in range(RELOADS // CYCLE * CYCLE):
+            change(node, n + 1)
+            weft.ctl("reload")
+            if (n + 1) % CYCLE == 0:
+                samples[n + 1] = held(weft)
+    finally:
+        lost = [stream.stop() for stream in streams]
+        requests = [wrk.stop() for wrk in wrks]
+    reloads = max(samples)
+    print(f"{reloads} reloads, {requests} requests, {[s.sent for s in streams]} datagrams, memory "
+          f"{[rss for rss, _ in samples.values()]} KiB, {samples[reloads][1][:3]} files, maps, programs")
+    assert weft.generation() == reloads + 1
+    assert lost == [0] * len(streams)
+    assert all(n > reloads for n in requests)
+    assert dropped(node) == before
+    settled = [n for n in samples if n >= SETTLED]
+    for n in settled:
+        assert samples[n][1] == samples[settled[0]][1], f"after {n} reloads"
+    assert samples[reloads][0] <= samples[settled[0]][0] + RSS_SLACK
+
+
+def test_a_reload_s_time_goes_to_the_verifier(node):
+    """The figures are in the log, one line for each reload."""
+    for n in range(CYCLE):
+        change(node, n + 1)
+        node.weft.ctl("reload")
+    times = [(float(a), float(b)) for a, b in re.findall(
+        r"reload: ([\d.]+) ms, ([\d.]+) of them loading programs", node.weft.log())]
+    assert len(times) == CYCLE
+    total, loading = (sorted(column)[CYCLE // 2] for column in zip(*times))
+    print(f"a reload takes {total:.0f} ms, {loading:.0f} ms of them load programs")
+    assert loading > total / 2
