@@ -211,6 +211,10 @@ static const struct config_module sections[VARIANTS][MODULES] = {
         [LEGACY] = { { .name = "native-routing" },
                      { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
                      { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 } },
+        [GUARDED] = { { .name = "native-routing" },
+                      { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
+                      { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
+                      { .name = "guard" } },
         [SMALL] = { { .name = "native-routing" },
                     { .name = "nodeport-snat", .assignments = small_options, .n_assignments = 1 },
                     { .name = "bpf-masq", .assignments = small_masq_options, .n_assignments = 2 },
@@ -235,7 +239,8 @@ static struct loaded {
 
 static bool load_module(struct loaded *l, const struct config_module *section)
 {
-        const char *directory = getenv("WEFT_MODULES") ?: ".", *directories[] = { directory, NULL };
+        const char *directories[] = { getenv("WEFT_MODULES") ?: ".", getenv("WEFT_TEST_MODULES") ?: ".",
+                                      NULL };
         struct diagnostics diagnostics = {};
         struct weft_error error = {};
         int r;

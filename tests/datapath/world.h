@@ -54,12 +54,14 @@ enum variant {
         LEGACY, /* the same without host-routing: through the host's stack */
         SMALL,  /* FULL with a small flow table and few ports for SNAT, which the node uses itself
                    too */
+        GUARDED, /* LEGACY with a stage of somebody else at both exit hooks, which shuts SHUT_PORT */
         VARIANTS,
 };
 
 #define SNAT_LOW                                                                                   \
         61000u /* the ports that services and masquerading give out, SMALL_PORTS of them in SMALL  \
                 */
+#define SHUT_PORT 4242u
 #define SNAT_HIGH 65535u
 #define SMALL_PORTS 4u
 #define SMALL_TABLE 256u
@@ -81,7 +83,7 @@ struct world {
 
 /* In the runner, as root, before any test: makes the namespaces and loads every variant. False with
  * the reason on stderr. The environment says where things are: WEFT_ENGINE (engine.bpf.o),
- * WEFT_MODULES (directory of NAME/NAME.so or NAME.so). */
+ * WEFT_MODULES, WEFT_TEST_MODULES (directories of NAME.so). */
 bool world_prepare(void);
 /* Lets go of the programs; after a world_prepare() that failed, too. */
 void world_finish(void);
