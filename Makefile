@@ -3,6 +3,7 @@
 #
 #   make demo     shows a NodePort in a lab of network namespaces
 #   make check    builds, runs every suite, ends with "N passed, N failed, N skipped"
+#   make soak     1 000 reloads under load (make check has 30)
 #   make bench    measures and writes tests/bench/RESULTS.md
 #   make kernels  the datapath suite on one more kernel: make kernels K=6.1
 #
@@ -11,7 +12,7 @@
 BUILD ?= build
 K ?= 5.10
 
-.PHONY: all build packages demo check bench kernels clean
+.PHONY: all build packages demo check soak bench kernels clean
 all: build
 
 packages:
@@ -28,6 +29,9 @@ demo: build
 
 check: packages
 	@tests/run
+
+soak: build
+	WEFT_BUILD=$(BUILD) WEFT_RELOADS=1000 /usr/bin/python3 -m pytest -q -s -p no:cacheprovider tests/e2e/test_reload_load.py
 
 kernels: build
 	@tests/run kernels --kernel $(K)

@@ -284,13 +284,15 @@ static bool same_node(const struct config_node *a, const struct config_node *b)
                 memcmp(a->address.items, b->address.items, a->address.n * sizeof(*a->address.items)) == 0);
 }
 
-/* enum instance_change, or a refusal. */
+/* enum instance_change, or a refusal. An instance that failed at an event is made anew: so what it was
+ * to do is tried again, and a failure is a refusal then. */
 static int judge(const struct build *b, struct instance *old, const char *name, struct diagnostics *diagnostics,
                  struct weft_error *reterr)
 {
         if (!old)
                 return INSTANCE_ADDED;
-        if (old->module != module_by_name(b, name) || !same_node(&b->config->node, &b->running->config->node))
+        if (old->degraded || old->module != module_by_name(b, name) ||
+            !same_node(&b->config->node, &b->running->config->node))
                 return INSTANCE_REPLACED;
 
         return instance_ask(old, section_of(b->config, name), diagnostics, reterr);

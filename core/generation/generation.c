@@ -371,24 +371,38 @@ static int load_engine(const struct build *b, struct weft_error *reterr)
         return r < 0 ? weft_fail_in(reterr, r, "the engine") : 0;
 }
 
-/* Maps of the engine's names are the engine's, the rest is the module's: one set for all its stages,
- * and that of its instance where it goes on. */
-static int share_own_map(const struct build *b, struct part *p, const struct bpf_object *o, struct bpf_map *map,
-                         struct weft_error *reterr)
+/* The first of a module's objects, outside a self-test: the map is the one that outlives generations,
+ * or that of the instance that goes on, or will be made anew. */
+static int share_with_before(const struct build *b, struct part *p, const struct bpf_object *o,
+                             struct bpf_map *map, int *ret_fd, struct weft_error *reterr)
+{
+        const struct generation_settings *s = b->settings;
+        const struct instance *i = p->instance;
+        int r = 0;
+
+        if (s->bpffs)
+                r = lasting_map_share(&p->lasting, s->bpffs, i, s->number, o, map, reterr);
+        if (r >= 0 && bpf_map__fd(map) < 0 && i->kept && i->n_objects > 0)
+                *ret_fd = bpf_object__find_map_fd_by_name(i->objects[0], bpf_map__name(map));
+
+        return r;
+}
+
+/* Maps of the engine's names are the engine's, the rest is the module's: one set for all its stages. */
+static int share_own_map(const struct build *b, struct part *p, const struct bpf_object *o,
+                         struct bpf_map *map, struct weft_error *reterr)
 {
         const char *name = bpf_map__name(map);
         int r = 0, fd = bpf_object__find_map_fd_by_name(b->g->engine, name);
 
         if (fd < 0 && p->n_objects > 0)
                 fd = bpf_object__find_map_fd_by_name(p->objects[0], name);
-        else if (fd < 0 && b->settings->bpffs && !b->settings->dry)
-                r = lasting_map_share(&p->lasting, b->settings->bpffs, p->instance, b->settings->number, o, map,
-                                      reterr);
+        else if (fd < 0 && b->settings->dry)
+                r = map_make_dry(o, map, reterr);
+        else if (fd < 0)
+                r = share_with_before(b, p, o, map, &fd, reterr);
         if (r < 0)
                 return r;
-
-        if (fd < 0 && bpf_map__fd(map) < 0 && !b->settings->dry && p->instance->kept && p->instance->n_objects > 0)
-                fd = bpf_object__find_map_fd_by_name(p->instance->objects[0], name);
 
         r = fd < 0 ? 0 : bpf_map__reuse_fd(map, fd);
         return r < 0 ? weft_fail(reterr, r, "map %s: %s", name, strerror(-r)) : 0;

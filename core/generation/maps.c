@@ -20,28 +20,30 @@
 
 /* ---- what the BTF says ---- */
 
-static int read_tag(const char *map, const char *value, struct map_tag *ret, struct weft_error *reterr)
+static int read_tag(const char *map, const char *value, struct map_tag *ret,
+                    struct weft_error *reterr)
 {
         unsigned version;
         int end = 0;
 
         if (strcmp(value, "CONFIG") == 0)
-                *ret = (struct map_tag) { .class = MAP_CONFIG };
+                *ret = (struct map_tag){ .class = MAP_CONFIG };
         else if (strcmp(value, "STATS") == 0)
-                *ret = (struct map_tag) { .class = MAP_STATS };
+                *ret = (struct map_tag){ .class = MAP_STATS };
         else if (sscanf(value, "STATE.%u%n", &version, &end) == 1 && value[end] == '\0')
-                *ret = (struct map_tag) { .class = MAP_STATE, .version = version };
+                *ret = (struct map_tag){ .class = MAP_STATE, .version = version };
         else
                 return weft_fail(reterr, -EINVAL, "map %s: there is no map class %s", map, value);
 
         return 0;
 }
 
-int map_tag_read(const struct bpf_object *o, const char *map, struct map_tag *ret, struct weft_error *reterr)
+int map_tag_read(const struct bpf_object *o, const char *map, struct map_tag *ret,
+                 struct weft_error *reterr)
 {
         const struct btf *btf = bpf_object__btf(o);
 
-        *ret = (struct map_tag) { .class = MAP_CONFIG };
+        *ret = (struct map_tag){ .class = MAP_CONFIG };
         for (uint32_t i = 1; btf && i < btf__type_cnt(btf); i++) {
                 const struct btf_type *t = btf__type_by_id(btf, i), *owner;
                 const char *text = btf__name_by_offset(btf, t->name_off);
@@ -50,23 +52,42 @@ int map_tag_read(const struct bpf_object *o, const char *map, struct map_tag *re
                         continue;
 
                 owner = btf__type_by_id(btf, t->type);
-                if (btf_is_var(owner) && strcmp(btf__name_by_offset(btf, owner->name_off), map) == 0)
+                if (btf_is_var(owner) &&
+                    strcmp(btf__name_by_offset(btf, owner->name_off), map) == 0)
                         return read_tag(map, text + strlen(TAG), ret, reterr);
         }
 
         return 0;
 }
 
+#define DRY_ENTRIES 1024
+
+int map_make_dry(const struct bpf_object *o, struct bpf_map *map, struct weft_error *reterr)
+{
+        enum bpf_map_type type = bpf_map__type(map);
+        struct map_tag tag;
+        int r = map_tag_read(o, bpf_map__name(map), &tag, reterr);
+
+        if (r < 0 || tag.class == MAP_CONFIG || bpf_map__max_entries(map) <= DRY_ENTRIES)
+                return r;
+        if (type != BPF_MAP_TYPE_HASH && type != BPF_MAP_TYPE_LRU_HASH)
+                return 0; /* code may know the size of an array */
+
+        return bpf_map__set_max_entries(map, DRY_ENTRIES);
+}
+
 /* ---- pins ---- */
 
 /* "MAP-VERSION-GENERATION"; C names have no '-'. */
-static bool parse_pin(const char *pin, const char *map, unsigned *ret_version, uint32_t *ret_generation)
+static bool parse_pin(const char *pin, const char *map, unsigned *ret_version,
+                      uint32_t *ret_generation)
 {
         size_t n = strlen(map);
         int end = 0;
 
         return strncmp(pin, map, n) == 0 &&
-               sscanf(pin + n, "-%u-%u%n", ret_version, ret_generation, &end) == 2 && pin[n + end] == '\0';
+               sscanf(pin + n, "-%u-%u%n", ret_version, ret_generation, &end) == 2 &&
+               pin[n + end] == '\0';
 }
 
 struct found {
@@ -103,7 +124,8 @@ static int find_pin(const char *directory, const char *map, struct found *ret)
 static int make_directory(const char *path, struct weft_error *reterr)
 {
         if (mkdir(path, 0700) < 0 && errno != EEXIST)
-                return weft_fail(reterr, -errno, "%s: cannot make the directory: %s", path, strerror(errno));
+                return weft_fail(reterr, -errno, "%s: cannot make the directory: %s", path,
+                                 strerror(errno));
 
         return 0;
 }
@@ -116,8 +138,8 @@ struct layout {
 
 static void layout_text(const struct layout *l, unsigned version, char *ret, size_t size)
 {
-        (void) snprintf(ret, size, "version %u (type %u, key %u, value %u, %u entries, flags 0x%x)", version,
-                        l->type, l->key_size, l->value_size, l->max_entries, l->flags);
+        (void) snprintf(ret, size, "version %u (type %u, key %u, value %u, %u entries, flags 0x%x)",
+                        version, l->type, l->key_size, l->value_size, l->max_entries, l->flags);
 }
 
 static int layout_of_fd(int fd, struct layout *ret)
@@ -128,14 +150,15 @@ static int layout_of_fd(int fd, struct layout *ret)
         if (bpf_obj_get_info_by_fd(fd, &info, &size) < 0)
                 return -errno;
 
-        *ret = (struct layout) { info.type, info.key_size, info.value_size, info.max_entries, info.map_flags };
+        *ret = (struct layout){ info.type, info.key_size, info.value_size, info.max_entries,
+                                info.map_flags };
         return 0;
 }
 
 static struct layout layout_of_map(const struct bpf_map *m)
 {
-        return (struct layout) { bpf_map__type(m), bpf_map__key_size(m), bpf_map__value_size(m),
-                                 bpf_map__max_entries(m), bpf_map__map_flags(m) };
+        return (struct layout){ bpf_map__type(m), bpf_map__key_size(m), bpf_map__value_size(m),
+                                bpf_map__max_entries(m), bpf_map__map_flags(m) };
 }
 
 /* ---- using what is pinned ---- */
@@ -148,7 +171,7 @@ static int add(struct lasting_maps *l, const char *name, struct lasting_map **re
                 return -ENOMEM;
 
         l->items = grown;
-        grown[l->n] = (struct lasting_map) { .name = strdup(name), .old_fd = -1 };
+        grown[l->n] = (struct lasting_map){ .name = strdup(name), .old_fd = -1 };
         if (!grown[l->n].name)
                 return -ENOMEM;
 
@@ -171,7 +194,8 @@ static int refuse(const struct instance *i, const struct lasting_map *m, const s
         layout_text(there, m->old_version, one, sizeof(one));
         layout_text(wanted, version, other, sizeof(other));
         return weft_fail(reterr, -EUCLEAN,
-                         "map %s holds state of %s, this build of module %s has %s and no migration; go back to "
+                         "map %s holds state of %s, this build of module %s has %s and no "
+                         "migration; go back to "
                          "the other build, or take the module out and in again, without its state",
                          m->name, one, i->module->desc.name, other);
 }
@@ -220,8 +244,9 @@ static int look_and_share(struct lasting_maps *l, struct lasting_map *m, const s
         return r;
 }
 
-int lasting_map_share(struct lasting_maps *l, const char *bpffs, const struct instance *i, uint32_t generation,
-                      const struct bpf_object *o, struct bpf_map *map, struct weft_error *reterr)
+int lasting_map_share(struct lasting_maps *l, const char *bpffs, const struct instance *i,
+                      uint32_t generation, const struct bpf_object *o, struct bpf_map *map,
+                      struct weft_error *reterr)
 {
         struct lasting_map *m;
         struct map_tag tag;
@@ -231,7 +256,8 @@ int lasting_map_share(struct lasting_maps *l, const char *bpffs, const struct in
         if (r < 0 || tag.class == MAP_CONFIG)
                 return r;
 
-        if (!l->directory && asprintf(&l->directory, "%s/modules/%s", bpffs, i->module->desc.name) < 0) {
+        if (!l->directory &&
+            asprintf(&l->directory, "%s/modules/%s", bpffs, i->module->desc.name) < 0) {
                 l->directory = NULL;
                 return weft_fail(reterr, -ENOMEM, "out of memory");
         }
@@ -241,8 +267,8 @@ int lasting_map_share(struct lasting_maps *l, const char *bpffs, const struct in
                      : look_and_share(l, m, i, &tag, map, generation, reterr);
 }
 
-int lasting_maps_migrate(const struct lasting_maps *l, struct instance *i, const struct bpf_object *o,
-                         struct weft_error *reterr)
+int lasting_maps_migrate(const struct lasting_maps *l, struct instance *i,
+                         const struct bpf_object *o, struct weft_error *reterr)
 {
         int r = 0;
 
@@ -259,7 +285,8 @@ int lasting_maps_migrate(const struct lasting_maps *l, struct instance *i, const
 
 /* ---- pinning ---- */
 
-static int make_directories(const struct lasting_maps *l, const char *bpffs, struct weft_error *reterr)
+static int make_directories(const struct lasting_maps *l, const char *bpffs,
+                            struct weft_error *reterr)
 {
         char path[PATH_MAX];
         int r;
@@ -284,7 +311,8 @@ int lasting_maps_pin(const struct lasting_maps *l, const char *bpffs, const stru
                 (void) snprintf(path, sizeof(path), "%s/%s", l->directory, m->pin);
                 r = bpf_obj_pin(bpf_object__find_map_fd_by_name(o, m->name), path);
                 if (r < 0)
-                        return weft_fail(reterr, r, "cannot pin map %s to %s: %s", m->name, path, strerror(-r));
+                        return weft_fail(reterr, r, "cannot pin map %s to %s: %s", m->name, path,
+                                         strerror(-r));
         }
 
         return r;
@@ -308,11 +336,12 @@ void lasting_maps_done(struct lasting_maps *l)
         }
         free(l->items);
         free(l->directory);
-        *l = (struct lasting_maps) { 0 };
+        *l = (struct lasting_maps){ 0 };
 }
 
 /* Calls f for each entry of the directory but "." and "..". */
-static void each_entry(const char *directory, void (*f)(void *data, const char *path, const char *name), void *data)
+static void each_entry(const char *directory,
+                       void (*f)(void *data, const char *path, const char *name), void *data)
 {
         DIR *d = opendir(directory);
         struct dirent *e;
@@ -354,7 +383,8 @@ static void unpin_module(void *data, const char *path, const char *name)
         (void) rmdir(path);
 }
 
-void lasting_maps_unpin(const char *bpffs, bool (*keep)(const void *data, const char *module, const char *pin),
+void lasting_maps_unpin(const char *bpffs,
+                        bool (*keep)(const void *data, const char *module, const char *pin),
                         const void *data)
 {
         struct unpin u = { .keep = keep, .data = data };

@@ -9,6 +9,7 @@
 #include <bpf/libbpf.h>
 
 #include "config/values.h"
+#include "generation/maps.h"
 #include "generation/object.h"
 #include "generation/selftest.h"
 #include "module/api.h"
@@ -32,8 +33,11 @@ struct run {
 static int fill_endpoint(const struct run *run, struct weft_error *reterr)
 {
         struct weft_addr addrs[2];
-        struct table_endpoint e = { .addrs = addrs, .n_addrs = 2, .ifindex = run->network->endpoint,
-                                    .identity = 1, .has_peer = true };
+        struct table_endpoint e = { .addrs = addrs,
+                                    .n_addrs = 2,
+                                    .ifindex = run->network->endpoint,
+                                    .identity = 1,
+                                    .has_peer = true };
 
         (void) parse_address(DRY_ENDPOINT4, &addrs[0]);
         (void) parse_address(DRY_ENDPOINT6, &addrs[1]);
@@ -51,7 +55,8 @@ static int fill_tables(const struct run *run, struct weft_error *reterr)
         (void) parse_address(DRY_ADDRESS6, &link.addr6);
         r = tables_set_link(run->tables, run->network->uplink, &link);
 
-        return r < 0 ? weft_fail(reterr, r, "links table: %s", strerror(-r)) : fill_endpoint(run, reterr);
+        return r < 0 ? weft_fail(reterr, r, "links table: %s", strerror(-r))
+                     : fill_endpoint(run, reterr);
 }
 
 static int set_service(const struct run *run, const char *name, const struct weft_test_service *s,
@@ -59,8 +64,11 @@ static int set_service(const struct run *run, const char *name, const struct wef
 {
         struct config_backend backends[BACKENDS_MAX] = { 0 };
         struct weft_addr external, node[2];
-        struct config_service c = { .name = (char *) name, .port = s->port, .node_port = s->node_port,
-                                    .proto = s->proto, .backends = backends };
+        struct config_service c = { .name = (char *) name,
+                                    .port = s->port,
+                                    .node_port = s->node_port,
+                                    .proto = s->proto,
+                                    .backends = backends };
         bool valid = true;
 
         for (; valid && s->backends && s->backends[c.n_backends]; c.n_backends++) {
@@ -72,7 +80,7 @@ static int set_service(const struct run *run, const char *name, const struct wef
         }
         if (s->external_ip) {
                 valid = valid && parse_address(s->external_ip, &external) >= 0;
-                c.external_ip = (struct weft_addresses) { &external, 1 };
+                c.external_ip = (struct weft_addresses){ &external, 1 };
         }
         if (!valid)
                 return weft_fail(reterr, -EINVAL, "a service of the test is not valid");
@@ -83,7 +91,8 @@ static int set_service(const struct run *run, const char *name, const struct wef
 }
 
 /* Sets the services of a test, or takes them out. */
-static int set_services(const struct run *run, const struct weft_test *t, bool there, struct weft_error *reterr)
+static int set_services(const struct run *run, const struct weft_test *t, bool there,
+                        struct weft_error *reterr)
 {
         int r = 0;
 
@@ -102,14 +111,21 @@ static int set_services(const struct run *run, const struct weft_test *t, bool t
 
 /* ---- the modules' maps ---- */
 
-static bool can_copy(const struct bpf_map *m)
+/* What the module filled in attach. State of the live traffic stays out of it. */
+static bool is_copied(const struct bpf_object *o, const struct bpf_map *m)
 {
+        struct map_tag tag;
+
+        if (object_map_is_constants(m) || map_tag_read(o, bpf_map__name(m), &tag, NULL) < 0 ||
+            tag.class != MAP_CONFIG)
+                return false;
+
         switch (bpf_map__type(m)) {
         case BPF_MAP_TYPE_HASH:
         case BPF_MAP_TYPE_LRU_HASH:
         case BPF_MAP_TYPE_LPM_TRIE:
         case BPF_MAP_TYPE_ARRAY:
-                return !object_map_is_constants(m);
+                return true;
         default:
                 return false; /* counters of each CPU, and what holds no data of its own */
         }
@@ -138,24 +154,28 @@ static int copy_map(const struct bpf_map *m, int from, int to)
         return 0;
 }
 
-/* From the instance's own into those of its dry load. The core's tables and the engine's maps stay. */
+/* From the instance's own into those of its dry load. The core's tables and the engine's maps stay.
+ */
 static int copy_maps(const struct run *run, const struct instance *i, const struct bpf_object *dry,
                      struct weft_error *reterr)
 {
         struct bpf_map *m;
 
-        bpf_object__for_each_map(m, dry) {
+        bpf_object__for_each_map(m, dry)
+        {
                 const char *name = bpf_map__name(m);
                 int from, r;
 
-                if (!can_copy(m) || tables_fd(run->tables, name) >= 0)
+                if (!is_copied(dry, m) || tables_fd(run->tables, name) >= 0)
                         continue;
 
                 from = bpf_object__find_map_fd_by_name(i->objects[0], name);
                 r = from < 0 ? 0 : copy_map(m, from, bpf_map__fd(m));
                 if (r < 0)
-                        return weft_fail(reterr, r, "module %s, map %s: cannot be copied for the self-test: %s",
-                                         i->module->desc.name, name, strerror(-r));
+                        return weft_fail(
+                                reterr, r,
+                                "module %s, map %s: cannot be copied for the self-test: %s",
+                                i->module->desc.name, name, strerror(-r));
         }
 
         return 0;
@@ -186,16 +206,19 @@ static bool may_be_anything(const struct weft_test *t, uint32_t at)
         return false;
 }
 
-static int compare(const struct weft_test *t, const uint8_t *frame, uint32_t size, struct weft_error *reterr)
+static int compare(const struct weft_test *t, const uint8_t *frame, uint32_t size,
+                   struct weft_error *reterr)
 {
         if (!t->expected.data)
                 return 0;
         if (size != t->expected.size)
-                return weft_fail(reterr, -EBADMSG, "%u bytes came out, and not %u", size, t->expected.size);
+                return weft_fail(reterr, -EBADMSG, "%u bytes came out, and not %u", size,
+                                 t->expected.size);
 
         for (uint32_t i = 0; i < size; i++)
                 if (frame[i] != t->expected.data[i] && !may_be_anything(t, i))
-                        return weft_fail(reterr, -EBADMSG, "byte %u came out as 0x%02x, and not as 0x%02x", i,
+                        return weft_fail(reterr, -EBADMSG,
+                                         "byte %u came out as 0x%02x, and not as 0x%02x", i,
                                          frame[i], t->expected.data[i]);
 
         return 0;
@@ -226,18 +249,20 @@ static int fail_verdict(const struct run *run, int got, int wanted, struct weft_
         const char *why = NULL;
 
         tables_each_drop(run->tables, note_drop, &why);
-        return weft_fail(reterr, -EBADMSG, "the verdict is %s (%d)%s%s, and not %s", verdict_name(got), got,
-                         why ? ": " : "", why ? why : "", verdict_name(wanted));
+        return weft_fail(reterr, -EBADMSG, "the verdict is %s (%d)%s%s, and not %s",
+                         verdict_name(got), got, why ? ": " : "", why ? why : "",
+                         verdict_name(wanted));
 }
 
 static int run_packet(const struct run *run, const struct weft_test *t, struct weft_error *reterr)
 {
         bool endpoint = t->hook == WEFT_FROM_ENDPOINT || t->hook == WEFT_TO_ENDPOINT;
-        struct __sk_buff ctx = { .ifindex = endpoint ? run->network->endpoint : run->network->uplink };
+        struct __sk_buff ctx = { .ifindex =
+                                         endpoint ? run->network->endpoint : run->network->uplink };
         uint8_t out[FRAME_MAX];
-        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = t->packet.data, .data_size_in = t->packet.size,
-                    .data_out = out, .data_size_out = sizeof(out), .ctx_in = &ctx, .ctx_size_in = sizeof(ctx),
-                    .repeat = 1);
+        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = t->packet.data,
+                    .data_size_in = t->packet.size, .data_out = out, .data_size_out = sizeof(out),
+                    .ctx_in = &ctx, .ctx_size_in = sizeof(ctx), .repeat = 1);
         int fd = generation_hook_fd(run->generation, t->hook), r;
 
         if (fd < 0 || t->hook == WEFT_XDP_UPLINK)
@@ -286,7 +311,8 @@ static bool is_ip6(const struct weft_test_bytes *b)
 
 static bool holds_here(const struct run *run, struct instance *i, const struct weft_test *t)
 {
-        return (run->network->has6 || !is_ip6(&t->packet)) && (!t->with || has_module(run, t->with)) &&
+        return (run->network->has6 || !is_ip6(&t->packet)) &&
+               (!t->with || has_module(run, t->with)) &&
                (!t->without || !has_module(run, t->without)) &&
                (!t->applies || t->applies((struct weft_instance *) i, &core_api));
 }
@@ -302,7 +328,8 @@ static int run_tests(struct run *run, struct instance *i, struct weft_error *ret
                 before = (before || !t->goes_on) && holds_here(run, i, t);
                 r = before ? run_test(run, t, reterr) : 0;
                 if (r < 0)
-                        return weft_fail_in(reterr, r, "module %s, self-test \"%s\"", i->module->desc.name, t->name);
+                        return weft_fail_in(reterr, r, "module %s, self-test \"%s\"",
+                                            i->module->desc.name, t->name);
                 run->n_run += before;
         }
 
@@ -332,8 +359,9 @@ static int run_all(struct run *run, struct weft_error *reterr)
         return r;
 }
 
-int generation_selftest(const struct generation_settings *s, struct instance *const *modules, size_t n_modules,
-                        const struct dry_network *network, size_t *ret_run, struct weft_error *reterr)
+int generation_selftest(const struct generation_settings *s, struct instance *const *modules,
+                        size_t n_modules, const struct dry_network *network, size_t *ret_run,
+                        struct weft_error *reterr)
 {
         const struct tables_settings dry_tables = { .hz = s->hz, .dry = true };
         struct generation_settings dry = *s;

@@ -28,11 +28,24 @@ struct device {
 
 /* In both families; those with a ':' are left out where the kernel has no IPv6. */
 static const struct device devices[] = {
-        { "uplink", "wire0", uplink_mac, router_mac, { DRY_ADDRESS4, DRY_ADDRESS6 },
+        { "uplink",
+          "wire0",
+          uplink_mac,
+          router_mac,
+          { DRY_ADDRESS4, DRY_ADDRESS6 },
           { "192.0.2.1", "192.0.2.12", "2001:db8::1", "2001:db8::12" },
-          { { "192.0.2.0/24", NULL }, { "0.0.0.0/0", "192.0.2.1" }, { "10.244.2.0/24", "192.0.2.12" },
-            { "2001:db8::/64", NULL }, { "::/0", "2001:db8::1" }, { "fd00:244:2::/64", "2001:db8::12" } } },
-        { "endpoint", "wire1", dry_gateway_mac, dry_endpoint_mac, { NULL }, { DRY_ENDPOINT4, DRY_ENDPOINT6 },
+          { { "192.0.2.0/24", NULL },
+            { "0.0.0.0/0", "192.0.2.1" },
+            { "10.244.2.0/24", "192.0.2.12" },
+            { "2001:db8::/64", NULL },
+            { "::/0", "2001:db8::1" },
+            { "fd00:244:2::/64", "2001:db8::12" } } },
+        { "endpoint",
+          "wire1",
+          dry_gateway_mac,
+          dry_endpoint_mac,
+          { NULL },
+          { DRY_ENDPOINT4, DRY_ENDPOINT6 },
           { { DRY_ENDPOINT4 "/32", NULL }, { DRY_ENDPOINT6 "/128", NULL } } },
 };
 
@@ -58,7 +71,8 @@ static int make_device(struct nl_sock *s, const struct device *d, struct weft_er
         return rtnl_ask(s, m, NULL, NULL, reterr);
 }
 
-static int bring_up(struct nl_sock *s, const char *name, uint32_t *ret_ifindex, struct weft_error *reterr)
+static int bring_up(struct nl_sock *s, const char *name, uint32_t *ret_ifindex,
+                    struct weft_error *reterr)
 {
         struct link_info link;
         int r = link_get(s, name, 0, &link, reterr);
@@ -86,8 +100,8 @@ static int make_devices(struct nl_sock *s, struct dry_network *n, struct weft_er
         return r;
 }
 
-static int add_ways(struct nl_sock *s, const struct device *d, const struct dry_network *n, uint32_t ifindex,
-                    struct weft_error *reterr)
+static int add_ways(struct nl_sock *s, const struct device *d, const struct dry_network *n,
+                    uint32_t ifindex, struct weft_error *reterr)
 {
         int r = 0;
 
@@ -118,8 +132,8 @@ static size_t read_addresses(const char *const *texts, size_t max, bool has6, st
         return n;
 }
 
-static int furnish(struct nl_sock *s, const struct device *d, const struct dry_network *n, uint32_t ifindex,
-                   struct weft_error *reterr)
+static int furnish(struct nl_sock *s, const struct device *d, const struct dry_network *n,
+                   uint32_t ifindex, struct weft_error *reterr)
 {
         struct weft_addr list[ELEMENTS(d->neighbours)];
         size_t count = read_addresses(d->addresses, ELEMENTS(d->addresses), n->has6, list);
@@ -160,7 +174,8 @@ int dry_network_open(struct dry_network *ret, struct weft_error *reterr)
 
         n.home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
         if (n.home < 0 || unshare(CLONE_NEWNET) < 0) {
-                r = weft_fail(reterr, -errno, "network namespace for test packets: %s", strerror(errno));
+                r = weft_fail(reterr, -errno, "network namespace for test packets: %s",
+                              strerror(errno));
                 closep(&n.home);
                 return r;
         }

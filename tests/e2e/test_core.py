@@ -138,6 +138,14 @@ def test_the_same_client_port_reaches_a_pod_by_its_service_and_directly(cluster,
     by_service.close()
 
 
+def test_a_client_port_is_free_for_the_pod_itself_after_a_connection_through_the_service(cluster, family):
+    """To the pod both connections are one tuple; the first is over."""
+    for _ in range(3):
+        assert tcp_who(cluster.client, family.n1, family.near, source=("", 40200)) == \
+            ("p1", family.client, 40200)
+        assert tcp_who(cluster.client, family.p1, 8080, source=("", 40200)) == ("p1", family.client, 40200)
+
+
 # ---- large, odd and unhappy traffic -----------------------------------------------------------------
 
 

@@ -79,6 +79,7 @@ def node():
         made = Node(cluster)
         made.put("faulty-1")
         yield made.start(faulty={})
+        made.weft.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -260,6 +261,21 @@ def test_a_kept_module_is_told_of_peers(node):
     node.reload()
     assert "peer n3 removed" in node.said(mark) and "added" not in node.said(mark)
     assert "10.244.4.0/24" not in node.ns.run("ip", "route").stdout
+
+
+def test_a_module_that_fails_at_an_event_is_degraded_until_it_is_made_anew(node):
+    def state():
+        return {m["name"]: m["state"] for m in node.weft.ctl_json("modules")["modules"]}[FAULTY]
+
+    node.configure(faulty={"fail": "event"})
+    node.reload()
+    node.configure(faulty={"fail": "event"}, more=[("peer n3", {"address": "192.0.2.13"})])
+    node.reload()
+    assert "module faulty, event: it was told to fail here" in node.weft.log()
+    assert state() == "degraded"
+    assert node.plan()[FAULTY] == "replaced"
+    node.reload()
+    assert state() == "on"
 
 
 # ---- killed and stopped in the middle ------------------------------------------------------------

@@ -38,7 +38,7 @@ class Server:
                              take LENGTH    the sha256 of the bytes that follow
                              give SEED LENGTH   these bytes
                              echo           everything back
-                             GET PATH       "who" by HTTP
+                             GET PATH       "who" by HTTP; "Connection: keep-alive" is obeyed
     UDP:  "who" as above, anything else back as it came.
     """
 
@@ -100,11 +100,16 @@ class Server:
             stream.flush()
 
     def do_GET(self, stream, peer, *_):  # noqa: N802, the name is the protocol's
-        while stream.readline().strip():
-            pass
-        body = f"pod {self.name} answers {plain(peer[0])}\n".encode()
-        stream.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-                     b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        keep = True
+        while keep:
+            keep = False
+            while line := stream.readline().strip():
+                keep = keep or line.lower() == b"connection: keep-alive"
+            body = f"pod {self.name} answers {plain(peer[0])}\n".encode()
+            stream.write(b"HTTP/1.1 200 OK\r\nConnection: %s\r\nContent-Type: text/plain\r\n"
+                         b"Content-Length: %d\r\n\r\n%s" % (b"keep-alive" if keep else b"close", len(body), body))
+            stream.flush()
+            keep = keep and stream.readline()  # the next request's first line
 
     def datagrams(self):
         while True:

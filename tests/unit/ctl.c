@@ -162,3 +162,15 @@ Test(ctl, status_shows_only_the_sections_that_have_something)
         cr_expect_null(strstr(text, "Dropped"), "%s", text);
         cr_expect_null(strstr(text, "Peers"), "%s", text);
 }
+
+Test(ctl, a_dry_run_shows_each_module_and_what_becomes_of_it)
+{
+        _cleanup_free_ char *text = printed(show_plan,
+                                            "{\"changes\": [{\"module\": \"bpf-masq\", \"change\": \"replaced\"},"
+                                            " {\"module\": \"other\", \"change\": \"removed\"}]}",
+                                            80);
+        _cleanup_free_ char *none = printed(show_plan, "{\"changes\": []}", 80);
+
+        cr_assert_str_eq(text, "MODULE    CHANGE\nbpf-masq  replaced\nother     removed\n");
+        cr_assert_str_eq(none, "no module runs or would run\n");
+}

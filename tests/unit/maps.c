@@ -37,7 +37,8 @@ static struct instance *counter(const char *object)
         return i;
 }
 
-static int try_build(uint32_t number, struct instance *i, struct generation **ret, struct weft_error *why)
+static int try_build(uint32_t number, struct instance *i, struct generation **ret,
+                     struct weft_error *why)
 {
         struct generation_settings s = make_settings(number);
 
@@ -128,7 +129,7 @@ Test(maps, a_failed_build_leaves_a_kept_instance_its_maps)
         struct generation *g = build_pinned(1, i), *h = NULL;
 
         i->kept = true;
-        cr_assert_lt(generation_build(tables, &s, (struct instance *[]) { i, bad }, 2, &h, NULL), 0);
+        cr_assert_lt(generation_build(tables, &s, (struct instance *[]){ i, bad }, 2, &h, NULL), 0);
         expect_values(i, 0, 0, 0);
         (void) generation_free(g);
 }
@@ -149,7 +150,8 @@ static void expect_refused(const char *build, const char *one, const char *other
 
 Test(maps, another_version_without_a_migration_is_refused_and_both_are_named)
 {
-        expect_refused("stages-state-2", "version 1 (type 2, key 4, value 4", "version 2 (type 2, key 4, value 8");
+        expect_refused("stages-state-2", "version 1 (type 2, key 4, value 4",
+                       "version 2 (type 2, key 4, value 8");
 }
 
 Test(maps, another_layout_without_a_migration_is_refused_and_both_are_named)
@@ -160,8 +162,8 @@ Test(maps, another_layout_without_a_migration_is_refused_and_both_are_named)
 
 static unsigned migrated_from;
 
-static int widen(struct weft_instance *self, const struct weft_api *api, const char *map, unsigned from_version,
-                 int old_fd, int new_fd, struct weft_error *reterr)
+static int widen(struct weft_instance *self, const struct weft_api *api, const char *map,
+                 unsigned from_version, int old_fd, int new_fd, struct weft_error *reterr)
 {
         uint32_t zero = 0, old;
         uint64_t new;
@@ -186,7 +188,8 @@ Test(maps, a_migration_fills_the_new_map_from_the_old_one)
         h = build_pinned(2, two);
         cr_expect_eq(migrated_from, 1);
         expect_values(two, 1, 1, 0);
-        cr_expect_eq(access(BPFFS "/modules/counter/state-1-1", F_OK), -1, "the old map is still pinned");
+        cr_expect_eq(access(BPFFS "/modules/counter/state-1-1", F_OK), -1,
+                     "the old map is still pinned");
         cr_expect_eq(access(BPFFS "/modules/counter/state-2-2", F_OK), 0);
         (void) generation_free(g);
         (void) generation_free(h);
@@ -198,8 +201,8 @@ Test(maps, a_migration_fills_the_new_map_from_the_old_one)
         (void) generation_free(h);
 }
 
-static int refuse(struct weft_instance *self, const struct weft_api *api, const char *map, unsigned from_version,
-                  int old_fd, int new_fd, struct weft_error *reterr)
+static int refuse(struct weft_instance *self, const struct weft_api *api, const char *map,
+                  unsigned from_version, int old_fd, int new_fd, struct weft_error *reterr)
 {
         (void) self, (void) map, (void) from_version, (void) old_fd, (void) new_fd;
         return api->fail(reterr, -ENOSPC, "there is no room");
@@ -264,6 +267,15 @@ Test(maps, with_its_module_a_map_s_pin_goes)
         cr_expect_eq(access(BPFFS "/modules", F_OK), -1);
         (void) generation_free(g);
         (void) generation_free(h);
+}
+
+Test(maps, cleanup_takes_every_pin)
+{
+        struct generation *g = build_pinned(1, counter("stages-state-1"));
+
+        (void) generation_free(g);
+        generation_unpin_all(BPFFS);
+        cr_expect_eq(access(BPFFS "/modules", F_OK), -1);
 }
 
 Test(maps, a_class_that_does_not_exist_is_refused)

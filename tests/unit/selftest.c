@@ -51,8 +51,11 @@ static void no_log(void *data, const char *module, int level, const char *text)
         (void) data, (void) module, (void) level, (void) text;
 }
 
-static const struct core_services services = { .route = route, .unroute = unroute, .peers = no_peers,
-                                               .cluster_prefixes = no_prefixes, .log = no_log };
+static const struct core_services services = { .route = route,
+                                               .unroute = unroute,
+                                               .peers = no_peers,
+                                               .cluster_prefixes = no_prefixes,
+                                               .log = no_log };
 
 static void load_engine(void)
 {
@@ -63,22 +66,29 @@ static void load_engine(void)
         cr_assert(fd >= 0 && fstat(fd, &st) == 0, "%s is not built", ENGINE);
         bytes = malloc((size_t) st.st_size);
         cr_assert_eq(read(fd, bytes, (size_t) st.st_size), st.st_size);
-        settings = (struct generation_settings) { .number = 1, .hz = probe_hz(), .mark_mask = 0x100,
-                                                  .can_cast = probe_has(WEFT_NEED_FEATURE, "cast-to-kern-ctx"),
-                                                  .engine = bytes, .engine_size = (size_t) st.st_size };
+        settings = (struct generation_settings){ .number = 1,
+                                                 .hz = probe_hz(),
+                                                 .mark_mask = 0x100,
+                                                 .can_cast = probe_has(WEFT_NEED_FEATURE,
+                                                                       "cast-to-kern-ctx"),
+                                                 .engine = bytes,
+                                                 .engine_size = (size_t) st.st_size };
 }
 
 static void add_module(const char *name, const char *key, const char *value)
 {
         static const char *const directories[] = { MODULE_DIR, NULL };
         struct config_assignment one = { .key = (char *) key, .value = (char *) value };
-        struct config_module section = { .name = (char *) name, .assignments = &one, .n_assignments = key ? 1 : 0 };
+        struct config_module section = { .name = (char *) name,
+                                         .assignments = &one,
+                                         .n_assignments = key ? 1 : 0 };
         struct diagnostics d = { 0 };
         struct weft_error why = { 0 };
 
         cr_assert_eq(module_open(directories, name, &modules[n], &why), 0, "%s", why.text);
-        cr_assert_eq(instance_new(modules[n], (uint16_t) (n + 1), &section, &services, &d, &instances[n], &why), 0,
-                     "%s", why.text);
+        cr_assert_eq(instance_new(modules[n], (uint16_t) (n + 1), &section, &services, &d,
+                                  &instances[n], &why),
+                     0, "%s", why.text);
         cr_assert_eq(instance_load(instances[n], &why), 0, "%s", why.text);
         n++;
 }
@@ -97,8 +107,10 @@ static struct generation *start(void)
         struct weft_error why = { 0 };
         struct generation *g;
 
-        cr_assert_eq(tables_open(&t, settings.engine, settings.engine_size, &tables, &why), 0, "%s", why.text);
-        cr_assert_eq(generation_build(tables, &settings, instances, n, &g, &why), 0, "%s", why.text);
+        cr_assert_eq(tables_open(&t, settings.engine, settings.engine_size, &tables, &why), 0, "%s",
+                     why.text);
+        cr_assert_eq(generation_build(tables, &settings, instances, n, &g, &why), 0, "%s",
+                     why.text);
         for (size_t i = 0; i < n; i++)
                 cr_assert_eq(instance_attach(instances[i], &why), 0, "%s", why.text);
         cr_assert_eq(dry_network_open(&network, &why), 0, "%s", why.text);
@@ -111,7 +123,8 @@ static void expect_all(size_t expected)
         struct weft_error why = { 0 };
         size_t run = 0;
 
-        cr_expect_eq(generation_selftest(&settings, instances, n, &network, &run, &why), 0, "%s", why.text);
+        cr_expect_eq(generation_selftest(&settings, instances, n, &network, &run, &why), 0, "%s",
+                     why.text);
         cr_expect_eq(run, expected, "%zu ran", run);
         for (size_t i = 0; i < n; i++)
                 cr_expect(!modules[i]->desc.object || instances[i]->n_objects > 0,
@@ -156,7 +169,8 @@ static void expect_refused(int r, const char *text)
 
         g = start();
         modules[0]->desc.tests = tests;
-        cr_expect_eq(generation_selftest(&settings, instances, n, &network, NULL, &why), r, "%s", why.text);
+        cr_expect_eq(generation_selftest(&settings, instances, n, &network, NULL, &why), r, "%s",
+                     why.text);
         cr_expect_str_eq(why.text, text);
         (void) generation_free(g);
 }
@@ -166,7 +180,8 @@ Test(selftest, another_verdict_is_named)
         add_module("host-routing", NULL, NULL);
         tests[0] = modules[0]->desc.tests[0];
         tests[0].verdict = WEFT_TEST_DROP;
-        expect_refused(-EBADMSG, "module host-routing, self-test \"a packet for an endpoint goes straight into it\": "
+        expect_refused(-EBADMSG, "module host-routing, self-test \"a packet for an endpoint goes "
+                                 "straight into it\": "
                                  "the verdict is redirect (7), and not drop");
 }
 
@@ -179,7 +194,8 @@ Test(selftest, another_byte_is_named)
         memcpy(other, tests[0].expected.data, tests[0].expected.size);
         other[22]++; /* TTL */
         tests[0].expected.data = other;
-        expect_refused(-EBADMSG, "module host-routing, self-test \"a packet for an endpoint goes straight into it\": "
+        expect_refused(-EBADMSG, "module host-routing, self-test \"a packet for an endpoint goes "
+                                 "straight into it\": "
                                  "byte 22 came out as 0x3f, and not as 0x40");
 }
 
@@ -188,6 +204,7 @@ Test(selftest, another_length_is_named)
         add_module("host-routing", NULL, NULL);
         tests[0] = modules[0]->desc.tests[0];
         tests[0].expected.size--;
-        expect_refused(-EBADMSG, "module host-routing, self-test \"a packet for an endpoint goes straight into it\": "
+        expect_refused(-EBADMSG, "module host-routing, self-test \"a packet for an endpoint goes "
+                                 "straight into it\": "
                                  "54 bytes came out, and not 53");
 }

@@ -209,7 +209,7 @@ struct weft_api {
 /* ---- self-tests -------------------------------------------------------------------------------- */
 
 /* Packets that a module ships as data. Before a generation is switched to, the core loads it a second
- * time with maps of its own (copies of the modules' maps, empty tables) and runs them with
+ * time with maps of its own (copies of the modules' CONFIG maps, all others empty) and runs them with
  * BPF_PROG_TEST_RUN; one that comes out otherwise refuses the generation. So they must hold for every
  * setting and beside every other module: `applies` and `with` leave out what does not.
  *
