@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 
-/* The end of packets: weft_replay sends them on, weft_drop_packet counts why they go no further, and
- * weft_answer says so to their sender where that is due: echo replies of service addresses, ICMP
- * errors (RFC 792, RFC 4443), TCP resets (RFC 9293 §3.10.7.1). Errors are rate limited. */
+/* The end of packets: weft_replay sends them on, weft_drop_packet counts why they go no further,
+ * and weft_answer says so to their sender where that is due: echo replies of service addresses,
+ * ICMP errors (RFC 792, RFC 4443), TCP resets (RFC 9293 §3.10.7.1). Errors are rate limited. */
 
 #include "icmp.h"
 
@@ -61,7 +61,7 @@ static __always_inline __u16 sum_of(void *data, __u32 len, __u32 seed)
         return ~weft_fold(weft_fold(bpf_csum_diff(NULL, 0, data, len, seed)));
 }
 
-/* ---- echo ------------------------------------------------------------------------------------- */
+/* ---- echo --------------------------------------------------------------------------------- */
 
 static __always_inline int answer_echo(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
@@ -75,7 +75,8 @@ static __always_inline int answer_echo(struct __sk_buff *ctx, struct weft_pkt *p
 
                 if (!LOAD(ctx, ETH_HLEN + 8, old))
                         return WEFT_TCX_DROP;
-                bpf_l3_csum_replace(ctx, ETH_HLEN + 10, bpf_htons(old << 8), bpf_htons(ttl << 8), 2);
+                bpf_l3_csum_replace(ctx, ETH_HLEN + 10, bpf_htons(old << 8), bpf_htons(ttl << 8),
+                                    2);
                 bpf_skb_store_bytes(ctx, ETH_HLEN + 8, &ttl, 1, 0);
                 bpf_skb_store_bytes(ctx, ETH_HLEN + 12, addr, sizeof(addr), 0);
         } else {
@@ -87,7 +88,7 @@ static __always_inline int answer_echo(struct __sk_buff *ctx, struct weft_pkt *p
         return send_back(ctx, pkt);
 }
 
-/* ---- ICMP errors --------------------------------------------------------------------------------- */
+/* ---- ICMP errors -------------------------------------------------------------------------- */
 
 struct icmp_error {
         __u8 type, code;
@@ -121,8 +122,8 @@ static __always_inline struct icmp_error error6(__u16 reason, __u32 mtu)
 
 /* Cuts the packet down to what is quoted, sums that up and makes room for `headers` bytes in front.
  * Returns the length of the quote, or 0. */
-static __always_inline __u32 quote_packet(struct __sk_buff *ctx, struct weft_pkt *pkt, __u32 headers,
-                                          __u32 *ret_sum)
+static __always_inline __u32 quote_packet(struct __sk_buff *ctx, struct weft_pkt *pkt,
+                                          __u32 headers, __u32 *ret_sum)
 {
         __u32 len = pkt->len;
 
@@ -200,7 +201,7 @@ static __always_inline int answer_error6(struct __sk_buff *ctx, struct weft_pkt 
         return send_back(ctx, pkt);
 }
 
-/* ---- TCP resets ----------------------------------------------------------------------------------- */
+/* ---- TCP resets --------------------------------------------------------------------------- */
 
 struct tcp_header {
         __be16 sport, dport;
@@ -214,7 +215,9 @@ struct tcp_header {
 /* The reset that answers a segment of `len` bytes, SYN and FIN counted. */
 static __always_inline struct tcp_header reset_for(const struct tcp_header *t, __u32 len)
 {
-        struct tcp_header r = { .sport = t->dport, .dport = t->sport, .off = 5 << 4, .flags = WEFT_TCP_RST };
+        struct tcp_header r = {
+                .sport = t->dport, .dport = t->sport, .off = 5 << 4, .flags = WEFT_TCP_RST
+        };
 
         if (t->flags & WEFT_TCP_ACK) {
                 r.seq = t->ack;
@@ -234,7 +237,8 @@ static __always_inline int read_segment(struct __sk_buff *ctx, const struct weft
         if (!LOAD(ctx, off, *ret) || !LOAD(ctx, ETH_HLEN + (pkt->key.family == 4 ? 2 : 4), total))
                 return 0;
         *ret_len = bpf_ntohs(total) + (pkt->key.family == 4 ? 0 : WEFT_IP6_LEN) - (off - ETH_HLEN) -
-                   (ret->off >> 2 & 0x3c) + !!(ret->flags & WEFT_TCP_SYN) + !!(ret->flags & WEFT_TCP_FIN);
+                   (ret->off >> 2 & 0x3c) + !!(ret->flags & WEFT_TCP_SYN) +
+                   !!(ret->flags & WEFT_TCP_FIN);
         return !(ret->flags & WEFT_TCP_RST);
 }
 
@@ -252,7 +256,8 @@ static __always_inline int answer_reset4(struct __sk_buff *ctx, struct weft_pkt 
         struct tcp_header segment;
         __u32 len;
 
-        if (!read_segment(ctx, pkt, &segment, &len) || bpf_skb_change_tail(ctx, ETH_HLEN + sizeof(h), 0))
+        if (!read_segment(ctx, pkt, &segment, &len) ||
+            bpf_skb_change_tail(ctx, ETH_HLEN + sizeof(h), 0))
                 return WEFT_TCX_DROP;
         h.tcp = reset_for(&segment, len);
         h.ip.version = 4;
@@ -288,7 +293,8 @@ static __always_inline int answer_reset6(struct __sk_buff *ctx, struct weft_pkt 
         struct tcp_header segment;
         __u32 len;
 
-        if (!read_segment(ctx, pkt, &segment, &len) || bpf_skb_change_tail(ctx, ETH_HLEN + sizeof(h), 0))
+        if (!read_segment(ctx, pkt, &segment, &len) ||
+            bpf_skb_change_tail(ctx, ETH_HLEN + sizeof(h), 0))
                 return WEFT_TCX_DROP;
         h.tcp = reset_for(&segment, len);
         h.ip.version = 6;
@@ -324,11 +330,12 @@ SEC("tc") int weft_answer(struct __sk_buff *ctx)
         return pkt->key.family == 4 ? answer_error4(ctx, pkt) : answer_error6(ctx, pkt);
 }
 
-/* ---- drop ------------------------------------------------------------------------------------- */
+/* ---- drop --------------------------------------------------------------------------------- */
 
 static __always_inline void count_drop(const struct weft_pkt *pkt)
 {
-        struct weft_drop_key key = { .reason = pkt->drop_reason, .module = pkt->drop_module,
+        struct weft_drop_key key = { .reason = pkt->drop_reason,
+                                     .module = pkt->drop_module,
                                      .hook = pkt->hook };
         struct weft_count *c = bpf_map_lookup_elem(&drops, &key), fresh = { 1, pkt->len };
 
@@ -354,7 +361,8 @@ SEC("tc") int weft_drop_packet(struct __sk_buff *ctx)
         if (!answer) {
                 answer = pkt->drop_reason & WEFT_REJECT_BASE;
                 pkt->drop_reason &= WEFT_DROP_BASE - 1;
-                answer |= pkt->drop_reason == WEFT_DROP_TTL_EXPIRED || pkt->drop_reason == WEFT_DROP_TOO_BIG;
+                answer |= pkt->drop_reason == WEFT_DROP_TTL_EXPIRED ||
+                          pkt->drop_reason == WEFT_DROP_TOO_BIG;
                 count_drop(pkt);
         }
         if (answer)
@@ -362,7 +370,7 @@ SEC("tc") int weft_drop_packet(struct __sk_buff *ctx)
         return WEFT_TCX_DROP;
 }
 
-/* ---- replay, the long way ------------------------------------------------------------------------- */
+/* ---- replay, the long way ----------------------------------------------------------------- */
 
 SEC("tc") int weft_replay(struct __sk_buff *ctx)
 {

@@ -3,18 +3,19 @@
 
 /* Commit: a finished plan becomes two entries. The reply's entry goes first, with BPF_NOEXIST: that
  * insert is the reservation of the source port. Then the entry of this direction, also NOEXIST: the
- * loser of a race between two CPUs gives its port back and replays the winner's. weft_replay executes
- * what is in pkt->act. */
+ * loser of a race between two CPUs gives its port back and replays the winner's. weft_replay
+ * executes what is in pkt->act. */
 
 #include "decide.h"
 
-#define PORT_TRIES 32  /* the sender's own port, then random ones, then in line */
+#define PORT_TRIES 32 /* the sender's own port, then random ones, then in line */
 #define PORT_RANDOM 16
-#define TRIES_AT_ONCE 2 /* in one run of weft_reserve: 16 runs, of the 33 tail calls that a packet has */
-#define ROOM_TRIES 4    /* half-open flows looked at when the table is full */
+#define TRIES_AT_ONCE                                                                              \
+        2 /* in one run of weft_reserve: 16 runs, of the 33 tail calls that a packet has */
+#define ROOM_TRIES 4 /* half-open flows looked at when the table is full */
 #define EEXIST 17
 
-/* ---- what stands in the way ---------------------------------------------------------------------- */
+/* ---- what stands in the way --------------------------------------------------------------- */
 
 /* What became of one attempt to store a flow. */
 enum reserved {
@@ -33,11 +34,16 @@ static __always_inline __u8 reply_side(const struct weft_pkt *pkt)
 }
 
 /* The tuple under which the reply's entry will stand, as pkt->act has it. */
-static __always_inline void reply_tuple(__u8 family, const struct weft_pkt *pkt, struct weft_tuple *ret)
+static __always_inline void reply_tuple(__u8 family, const struct weft_pkt *pkt,
+                                        struct weft_tuple *ret)
 {
-        *ret = (struct weft_tuple) { .src = pkt->act.dst, .dst = pkt->act.src, .sport = pkt->act.dport,
-                                     .dport = pkt->act.sport, .proto = pkt->key.proto,
-                                     .family = family, .side = reply_side(pkt) };
+        *ret = (struct weft_tuple) { .src = pkt->act.dst,
+                                     .dst = pkt->act.src,
+                                     .sport = pkt->act.dport,
+                                     .dport = pkt->act.sport,
+                                     .proto = pkt->key.proto,
+                                     .family = family,
+                                     .side = reply_side(pkt) };
 }
 
 static __always_inline int same_tuple(const struct weft_tuple *a, const struct weft_tuple *b)
@@ -50,7 +56,8 @@ static __always_inline int same_tuple(const struct weft_tuple *a, const struct w
 static __always_inline int is_over(const struct weft_pkt *pkt, const struct weft_flow *f,
                                    const struct weft_flow *partner)
 {
-        if (f->state == WEFT_CLOSING && (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN &&
+        if (f->state == WEFT_CLOSING &&
+            (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN &&
             !(pkt->plan.flags & WEFT_PLAN_NEW_PORT))
                 return 1;
         return past(f->deadline, pkt->now) && (!partner || past(partner->deadline, pkt->now));
@@ -85,7 +92,8 @@ static __always_inline enum reserved look_at_squatter(__u8 family, struct weft_p
 /* Is the port one of the node's addresses, and not the node's own connection that asks? */
 static __always_inline int may_be_a_socket(const struct weft_pkt *pkt)
 {
-        return !(pkt->plan.flags & WEFT_PLAN_WHOLE) && !(pkt->host && pkt->act.sport == pkt->plan.sport);
+        return !(pkt->plan.flags & WEFT_PLAN_WHOLE) &&
+               !(pkt->host && pkt->act.sport == pkt->plan.sport);
 }
 
 /* Is the reply's tuple taken by a socket of the node? */
@@ -120,7 +128,7 @@ static __always_inline int socket_has(struct __sk_buff *ctx, const struct weft_t
         return 1;
 }
 
-/* ---- room in the table --------------------------------------------------------------------------- */
+/* ---- room in the table -------------------------------------------------------------------- */
 
 static __always_inline int is_half_open(const struct weft_flow *f, __u64 created)
 {
@@ -170,7 +178,8 @@ static __always_inline __u32 ring_index(__u32 *position)
         return bpf_get_smp_processor_id() * weft_half_open + at;
 }
 
-/* May who entered a ring then still be half open? Later it has expired, or is none of the ring's. */
+/* May who entered a ring then still be half open? Later it has expired, or is none of the ring's.
+ */
 static __always_inline int is_recent(const struct weft_pkt *pkt, __u64 created)
 {
         return created && !past(created + LIFE_OPENING * weft_hz, pkt->now);
@@ -196,7 +205,8 @@ static __always_inline struct weft_half_open6 *turn_ring6(struct weft_pkt *pkt)
         return place;
 }
 
-/* Half-open flows fill half of the table at most: each newcomer takes the place of the oldest one. */
+/* Half-open flows fill half of the table at most: each newcomer takes the place of the oldest one.
+ */
 static __always_inline void enter_ring(__u8 family, struct weft_pkt *pkt)
 {
         if (family == 4) {
@@ -232,7 +242,7 @@ static __always_inline void make_room(__u8 family, struct weft_pkt *pkt)
         }
 }
 
-/* ---- the entries ---------------------------------------------------------------------------------- */
+/* ---- the entries -------------------------------------------------------------------------- */
 
 /* Checksum differences of pkt->act; an ICMP checksum of IPv4 does not cover the addresses. */
 static __always_inline void set_deltas(struct weft_pkt *pkt)
@@ -243,7 +253,8 @@ static __always_inline void set_deltas(struct weft_pkt *pkt)
         pkt->act.addr_delta = addr;
         pkt->act.fixed_delta = weft_fold(weft_diff16(pkt->key.dport, pkt->act.dport) +
                                          (pkt->key.proto == IPPROTO_ICMP ? 0 : addr));
-        pkt->act.l4_delta = weft_fold(pkt->act.fixed_delta + weft_diff16(pkt->key.sport, pkt->act.sport));
+        pkt->act.l4_delta =
+                weft_fold(pkt->act.fixed_delta + weft_diff16(pkt->key.sport, pkt->act.sport));
 }
 
 static __always_inline __u8 mirror(__u8 set)
@@ -331,7 +342,8 @@ static __always_inline int insert_reply(__u8 family, struct weft_pkt *pkt)
         if (family == 4) {
                 pkt->rev_key.key4.dport = pkt->act.sport;
                 pkt->rev.flow4.key = pkt->rev_key.key4;
-                return bpf_map_update_elem(&flows4, &pkt->rev_key.key4, &pkt->rev.flow4, BPF_NOEXIST);
+                return bpf_map_update_elem(&flows4, &pkt->rev_key.key4, &pkt->rev.flow4,
+                                           BPF_NOEXIST);
         }
         pkt->rev_key.key6.dport = pkt->act.sport;
         pkt->rev.flow6.key = pkt->rev_key.key6;
@@ -362,7 +374,7 @@ static __always_inline int insert_forward(__u8 family, struct weft_pkt *pkt)
         }
 }
 
-/* ---- ports ----------------------------------------------------------------------------------------- */
+/* ---- ports -------------------------------------------------------------------------------- */
 
 /* The plan becomes the act, with the sender's own port. */
 static __always_inline void act_from_plan(struct weft_pkt *pkt)
@@ -410,8 +422,8 @@ static __always_inline void use_port(struct weft_pkt *pkt, __be16 port)
 }
 
 /* One attempt to store the reply's entry, under pkt->port if the plan wants a new one. */
-static __always_inline enum reserved reserve(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt,
-                                             int new_port)
+static __always_inline enum reserved reserve(__u8 family, struct __sk_buff *ctx,
+                                             struct weft_pkt *pkt, int new_port)
 {
         struct weft_tuple reply;
         int r;
@@ -465,9 +477,10 @@ static __always_inline int is_translatable(const struct weft_pkt *pkt)
         }
 }
 
-/* The tuple belongs to another flow of the same sender and endpoint, who met it under another address of
- * a service, or directly. This one gets another source port, so that the answers are told apart; the
- * sender's address stays. Both halves at once: in the host's stack the two would look alike. */
+/* The tuple belongs to another flow of the same sender and endpoint, who met it under another
+ * address of a service, or directly. This one gets another source port, so that the answers are
+ * told apart; the sender's address stays. Both halves at once: in the host's stack the two would
+ * look alike. */
 static __always_inline int can_move(const struct weft_pkt *pkt)
 {
         return pkt->plan.endpoint && !pkt->host && !(pkt->plan.flags & WEFT_PLAN_NEW_PORT) &&
@@ -507,7 +520,8 @@ static __always_inline int without_entry(struct __sk_buff *ctx, struct weft_pkt 
 }
 
 /* Is the element still the flow's, or was it freed and taken by another? */
-static __always_inline int is_still(__u8 family, const struct weft_flow *f, const struct weft_pkt *pkt)
+static __always_inline int is_still(__u8 family, const struct weft_flow *f,
+                                    const struct weft_pkt *pkt)
 {
         if (family == 4) {
                 struct weft_key4 key;
@@ -522,8 +536,8 @@ static __always_inline int is_still(__u8 family, const struct weft_flow *f, cons
         }
 }
 
-/* A flow that exists: its way is written anew, in one store, and the epoch after it. Should the element
- * have become another flow's meanwhile, that flow has to decide again. */
+/* A flow that exists: its way is written anew, in one store, and the epoch after it. Should the
+ * element have become another flow's meanwhile, that flow has to decide again. */
 static __always_inline int renew(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         struct weft_flow *f = flow_of(family, &pkt->key);
@@ -610,7 +624,8 @@ static __always_inline int commit(__u8 family, struct __sk_buff *ctx, struct wef
                 pkt->act.route = (union weft_route) { .exit = 1 };
         act_from_plan(pkt);
         set_deltas(pkt);
-        if (pkt->fragment == 2 || is_own_reply(family, pkt) || (pkt->plan.set && !is_translatable(pkt)))
+        if (pkt->fragment == 2 || is_own_reply(family, pkt) ||
+            (pkt->plan.set && !is_translatable(pkt)))
                 return without_entry(ctx, pkt, WEFT_DROP(UNSUPPORTED_PROTOCOL));
         prepare_reply(family, pkt);
         pkt->tries = 0;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 
-/* The long path: what a packet means to its flow (TCP state, expiry, a decision gone stale), and for a
- * packet of no flow, the start of the chain. weft_miss begins it, weft_finish ends the chain. */
+/* The long path: what a packet means to its flow (TCP state, expiry, a decision gone stale), and
+ * for a packet of no flow, the start of the chain. weft_miss begins it, weft_finish ends the chain.
+ */
 
 #include "parse.h"
 
-/* ---- the life of a flow ------------------------------------------------------------------------ */
+/* ---- the life of a flow ------------------------------------------------------------------- */
 
 static __always_inline __u8 watch_of(__u8 proto)
 {
@@ -27,8 +28,8 @@ static __always_inline void close_flow(struct weft_flow *f, __u64 now)
 }
 
 /* Has this packet shown that the flow is wanted by both? A TCP opener must have been answered and
- * answer back, so that a SYN with a borrowed source stays half open; of an endpoint, whose source is
- * checked, its own word is enough where no port hangs on it. */
+ * answer back, so that a SYN with a borrowed source stays half open; of an endpoint, whose source
+ * is checked, its own word is enough where no port hangs on it. */
 static __always_inline int is_agreed(const struct weft_pkt *pkt, const struct weft_flow *f,
                                      const struct weft_flow *partner)
 {
@@ -54,7 +55,7 @@ static __always_inline void learn(const struct weft_pkt *pkt, struct weft_flow *
         }
 }
 
-/* ---- an entry was found ------------------------------------------------------------------------ */
+/* ---- an entry was found ------------------------------------------------------------------- */
 
 enum fate {
         FATE_ABSENT,  /* as if there were none: start anew */
@@ -118,8 +119,8 @@ static __always_inline int way_is_current(const struct weft_pkt *pkt, const stru
         return !is_redirect(pkt->act.route.delivery) || read_hop(pkt->act.route, pkt->now, &hop);
 }
 
-static __always_inline void forget(__u8 family, const struct weft_pkt *pkt, const struct weft_tuple *other,
-                                   const struct weft_flow *partner)
+static __always_inline void forget(__u8 family, const struct weft_pkt *pkt,
+                                   const struct weft_tuple *other, const struct weft_flow *partner)
 {
         flow_delete(family, &pkt->key);
         if (partner)
@@ -133,17 +134,20 @@ static __always_inline int is_alive(const struct weft_pkt *pkt, const struct wef
 {
         if (!partner || (past(f->deadline, pkt->now) && past(partner->deadline, pkt->now)))
                 return 0;
-        if (f->state == WEFT_CLOSING && (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN) {
+        if (f->state == WEFT_CLOSING &&
+            (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN) {
                 weft_event(WEFT_EVENT_REOPENED);
                 return 0;
         }
         return 1;
 }
 
-/* The identifier 0 makes a request's tuple and its reply's the same; the direction tells them apart. */
+/* The identifier 0 makes a request's tuple and its reply's the same; the direction tells them
+ * apart. */
 static __always_inline int is_of_flow(const struct weft_pkt *pkt, const struct weft_flow *f)
 {
-        if ((pkt->key.proto != IPPROTO_ICMP && pkt->key.proto != IPPROTO_ICMPV6) || pkt->fragment == 2)
+        if ((pkt->key.proto != IPPROTO_ICMP && pkt->key.proto != IPPROTO_ICMPV6) ||
+            pkt->fragment == 2)
                 return 1;
         return is_echo(pkt->icmp_type) != is_reply(f);
 }
@@ -170,7 +174,8 @@ static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, stru
         }
         if (!backend_is_same(f)) {
                 forget(family, pkt, &other, partner);
-                return pkt->tcp_flags && !(pkt->tcp_flags & WEFT_TCP_SYN) ? FATE_RESET : FATE_ABSENT;
+                return pkt->tcp_flags && !(pkt->tcp_flags & WEFT_TCP_SYN) ? FATE_RESET
+                                                                          : FATE_ABSENT;
         }
         if (pkt->fragment != 2)
                 learn(pkt, f, partner);
@@ -181,7 +186,7 @@ static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, stru
         return FATE_KNOWN;
 }
 
-/* ---- no entry: start ---------------------------------------------------------------------------- */
+/* ---- no entry: start ---------------------------------------------------------------------- */
 
 static __always_inline void to_first(struct __sk_buff *ctx, __u32 hook)
 {
@@ -222,7 +227,8 @@ static __always_inline void to_first_known(struct __sk_buff *ctx, __u32 hook)
 /* Fills pkt->service and service_addr. */
 static __always_inline void find_service(struct weft_pkt *pkt)
 {
-        struct weft_service_key key = { .addr = pkt->key.dst, .port = pkt->key.dport,
+        struct weft_service_key key = { .addr = pkt->key.dst,
+                                        .port = pkt->key.dport,
                                         .proto = pkt->key.proto };
         struct weft_service *s;
 
@@ -253,26 +259,28 @@ static __always_inline void plan_from_packet(struct weft_pkt *pkt, const struct 
         pkt->plan.nexthop = e ? e->nexthop : 0;
 }
 
-/* The node's own connection from a port that modules give out as well: stored, so that neither takes
- * the other's tuple; if it comes second, it gets another port. */
+/* The node's own connection from a port that modules give out as well: stored, so that neither
+ * takes the other's tuple; if it comes second, it gets another port. */
 static __always_inline int start_own(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         const struct weft_addr *own = weft_node_address(pkt, pkt->ifindex);
 
-        if (!is_shared_port(pkt->key.sport) || !own || !weft_same_addr(own, &pkt->key.src) || pkt->fragment == 2)
+        if (!is_shared_port(pkt->key.sport) || !own || !weft_same_addr(own, &pkt->key.src) ||
+            pkt->fragment == 2)
                 return WEFT_TCX_NEXT;
         plan_from_packet(pkt, NULL);
         pkt->plan.set = WEFT_SET_SRC;
         pkt->plan.flags = WEFT_PLAN_NEW_PORT | WEFT_PLAN_TRACK;
-        pkt->plan.low = weft_host_low;
-        pkt->plan.high = weft_host_high;
+        pkt->plan.low = weft_given_low;
+        pkt->plan.high = weft_given_high;
         weft_tail_call(ctx, WEFT_SLOT_COMMIT);
         return BROKEN(ctx, pkt);
 }
 
 static __always_inline int is_echo_reply(const struct weft_pkt *pkt)
 {
-        return (pkt->key.proto == IPPROTO_ICMP || pkt->key.proto == IPPROTO_ICMPV6) && !is_echo(pkt->icmp_type);
+        return (pkt->key.proto == IPPROTO_ICMP || pkt->key.proto == IPPROTO_ICMPV6) &&
+               !is_echo(pkt->icmp_type);
 }
 
 static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
@@ -342,7 +350,7 @@ SEC("tc") int weft_miss(struct __sk_buff *ctx)
         return pkt ? BY_FAMILY(miss, ctx, pkt) : WEFT_TCX_NEXT;
 }
 
-/* ---- the end of the chain ----------------------------------------------------------------------- */
+/* ---- the end of the chain ----------------------------------------------------------------- */
 
 /* Can the plan not be applied in two halves, with the stack between them? */
 static __always_inline int is_whole(const struct weft_plan *plan)
@@ -370,7 +378,8 @@ static __always_inline __u8 choose_delivery(const struct weft_pkt *pkt)
 static __always_inline __u32 nexthop_hash(const struct weft_way *way)
 {
         __u32 h = way->ifindex * 0x9e3779b1u ^ way->gateway.w[3] * 0x85ebca6bu ^
-                  way->gateway.w[2] * 0xc2b2ae35u ^ way->gateway.w[1] * 0x27d4eb2fu ^ way->gateway.w[0];
+                  way->gateway.w[2] * 0xc2b2ae35u ^ way->gateway.w[1] * 0x27d4eb2fu ^
+                  way->gateway.w[0];
 
         return (h ^ h >> 15) * 0x2c1b3c6du;
 }
@@ -436,15 +445,18 @@ static __always_inline int take_slot(struct weft_nexthop *nh, struct weft_pkt *p
  * through the neighbour layer, each. */
 static __always_inline void find_nexthop(struct weft_pkt *pkt, __u32 flags, union weft_route *route)
 {
-        __u32 first = WEFT_NEXTHOP_OWN + ((__u64) nexthop_hash(&pkt->way) *
-                                          (WEFT_NEXTHOPS - WEFT_NEXTHOP_OWN - WEFT_NEXTHOP_PROBES) >> 32);
+        __u32 first = WEFT_NEXTHOP_OWN +
+                      ((__u64) nexthop_hash(&pkt->way) *
+                               (WEFT_NEXTHOPS - WEFT_NEXTHOP_OWN - WEFT_NEXTHOP_PROBES) >>
+                       32);
 
         for (__u32 i = 0; i < WEFT_NEXTHOP_PROBES; i++) {
                 struct weft_nexthop *nh = nexthop_at(first + i);
 
                 if (!nh)
                         break;
-                if (nh->ifindex == pkt->way.ifindex && weft_same_addr(&nh->gateway, &pkt->way.gateway))
+                if (nh->ifindex == pkt->way.ifindex &&
+                    weft_same_addr(&nh->gateway, &pkt->way.gateway))
                         use_slot(nh, pkt);
                 else if (nh->ifindex || !take_slot(nh, pkt, flags))
                         continue;
@@ -512,7 +524,8 @@ static __always_inline int resolve(struct __sk_buff *ctx, struct weft_pkt *pkt)
         } else if (route.delivery == WEFT_WIRE) {
                 no = resolve_wire(ctx, pkt, &route);
         }
-        /* to a socket of the node there is no source half: it would arrive from the node's address */
+        /* to a socket of the node there is no source half: it would arrive from the node's address
+         */
         if (route.delivery == WEFT_LOCAL && pkt->plan.set & WEFT_SET_DST && !pkt->known) {
                 pkt->plan.set &= ~WEFT_SET_SRC;
                 pkt->plan.flags &= ~WEFT_PLAN_NEW_PORT;
@@ -531,8 +544,9 @@ static __always_inline __u32 exit_hook(const struct weft_pkt *pkt)
                 return WEFT_HOOKS;
         if (pkt->plan.endpoint)
                 return weft_has_stages[WEFT_TO_ENDPOINT] ? WEFT_TO_ENDPOINT : WEFT_HOOKS;
-        return weft_has_stages[WEFT_TO_UPLINK] && pkt->act.route.delivery != WEFT_LOCAL ? WEFT_TO_UPLINK
-                                                                                       : WEFT_HOOKS;
+        return weft_has_stages[WEFT_TO_UPLINK] && pkt->act.route.delivery != WEFT_LOCAL
+                       ? WEFT_TO_UPLINK
+                       : WEFT_HOOKS;
 }
 
 SEC("tc") int weft_finish(struct __sk_buff *ctx)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 
-/* The engine: every program of weft's own, in the order in which a packet meets them. docs/packet-path.md
- * walks through it.
+/* The engine: every program of weft's own, in the order in which a packet meets them.
+ * docs/packet-path.md walks through it.
  *
  *   entry.h   first program of each hook; replays what is decided, lets pass what is none of ours
  *   parse.h   headers that are not plain

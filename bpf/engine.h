@@ -16,22 +16,24 @@
 const volatile __u32 weft_generation;
 const volatile __u32 weft_hz = 250;
 const volatile __u32 weft_mark;
-const volatile __u8 weft_can_cast; /* the kernel has bpf_cast_to_kern_ctx (6.2) */
-const volatile __u8 weft_track;    /* a module needs replies to be known */
+const volatile __u8 weft_can_cast;                  /* the kernel has bpf_cast_to_kern_ctx (6.2) */
+const volatile __u8 weft_track;                     /* a module needs replies to be known */
 const volatile __u16 weft_host_low, weft_host_high; /* ports given out that the node also uses */
+const volatile __u16 weft_given_low, weft_given_high; /* all ports given out */
 const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
 const volatile __u8 weft_has_stages[WEFT_HOOKS];
 const volatile __u32 weft_half_open; /* each CPU's stretch of the half-open rings */
 
-/* Seconds. The reference's constants, but for CLOSED_PORT: a port of the node that is given out again
- * sooner meets the backend's TIME_WAIT (RFC 9293 §3.4.1; Linux: 60 s). */
+/* Seconds. The reference's constants, but for CLOSED_PORT: a port of the node that is given out
+ * again sooner meets the backend's TIME_WAIT (RFC 9293 §3.4.1; Linux: 60 s). */
 enum {
         LIFE_TCP = 8000,
         LIFE_OPENING = 60,
         LIFE_OTHER = 60,
         LIFE_CLOSED = 10,
         LIFE_CLOSED_PORT = 60,
-        NEXTHOP_FRESH = 5, /* how long a link-layer address is believed before the kernel is asked */
+        NEXTHOP_FRESH =
+                5, /* how long a link-layer address is believed before the kernel is asked */
 };
 
 #define READ_ONCE(x) (*(volatile __typeof__(x) *) &(x))
@@ -64,7 +66,7 @@ static __always_inline struct weft_nexthop *nexthop_at(__u32 index)
         return bpf_map_lookup_elem(&nexthops, &index);
 }
 
-/* ---- flow tables ------------------------------------------------------------------------------- */
+/* ---- flow tables -------------------------------------------------------------------------- */
 
 /* Runs body(family, ctx, pkt) with the family as a literal.
  * verifier: an entry of flows4 is shorter than one of flows6, and a family that is read again, or
@@ -73,14 +75,22 @@ static __always_inline struct weft_nexthop *nexthop_at(__u32 index)
 
 static __always_inline void key4_of(const struct weft_tuple *t, struct weft_key4 *ret)
 {
-        *ret = (struct weft_key4) { .saddr = t->src.w[3], .daddr = t->dst.w[3], .sport = t->sport,
-                                    .dport = t->dport, .proto = t->proto, .side = t->side };
+        *ret = (struct weft_key4) { .saddr = t->src.w[3],
+                                    .daddr = t->dst.w[3],
+                                    .sport = t->sport,
+                                    .dport = t->dport,
+                                    .proto = t->proto,
+                                    .side = t->side };
 }
 
 static __always_inline void key6_of(const struct weft_tuple *t, struct weft_key6 *ret)
 {
-        *ret = (struct weft_key6) { .saddr = t->src, .daddr = t->dst, .sport = t->sport,
-                                    .dport = t->dport, .proto = t->proto, .side = t->side };
+        *ret = (struct weft_key6) { .saddr = t->src,
+                                    .daddr = t->dst,
+                                    .sport = t->sport,
+                                    .dport = t->dport,
+                                    .proto = t->proto,
+                                    .side = t->side };
 }
 
 /* Is the element still the one that the key found? Elements are reused at once. */
@@ -142,10 +152,15 @@ static __always_inline void flow_new_tuple(__u8 family, const struct weft_flow *
 }
 
 /* The key of the other direction: the translated tuple, turned round. */
-static __always_inline void turn_round(const struct weft_tuple *t, __u8 side, struct weft_tuple *ret)
+static __always_inline void turn_round(const struct weft_tuple *t, __u8 side,
+                                       struct weft_tuple *ret)
 {
-        *ret = (struct weft_tuple) { .src = t->dst, .dst = t->src, .sport = t->dport,
-                                     .dport = t->sport, .proto = t->proto, .family = t->family,
+        *ret = (struct weft_tuple) { .src = t->dst,
+                                     .dst = t->src,
+                                     .sport = t->dport,
+                                     .dport = t->sport,
+                                     .proto = t->proto,
+                                     .family = t->family,
                                      .side = side };
 }
 
@@ -169,7 +184,8 @@ static __always_inline void flow_delete(__u8 family, const struct weft_tuple *t)
 #define ICMP6_ECHO 128
 #define ICMP6_ECHO_REPLY 129
 
-/* An echo's identifier is the requester's port: the source of a request, the destination of a reply. */
+/* An echo's identifier is the requester's port: the source of a request, the destination of a
+ * reply. */
 static __always_inline int is_echo(__u8 icmp_type)
 {
         return icmp_type == ICMP4_ECHO || icmp_type == ICMP6_ECHO;

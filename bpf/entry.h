@@ -6,7 +6,7 @@
 
 #include "replay.h"
 
-#define PACKET_HOST 0      /* <linux/if_packet.h> */
+#define PACKET_HOST 0 /* <linux/if_packet.h> */
 #define PACKET_OTHERHOST 3
 
 #define IS_EXIT(hook) ((hook) == WEFT_TO_UPLINK || (hook) == WEFT_TO_ENDPOINT)
@@ -67,7 +67,8 @@ static __always_inline int may_be_ours(__u32 hook, __u32 dst_bit, __u32 service_
 {
         switch (hook) {
         case WEFT_FROM_UPLINK:
-                return weft_filtered(dst_bit) || weft_filtered(service_bit) || weft_filtered(src_bit);
+                return weft_filtered(dst_bit) || weft_filtered(service_bit) ||
+                       weft_filtered(src_bit);
         case WEFT_TO_UPLINK:
                 return is_shared_port(sport);
         case WEFT_TO_ENDPOINT:
@@ -77,9 +78,10 @@ static __always_inline int may_be_ours(__u32 hook, __u32 dst_bit, __u32 service_
         }
 }
 
-/* The exit hook of a flow: the source half of its plan, and, for the node's own connections, all that
- * entry does for others. SLOW: the long path. */
-static __always_inline int exit_flow(const struct weft_flow *f, __u32 hook, const struct short_packet *p)
+/* The exit hook of a flow: the source half of its plan, and, for the node's own connections, all
+ * that entry does for others. SLOW: the long path. */
+static __always_inline int exit_flow(const struct weft_flow *f, __u32 hook,
+                                     const struct short_packet *p)
 {
         if (f->ifindex != WEFT_HOST)
                 return 0;
@@ -179,8 +181,11 @@ static __always_inline int entry4(struct __sk_buff *ctx, __u32 hook, struct shor
                 return to_parse(ctx, hook);
         p->headers = WEFT_IP4_MIN + (p->udp ? WEFT_UDP_LEN : (((__u8 *) l4)[12] >> 2 & 0x3c));
         p->hop_limit = ip->ttl;
-        key = (struct weft_key4) { .saddr = ip->saddr, .daddr = ip->daddr, .sport = ((__be16 *) l4)[0],
-                                   .dport = ((__be16 *) l4)[1], .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP,
+        key = (struct weft_key4) { .saddr = ip->saddr,
+                                   .daddr = ip->daddr,
+                                   .sport = ((__be16 *) l4)[0],
+                                   .dport = ((__be16 *) l4)[1],
+                                   .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP,
                                    .side = SIDE_OF(hook) };
         flow = bpf_map_lookup_elem(&flows4, &key);
         if (flow) {
@@ -223,8 +228,10 @@ static __always_inline int entry6(struct __sk_buff *ctx, __u32 hook, struct shor
                 return to_parse(ctx, hook);
         p->headers = WEFT_IP6_LEN + (p->udp ? WEFT_UDP_LEN : (((__u8 *) l4)[12] >> 2 & 0x3c));
         p->hop_limit = ip->hop_limit;
-        key = (struct weft_key6) { .sport = ((__be16 *) l4)[0], .dport = ((__be16 *) l4)[1],
-                                   .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP, .side = SIDE_OF(hook) };
+        key = (struct weft_key6) { .sport = ((__be16 *) l4)[0],
+                                   .dport = ((__be16 *) l4)[1],
+                                   .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP,
+                                   .side = SIDE_OF(hook) };
         __builtin_memcpy(&key.saddr, &ip->saddr, 32);
         flow = bpf_map_lookup_elem(&flows6, &key);
         if (flow) {
@@ -256,7 +263,8 @@ static __always_inline int entry6(struct __sk_buff *ctx, __u32 hook, struct shor
 
 static __always_inline int entry(struct __sk_buff *ctx, __u32 hook)
 {
-        struct short_packet p = { .data = (void *) (long) ctx->data, .end = (void *) (long) ctx->data_end,
+        struct short_packet p = { .data = (void *) (long) ctx->data,
+                                  .end = (void *) (long) ctx->data_end,
                                   .len = ctx->len - ETH_HLEN };
         __be32 protocol = ctx->protocol;
 
@@ -266,7 +274,8 @@ static __always_inline int entry(struct __sk_buff *ctx, __u32 hook)
         }
         if (hook == WEFT_TO_ENDPOINT && !weft_has_stages[hook])
                 return WEFT_TCX_NEXT;
-        if (ctx->vlan_present || (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6)))
+        if (ctx->vlan_present ||
+            (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6)))
                 return WEFT_TCX_NEXT;
         /* not addressed to this interface: nothing of ours, but a source is checked all the same */
         if (!IS_EXIT(hook) && ctx->pkt_type != PACKET_HOST)

@@ -2,9 +2,9 @@
 #pragma once
 
 /* ICMP errors about packets of a flow. An error quotes a packet as it was sent; turned round, that
- * packet's tuple is the key of the direction in which the error travels, so that entry's translation
- * is the error's: the quoted source and destination change places with it, and the error's own
- * addresses change where they are the flow's. */
+ * packet's tuple is the key of the direction in which the error travels, so that entry's
+ * translation is the error's: the quoted source and destination change places with it, and the
+ * error's own addresses change where they are the flow's. */
 
 #include "commit.h"
 
@@ -14,8 +14,8 @@ struct quote {
         __u32 ip_off, l4_off;    /* of the quoted packet, from the start of the frame */
         __u16 ip_check;          /* IPv4 */
         __u16 l4_check;
-        __u32 check_off;  /* of the quoted transport checksum; 0: not quoted, or not used */
-        __u32 difference; /* to the error's own checksum, so far */
+        __u32 check_off;      /* of the quoted transport checksum; 0: not quoted, or not used */
+        __u32 difference;     /* to the error's own checksum, so far */
         __u8 icmp, icmp_type; /* 1: the quoted packet is an echo, of this type */
 };
 
@@ -68,7 +68,8 @@ static __always_inline int quote_ip4(struct __sk_buff *ctx, struct quote *q)
 {
         struct iphdr ip;
 
-        if (!LOAD(ctx, q->ip_off, ip) || ip.version != 4 || ip.ihl < 5 || ip.frag_off & WEFT_FRAG_OFFSET)
+        if (!LOAD(ctx, q->ip_off, ip) || ip.version != 4 || ip.ihl < 5 ||
+            ip.frag_off & WEFT_FRAG_OFFSET)
                 return 0;
         q->l4_off = q->ip_off + ip.ihl * 4;
         q->ip_check = ip.check;
@@ -92,7 +93,8 @@ static __always_inline int quote_ip6(struct __sk_buff *ctx, struct quote *q)
 }
 
 /* Stores 16 bits inside the error and notes what that does to its checksum. */
-static __always_inline void put16(struct __sk_buff *ctx, struct quote *q, __u32 off, __u16 old, __u16 new)
+static __always_inline void put16(struct __sk_buff *ctx, struct quote *q, __u32 off, __u16 old,
+                                  __u16 new)
 {
         q->difference = weft_fold(q->difference + weft_diff16(old, new));
         bpf_skb_store_bytes(ctx, off, &new, sizeof(new), 0);
@@ -116,7 +118,8 @@ static __always_inline void put_addresses(struct __sk_buff *ctx, struct quote *q
         }
 }
 
-static __always_inline void put_ports(struct __sk_buff *ctx, struct quote *q, const struct weft_tuple *new)
+static __always_inline void put_ports(struct __sk_buff *ctx, struct quote *q,
+                                      const struct weft_tuple *new)
 {
         if (!q->icmp) {
                 put16(ctx, q, q->l4_off, q->inner.sport, new->dport);
@@ -134,7 +137,8 @@ static __always_inline void translate_quote(struct __sk_buff *ctx, struct quote 
 {
         __u16 addr = weft_fold(weft_fold(weft_diff_addr(&q->inner.src, &new->dst)) +
                                (__u32) weft_fold(weft_diff_addr(&q->inner.dst, &new->src)));
-        __u32 l4 = weft_diff16(q->inner.sport, new->dport) + weft_diff16(q->inner.dport, new->sport);
+        __u32 l4 =
+                weft_diff16(q->inner.sport, new->dport) + weft_diff16(q->inner.dport, new->sport);
 
         put_addresses(ctx, q, new, addr);
         put_ports(ctx, q, new);
@@ -146,11 +150,13 @@ static __always_inline void translate_quote(struct __sk_buff *ctx, struct quote 
 }
 
 /* The error's own addresses, where they are the flow's. */
-static __always_inline void translate_outer(struct __sk_buff *ctx, struct weft_pkt *pkt, struct quote *q,
-                                            const struct weft_tuple *new)
+static __always_inline void translate_outer(struct __sk_buff *ctx, struct weft_pkt *pkt,
+                                            struct quote *q, const struct weft_tuple *new)
 {
-        struct weft_addr src = weft_same_addr(&pkt->key.src, &q->inner.dst) ? new->src : pkt->key.src;
-        struct weft_addr dst = weft_same_addr(&pkt->key.dst, &q->inner.src) ? new->dst : pkt->key.dst;
+        struct weft_addr src =
+                weft_same_addr(&pkt->key.src, &q->inner.dst) ? new->src : pkt->key.src;
+        struct weft_addr dst =
+                weft_same_addr(&pkt->key.dst, &q->inner.src) ? new->dst : pkt->key.dst;
         __u16 delta = weft_fold(weft_fold(weft_diff_addr(&pkt->key.src, &src)) +
                                 (__u32) weft_fold(weft_diff_addr(&pkt->key.dst, &dst)));
 
@@ -178,13 +184,15 @@ static __always_inline void hop_down(struct __sk_buff *ctx, const struct weft_pk
                 return;
         new = old - 1;
         if (pkt->key.family == 4)
-                bpf_l3_csum_replace(ctx, ETH_HLEN + 10, bpf_htons(old << 8), bpf_htons(new << 8), 2);
+                bpf_l3_csum_replace(ctx, ETH_HLEN + 10, bpf_htons(old << 8), bpf_htons(new << 8),
+                                    2);
         bpf_skb_store_bytes(ctx, off, &new, 1, 0);
 }
 
-/* How the flow's packets of this direction go; of one that has had none yet, as those of the other. */
-static __always_inline __u8 delivery_of(__u8 family, const struct weft_pkt *pkt, const struct weft_flow *f,
-                                        const struct weft_tuple *new)
+/* How the flow's packets of this direction go; of one that has had none yet, as those of the other.
+ */
+static __always_inline __u8 delivery_of(__u8 family, const struct weft_pkt *pkt,
+                                        const struct weft_flow *f, const struct weft_tuple *new)
 {
         const struct weft_flow *partner;
         struct weft_tuple other;
@@ -198,8 +206,8 @@ static __always_inline __u8 delivery_of(__u8 family, const struct weft_pkt *pkt,
         return pkt->plan.endpoint ? WEFT_ENDPOINT : WEFT_WIRE;
 }
 
-/* Finds the flow that an error is about, and its way. weft_quote goes on from there: the verifier has
- * less to keep in mind of two short programs than of a long one. */
+/* Finds the flow that an error is about, and its way. weft_quote goes on from there: the verifier
+ * has less to keep in mind of two short programs than of a long one. */
 static __always_inline int find_quoted(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         struct weft_tuple wanted, new;

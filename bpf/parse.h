@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 
-/* The parser for what entry leaves over: IPv4 options, IPv6 extension headers, fragments, ICMP, other
- * protocols, headers that are not linear. Reads by helper, so no bound needs a second thought. */
+/* The parser for what entry leaves over: IPv4 options, IPv6 extension headers, fragments, ICMP,
+ * other protocols, headers that are not linear. Reads by helper, so no bound needs a second
+ * thought. */
 
 #include "entry.h"
 
@@ -21,8 +22,11 @@ enum parsed {
 
 static __always_inline void fragment_key(const struct weft_pkt *pkt, struct weft_fragment_key *ret)
 {
-        *ret = (struct weft_fragment_key) { .saddr = pkt->key.src, .daddr = pkt->key.dst,
-                                            .id = pkt->fragment_id, .proto = pkt->key.proto, .side = pkt->key.side };
+        *ret = (struct weft_fragment_key) { .saddr = pkt->key.src,
+                                            .daddr = pkt->key.dst,
+                                            .id = pkt->fragment_id,
+                                            .proto = pkt->key.proto,
+                                            .side = pkt->key.side };
 }
 
 /* A first fragment, of a datagram that is ours. */
@@ -50,14 +54,16 @@ static __always_inline int recall_fragment(struct weft_pkt *pkt)
         return 1;
 }
 
-/* Unreachable, time exceeded, parameter problem; for IPv6 also too big. What is left is the link's. */
+/* Unreachable, time exceeded, parameter problem; for IPv6 also too big. What is left is the link's.
+ */
 static __always_inline int is_icmp_error(__u8 family, __u8 type)
 {
         return family == 4 ? type == 3 || type == 11 || type == 12 : type >= 1 && type <= 4;
 }
 
 /* ICMP: an echo has its identifier for a port, an error is about another packet. */
-static __always_inline enum parsed parse_icmp(struct __sk_buff *ctx, struct weft_pkt *pkt, __u32 off)
+static __always_inline enum parsed parse_icmp(struct __sk_buff *ctx, struct weft_pkt *pkt,
+                                              __u32 off)
 {
         struct weft_icmp icmp;
 
@@ -120,7 +126,8 @@ static __always_inline enum parsed parse_ip4(struct __sk_buff *ctx, struct weft_
         return PARSED;
 }
 
-/* Walks to the transport header. Everything past EXTENSIONS_MAX headers is somebody's experiment. */
+/* Walks to the transport header. Everything past EXTENSIONS_MAX headers is somebody's experiment.
+ */
 static __always_inline enum parsed parse_ip6(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         __u32 off = ETH_HLEN + WEFT_IP6_LEN;
@@ -146,8 +153,8 @@ static __always_inline enum parsed parse_ip6(struct __sk_buff *ctx, struct weft_
                 if (next == IPPROTO_FRAGMENT) {
                         pkt->fragment_id = ext.id;
                         pkt->fragment = ext.frag_off & bpf_htons(0xfff8) ? 2
-                                     : ext.frag_off & bpf_htons(1)    ? 1
-                                                                      : 0;
+                                        : ext.frag_off & bpf_htons(1)    ? 1
+                                                                         : 0;
                         off += 8;
                 } else {
                         off += 8 + ext.len * 8;
@@ -165,7 +172,8 @@ static __always_inline int is_multicast(const struct weft_tuple *t)
 {
         if (t->family == 6)
                 return ((const __u8 *) &t->dst)[0] == 0xff;
-        return (t->dst.w[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || t->dst.w[3] == 0xffffffff;
+        return (t->dst.w[3] & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) ||
+               t->dst.w[3] == 0xffffffff;
 }
 
 /* Of IPv6's own making: never routed, so neither spoofed nor ours. */
@@ -213,7 +221,8 @@ static __always_inline int orphan_fragment(struct __sk_buff *ctx, struct weft_pk
         return WEFT_TCX_NEXT;
 }
 
-static __always_inline int after_parse(struct __sk_buff *ctx, struct weft_pkt *pkt, enum parsed parsed)
+static __always_inline int after_parse(struct __sk_buff *ctx, struct weft_pkt *pkt,
+                                       enum parsed parsed)
 {
         switch (parsed) {
         case PARSED:

@@ -2,8 +2,8 @@
 #pragma once
 
 /* Replay: what is done to a packet when it is known what to do. All writes go straight into the
- * packet with differences that were computed when the flow was stored; helpers that invalidate packet
- * pointers are called last. */
+ * packet with differences that were computed when the flow was stored; helpers that invalidate
+ * packet pointers are called last. */
 
 #include "engine.h"
 
@@ -35,9 +35,9 @@ static __always_inline __u8 check_state(struct __sk_buff *ctx)
         return BPF_CORE_READ_BITFIELD(skb, ip_summed);
 }
 
-/* By helpers: right for every way of holding a checksum. IPv6 with CHECKSUM_COMPLETE needs care: the
- * addresses are not balanced by a header checksum, so the kernel's sum of the packet does not move
- * (from 6.16 the helper has BPF_F_IPV6 for that). Where the state can be seen, leaving out
+/* By helpers: right for every way of holding a checksum. IPv6 with CHECKSUM_COMPLETE needs care:
+ * the addresses are not balanced by a header checksum, so the kernel's sum of the packet does not
+ * move (from 6.16 the helper has BPF_F_IPV6 for that). Where the state can be seen, leaving out
  * BPF_F_PSEUDO_HDR says the same; where it cannot, the addresses were stored with
  * BPF_F_RECOMPUTE_CSUM, which moves the sum the other way. */
 static __always_inline void check_by_helper(struct __sk_buff *ctx, const struct check_place *c,
@@ -50,7 +50,8 @@ static __always_inline void check_by_helper(struct __sk_buff *ctx, const struct 
                 return;
         }
         bpf_l4_csum_replace(ctx, c->off, 0, addr_delta, BPF_F_PSEUDO_HDR | mangled);
-        bpf_l4_csum_replace(ctx, c->off, 0, weft_fold((__u16) ~addr_delta + (__u32) l4_delta), mangled);
+        bpf_l4_csum_replace(ctx, c->off, 0, weft_fold((__u16) ~addr_delta + (__u32) l4_delta),
+                            mangled);
 }
 
 /* Brings a transport checksum in line with new addresses and ports. Packet pointers are invalid
@@ -72,8 +73,8 @@ static __always_inline void fix_check(struct __sk_buff *ctx, const struct check_
         }
 }
 
-static __always_inline void rewrite_ip4(struct iphdr *ip, __be32 saddr, __be32 daddr, __u16 addr_delta,
-                                        int hop)
+static __always_inline void rewrite_ip4(struct iphdr *ip, __be32 saddr, __be32 daddr,
+                                        __u16 addr_delta, int hop)
 {
         __u32 sum = (__u16) ~ip->check + (__u32) addr_delta;
 
@@ -115,7 +116,7 @@ static __always_inline int fits(struct __sk_buff *ctx, __u32 mtu, __u32 len, __u
         return segment && segment + headers <= mtu;
 }
 
-/* ---- next hops --------------------------------------------------------------------------------- */
+/* ---- next hops ---------------------------------------------------------------------------- */
 
 /* A copy of what replay needs of a next hop. */
 struct hop {
@@ -141,7 +142,8 @@ static __always_inline int read_hop(union weft_route route, __u64 now, struct ho
         ret->mac1 = READ_ONCE(*(__u32 *) (nh->dmac + 8));
         ret->ifindex = nh->ifindex;
         ret->flags = nh->flags;
-        return (__u16) READ_ONCE(nh->number) == route.nexthop_number && !past(READ_ONCE(nh->fresh), now);
+        return (__u16) READ_ONCE(nh->number) == route.nexthop_number &&
+               !past(READ_ONCE(nh->fresh), now);
 }
 
 static __always_inline void write_macs(void *data, const struct hop *hop)
@@ -159,7 +161,8 @@ static __always_inline int redirect(struct __sk_buff *ctx, const struct hop *hop
         return bpf_redirect(hop->ifindex, 0);
 }
 
-/* To the stack. The exit hook of an endpoint is told by the mark that its stages have run already. */
+/* To the stack. The exit hook of an endpoint is told by the mark that its stages have run already.
+ */
 static __always_inline int to_stack(struct __sk_buff *ctx, int to_endpoint)
 {
         if (weft_has_stages[WEFT_TO_ENDPOINT] && to_endpoint)
@@ -167,7 +170,7 @@ static __always_inline int to_stack(struct __sk_buff *ctx, int to_endpoint)
         return WEFT_TCX_NEXT;
 }
 
-/* ---- the short path ---------------------------------------------------------------------------- */
+/* ---- the short path ----------------------------------------------------------------------- */
 
 #define SLOW (-100) /* no verdict: the long path decides */
 
@@ -188,8 +191,9 @@ static __always_inline int is_current(const struct weft_flow *f, const struct sh
         __u32 index = f->backend;
         struct weft_backend *b = bpf_map_lookup_elem(&backends, &index);
 
-        return READ_ONCE(f->epoch) == p->epoch && !(f->watch & p->flags) && !past(f->deadline, p->now) && b &&
-               b->number == f->backend_number && !READ_ONCE(f->dead);
+        return READ_ONCE(f->epoch) == p->epoch && !(f->watch & p->flags) &&
+               !past(f->deadline, p->now) && b && b->number == f->backend_number &&
+               !READ_ONCE(f->dead);
 }
 
 /* May this packet take the short way that the flow remembers? */
@@ -198,7 +202,8 @@ static __always_inline int is_passable(struct __sk_buff *ctx, const struct short
 {
         if (!is_redirect(route.delivery))
                 return 1;
-        return read_hop(route, p->now, ret) && p->hop_limit > 1 && fits(ctx, route.mtu, p->len, p->headers);
+        return read_hop(route, p->now, ret) && p->hop_limit > 1 &&
+               fits(ctx, route.mtu, p->len, p->headers);
 }
 
 /* Does a flow that goes through the stack end at a local endpoint? */
@@ -234,7 +239,9 @@ static __always_inline int short4(struct __sk_buff *ctx, __u32 hook, struct weft
         if (hops || set)
                 rewrite_ip4(ip, saddr, daddr, addr_delta, hops);
         if (set) {
-                struct check_place c = { .udp = p->udp, .family = 4, .pseudo = 1,
+                struct check_place c = { .udp = p->udp,
+                                         .family = 4,
+                                         .pseudo = 1,
                                          .off = ETH_HLEN + WEFT_IP4_MIN +
                                                 (p->udp ? WEFT_UDP_CHECK : WEFT_TCP_CHECK) };
 
@@ -275,7 +282,9 @@ static __always_inline int short6(struct __sk_buff *ctx, __u32 hook, struct weft
                 ip->hop_limit--;
         }
         if (set) {
-                struct check_place c = { .udp = p->udp, .family = 6, .pseudo = 1,
+                struct check_place c = { .udp = p->udp,
+                                         .family = 6,
+                                         .pseudo = 1,
                                          .off = ETH_HLEN + WEFT_IP6_LEN +
                                                 (p->udp ? WEFT_UDP_CHECK : WEFT_TCP_CHECK) };
 
@@ -293,10 +302,10 @@ static __always_inline int short6(struct __sk_buff *ctx, __u32 hook, struct weft
         return hops ? redirect(ctx, &hop) : to_stack(ctx, ends_inside(route, partner_side));
 }
 
-/* ---- the long path: any header ----------------------------------------------------------------- */
+/* ---- the long path: any header ------------------------------------------------------------ */
 
-/* The transport header's part of weft_replay(): ports and where the checksum is. Returns 0 where there
- * is nothing to fix. */
+/* The transport header's part of weft_replay(): ports and where the checksum is. Returns 0 where
+ * there is nothing to fix. */
 static __always_inline int rewrite_l4(struct weft_pkt *pkt, void *l4, void *end, __u32 l4_off,
                                       struct check_place *c)
 {
@@ -311,7 +320,8 @@ static __always_inline int rewrite_l4(struct weft_pkt *pkt, void *l4, void *end,
                 c->off = c->udp ? WEFT_UDP_CHECK : WEFT_TCP_CHECK;
                 c->pseudo = 1;
         } else if (proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6) {
-                *(__be16 *) (l4 + WEFT_ICMP_ID) = is_echo(pkt->icmp_type) ? pkt->act.sport : pkt->act.dport;
+                *(__be16 *) (l4 + WEFT_ICMP_ID) =
+                        is_echo(pkt->icmp_type) ? pkt->act.sport : pkt->act.dport;
                 c->off = WEFT_ICMP_CHECK;
                 c->pseudo = c->family == 6;
         } else {
@@ -322,7 +332,8 @@ static __always_inline int rewrite_l4(struct weft_pkt *pkt, void *l4, void *end,
         return (void *) (c->at + 1) <= end;
 }
 
-/* Writes pkt->act into the packet, wherever its transport header lies. 0, or -1: it is cut short. */
+/* Writes pkt->act into the packet, wherever its transport header lies. 0, or -1: it is cut short.
+ */
 static __always_inline int rewrite(struct __sk_buff *ctx, struct weft_pkt *pkt, int hops)
 {
         struct check_place c = { .family = pkt->key.family };
@@ -330,8 +341,9 @@ static __always_inline int rewrite(struct __sk_buff *ctx, struct weft_pkt *pkt, 
         void *data, *end, *l4;
         int fix = 0;
 
-        if (l4_off > 512 || bpf_skb_pull_data(ctx, l4_off + WEFT_TCP_MIN > ctx->len ? ctx->len
-                                                                                    : l4_off + WEFT_TCP_MIN))
+        if (l4_off > 512 ||
+            bpf_skb_pull_data(ctx,
+                              l4_off + WEFT_TCP_MIN > ctx->len ? ctx->len : l4_off + WEFT_TCP_MIN))
                 return -1;
         data = (void *) (long) ctx->data;
         end = (void *) (long) ctx->data_end;
@@ -341,7 +353,8 @@ static __always_inline int rewrite(struct __sk_buff *ctx, struct weft_pkt *pkt, 
         if (c.family == 4) {
                 if (data + ETH_HLEN + WEFT_IP4_MIN > end)
                         return -1;
-                rewrite_ip4(data + ETH_HLEN, pkt->act.src.w[3], pkt->act.dst.w[3], pkt->act.addr_delta, hops);
+                rewrite_ip4(data + ETH_HLEN, pkt->act.src.w[3], pkt->act.dst.w[3],
+                            pkt->act.addr_delta, hops);
         } else {
                 if (data + ETH_HLEN + WEFT_IP6_LEN > end)
                         return -1;
@@ -362,7 +375,8 @@ static __always_inline __u32 header_length(struct __sk_buff *ctx, const struct w
 {
         __u8 off = 0;
 
-        if (pkt->key.proto == IPPROTO_TCP && bpf_skb_load_bytes(ctx, pkt->l4_off + 12, &off, 1) == 0)
+        if (pkt->key.proto == IPPROTO_TCP &&
+            bpf_skb_load_bytes(ctx, pkt->l4_off + 12, &off, 1) == 0)
                 return pkt->l4_off - ETH_HLEN + (off >> 2 & 0x3c);
         return pkt->l4_off - ETH_HLEN + WEFT_UDP_LEN;
 }
@@ -376,7 +390,9 @@ static __always_inline int hop_refusal(struct __sk_buff *ctx, const struct weft_
                 return WEFT_DROP(INVALID);
         if (hop_limit <= 1)
                 return WEFT_DROP(TTL_EXPIRED);
-        return fits(ctx, pkt->act.route.mtu, pkt->len, header_length(ctx, pkt)) ? 0 : WEFT_DROP(TOO_BIG);
+        return fits(ctx, pkt->act.route.mtu, pkt->len, header_length(ctx, pkt))
+                       ? 0
+                       : WEFT_DROP(TOO_BIG);
 }
 
 /* Through the kernel's neighbour layer: it resolves, and confirms, what the next hop is. */

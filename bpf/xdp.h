@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 
-/* XDP replays, and only what leaves on the wire with nothing to be learnt from the packet; all else is
- * decided in tc. Checksums are written directly: packets here come from a NIC. */
+/* XDP replays, and only what leaves on the wire with nothing to be learnt from the packet; all else
+ * is decided in tc. Checksums are written directly: packets here come from a NIC. */
 
 #include "replay.h"
 
@@ -44,9 +44,12 @@ static __always_inline int xdp4(struct short_packet *p)
             ip->frag_off & (WEFT_FRAG_MORE | WEFT_FRAG_OFFSET) || !read_l4(p, ip->protocol, l4))
                 return XDP_PASS;
         p->hop_limit = ip->ttl;
-        key = (struct weft_key4) { .saddr = ip->saddr, .daddr = ip->daddr, .sport = ((__be16 *) l4)[0],
+        key = (struct weft_key4) { .saddr = ip->saddr,
+                                   .daddr = ip->daddr,
+                                   .sport = ((__be16 *) l4)[0],
                                    .dport = ((__be16 *) l4)[1],
-                                   .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP, .side = WEFT_SIDE_UPLINK };
+                                   .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP,
+                                   .side = WEFT_SIDE_UPLINK };
         flow = bpf_map_lookup_elem(&flows4, &key);
         if (!flow)
                 return XDP_PASS;
@@ -86,8 +89,10 @@ static __always_inline int xdp6(struct short_packet *p)
         if (l4 + WEFT_UDP_LEN > p->end || *(__u8 *) ip >> 4 != 6 || !read_l4(p, ip->nexthdr, l4))
                 return XDP_PASS;
         p->hop_limit = ip->hop_limit;
-        key = (struct weft_key6) { .sport = ((__be16 *) l4)[0], .dport = ((__be16 *) l4)[1],
-                                   .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP, .side = WEFT_SIDE_UPLINK };
+        key = (struct weft_key6) { .sport = ((__be16 *) l4)[0],
+                                   .dport = ((__be16 *) l4)[1],
+                                   .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP,
+                                   .side = WEFT_SIDE_UPLINK };
         __builtin_memcpy(&key.saddr, &ip->saddr, 32);
         flow = bpf_map_lookup_elem(&flows6, &key);
         if (!flow)
@@ -112,7 +117,8 @@ static __always_inline int xdp6(struct short_packet *p)
 
 SEC("xdp") int weft_xdp(struct xdp_md *ctx)
 {
-        struct short_packet p = { .data = (void *) (long) ctx->data, .end = (void *) (long) ctx->data_end };
+        struct short_packet p = { .data = (void *) (long) ctx->data,
+                                  .end = (void *) (long) ctx->data_end };
         __be16 protocol;
 
         if (p.data + ETH_HLEN > p.end)

@@ -56,7 +56,7 @@ __attribute__((format(printf, 2, 3))) static void field(struct fields *f, const 
         (void) vsnprintf(f->text[f->n], FIELD_SIZE, format, ap);
         va_end(ap);
 
-        f->iov[f->n] = (struct iovec){ f->text[f->n], strlen(f->text[f->n]) };
+        f->iov[f->n] = (struct iovec) { f->text[f->n], strlen(f->text[f->n]) };
         f->n++;
 }
 
@@ -77,7 +77,7 @@ static void send_to_journal(int level, const struct log_fields *fields, const ch
         }
 
         (void) snprintf(message, sizeof(message), "MESSAGE=%s", line);
-        f.iov[f.n++] = (struct iovec){ message, strlen(message) };
+        f.iov[f.n++] = (struct iovec) { message, strlen(message) };
         (void) sd_journal_sendv(f.iov, f.n);
 }
 
@@ -88,8 +88,8 @@ void log_line(int level, const struct log_fields *fields, const char *format, ..
         int n = 0;
 
         if (fields && fields->origin)
-                n = snprintf(line, sizeof(line), "%s: ",
-                             origin_format(fields->origin, place, sizeof(place)));
+                n = snprintf(line, sizeof(line),
+                             "%s: ", origin_format(fields->origin, place, sizeof(place)));
         else if (fields && fields->module)
                 n = snprintf(line, sizeof(line), "%.64s: ", fields->module);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* The daemon's log: one line for each event, to the journal with fields where stderr is the journal,
- * else to stderr with the "<level>" prefix of sd-daemon(3) (none on a terminal). Only the daemon and
- * the command line log; everything below them returns its reason. */
+/* The daemon's log: one line for each event, to the journal with fields where stderr is the
+ * journal, else to stderr with the "<level>" prefix of sd-daemon(3) (none on a terminal). Only the
+ * daemon and the command line log; everything below them returns its reason. */
 
 #include <stdint.h>
 #include <syslog.h>

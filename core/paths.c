@@ -27,7 +27,7 @@ int paths_init(struct paths *p, const char *root, const char *bpffs, struct weft
                 return weft_fail(reterr, -EINVAL, "%s: must be an absolute path",
                                  bpffs[0] != '/' ? bpffs : root);
 
-        *p = (struct paths){
+        *p = (struct paths) {
                 .root = strdup(root),
                 .bpffs = strdup(bpffs),
                 .run = below(root, "run/weft"),
@@ -48,7 +48,7 @@ void paths_done(struct paths *p)
         free(p->run);
         free(p->state);
         free(p->control);
-        *p = (struct paths){ 0 };
+        *p = (struct paths) { 0 };
 }
 
 int make_directories(const char *path, mode_t mode, struct weft_error *reterr)
@@ -167,10 +167,11 @@ int pins_lock_take(const struct paths *p, int *ret_fd, struct weft_error *reterr
         if (fd < 0)
                 return weft_fail(reterr, -errno, "cannot open %s: %m", p->bpffs);
         if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-                return weft_fail(reterr, errno == EWOULDBLOCK ? -EBUSY : -errno,
-                                 "another weftd has its pins in %s: stop it first, or give this one a "
-                                 "--bpffs of its own",
-                                 p->bpffs);
+                return weft_fail(
+                        reterr, errno == EWOULDBLOCK ? -EBUSY : -errno,
+                        "another weftd has its pins in %s: stop it first, or give this one a "
+                        "--bpffs of its own",
+                        p->bpffs);
 
         *ret_fd = TAKE_FD(fd);
         return 0;

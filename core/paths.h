@@ -32,8 +32,8 @@ int file_read(const char *path, char **ret);
 /* Takes the lock RUN/lock for this process's life. -EBUSY with the holder's pid. *ret_fd must stay
  * open, and no other descriptor of the file may be closed meanwhile (POSIX record lock). */
 int lock_take(const struct paths *p, int *ret_fd, struct weft_error *reterr);
-/* The same for the pins, which instances of other roots may name too: a lock of the directory BPFFS,
- * which is there already. */
+/* The same for the pins, which instances of other roots may name too: a lock of the directory
+ * BPFFS, which is there already. */
 int pins_lock_take(const struct paths *p, int *ret_fd, struct weft_error *reterr);
 /* Pid of the daemon that holds the lock; 0: none. */
 pid_t lock_holder(const struct paths *p);

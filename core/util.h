@@ -13,18 +13,18 @@
 #define _cleanup_(f) __attribute__((cleanup(f)))
 #define ELEMENTS(a) (sizeof(a) / sizeof((a)[0]))
 
-#define TAKE(p)                                                                                     \
-        ({                                                                                          \
-                __typeof__(p) *_p = &(p), _v = *_p;                                                 \
-                *_p = NULL;                                                                         \
-                _v;                                                                                 \
+#define TAKE(p)                                                                                    \
+        ({                                                                                         \
+                __typeof__(p) *_p = &(p), _v = *_p;                                                \
+                *_p = NULL;                                                                        \
+                _v;                                                                                \
         })
 
-#define TAKE_FD(fd)                                                                                 \
-        ({                                                                                          \
-                int *_p = &(fd), _v = *_p;                                                          \
-                *_p = -1;                                                                           \
-                _v;                                                                                 \
+#define TAKE_FD(fd)                                                                                \
+        ({                                                                                         \
+                int *_p = &(fd), _v = *_p;                                                         \
+                *_p = -1;                                                                          \
+                _v;                                                                                \
         })
 
 /* Microseconds. */

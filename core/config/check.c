@@ -114,9 +114,11 @@ static void refuse_claim(struct claims *c, const struct claim *first, const stru
 
         diagnostics_add(c->diagnostics, late->owner.origin,
                         OWNER_FORMAT " %s%s is taken by " OWNER_FORMAT " in %s:%u already: give "
-                        "each its own", OWNER_ARGS(late->owner),
-                        address_is_zero(&late->addr) ?
-                                "node" : address_format(&late->addr, addr, sizeof(addr)),
+                                     "each its own",
+                        OWNER_ARGS(late->owner),
+                        address_is_zero(&late->addr)
+                                ? "node"
+                                : address_format(&late->addr, addr, sizeof(addr)),
                         port, OWNER_ARGS(early->owner), early->owner.origin->file,
                         early->owner.origin->line);
 }
@@ -144,8 +146,7 @@ static void check_addresses(const struct config *c, struct diagnostics *diagnost
 {
         _cleanup_(claims_done) struct claims claims = { .diagnostics = diagnostics };
 
-        claim_all(&claims, &c->node.address, 0, 0,
-                  (struct owner) { "node", "", &c->node.origin });
+        claim_all(&claims, &c->node.address, 0, 0, (struct owner) { "node", "", &c->node.origin });
         for (size_t i = 0; i < c->n_peers; i++)
                 claim_all(&claims, &c->peers[i].address, 0, 0, peer_owner(&c->peers[i]));
         for (size_t i = 0; i < c->n_endpoints; i++)
@@ -158,7 +159,7 @@ static void check_addresses(const struct config *c, struct diagnostics *diagnost
         check_claims(&claims);
 }
 
-/* ---- pod CIDRs ---- */
+/* ---- pod CIDRs ---------------------------------------------------------------------------- */
 
 static void add_spans(struct spans *s, const struct weft_prefixes *list, struct owner owner)
 {
@@ -194,8 +195,8 @@ static void check_spans(struct spans *s, struct diagnostics *diagnostics)
                 }
                 diagnostics_add(diagnostics, i->owner.origin,
                                 OWNER_FORMAT " pod-cidr = %s overlaps %s of " OWNER_FORMAT
-                                " in %s:%u: give each node its own", OWNER_ARGS(i->owner),
-                                prefix_format(&i->prefix, a, sizeof(a)),
+                                             " in %s:%u: give each node its own",
+                                OWNER_ARGS(i->owner), prefix_format(&i->prefix, a, sizeof(a)),
                                 prefix_format(&outer->prefix, b, sizeof(b)),
                                 OWNER_ARGS(outer->owner), outer->owner.origin->file,
                                 outer->owner.origin->line);
@@ -220,13 +221,14 @@ static void check_gateways(const struct config_node *node, struct diagnostics *d
 
         for (size_t i = 0; i < node->pod_cidr.n; i++)
                 if (pod_gateway(&node->pod_cidr.items[i], &gateway) < 0)
-                        diagnostics_add(diagnostics, &node->origin,
-                                        "[node] pod-cidr = %s: has no room for the node's gateway address "
-                                        "(network + 1) and an endpoint: give it at least four addresses",
-                                        prefix_format(&node->pod_cidr.items[i], text, sizeof(text)));
+                        diagnostics_add(
+                                diagnostics, &node->origin,
+                                "[node] pod-cidr = %s: has no room for the node's gateway address "
+                                "(network + 1) and an endpoint: give it at least four addresses",
+                                prefix_format(&node->pod_cidr.items[i], text, sizeof(text)));
 }
 
-/* ---- the rest ---- */
+/* ---- the rest ----------------------------------------------------------------------------- */
 
 static void check_node(const struct config *c, struct diagnostics *diagnostics)
 {
@@ -234,9 +236,11 @@ static void check_node(const struct config *c, struct diagnostics *diagnostics)
 
         for (size_t i = 0; i < c->n_peers; i++)
                 if (strcmp(p[i].name, c->node.name) == 0)
-                        diagnostics_add(diagnostics, &p[i].origin,
-                                        "[peer %s] has the name of this node: take the section away, "
-                                        "or set name in [node]", p[i].name);
+                        diagnostics_add(
+                                diagnostics, &p[i].origin,
+                                "[peer %s] has the name of this node: take the section away, "
+                                "or set name in [node]",
+                                p[i].name);
 }
 
 /* The word for what both attach to, or NULL. */
@@ -294,11 +298,12 @@ static void check_backends(const struct config_service *s, struct diagnostics *d
 
         for (size_t i = 1; i < s->n_backends; i++)
                 if (compare_backends(&sorted[i - 1], &sorted[i]) == 0)
-                        diagnostics_add(diagnostics, &s->origin,
-                                        "[service %s] backend %s port %u is given twice: to change it, "
-                                        "reset the list first with an empty backend =", s->name,
-                                        address_format(&sorted[i]->addr, addr, sizeof(addr)),
-                                        sorted[i]->port);
+                        diagnostics_add(
+                                diagnostics, &s->origin,
+                                "[service %s] backend %s port %u is given twice: to change it, "
+                                "reset the list first with an empty backend =",
+                                s->name, address_format(&sorted[i]->addr, addr, sizeof(addr)),
+                                sorted[i]->port);
 }
 
 static bool one_per_family(const struct weft_addresses *list)

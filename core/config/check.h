@@ -5,6 +5,7 @@
 
 #include "config/config.h"
 
-/* Adds a diagnostic for every clash: addresses of nodes, peers and endpoints, service addresses with
- * port and protocol, node ports, pod CIDRs that overlap, devices and namespaces taken twice. */
+/* Adds a diagnostic for every clash: addresses of nodes, peers and endpoints, service addresses
+ * with port and protocol, node ports, pod CIDRs that overlap, devices and namespaces taken twice.
+ */
 void config_check(const struct config *c, struct diagnostics *diagnostics);

@@ -51,7 +51,7 @@ static void loader_done(struct loader *l)
         tdestroy(l->handles, free_handle);
 }
 
-/* ---- objects ---- */
+/* ---- objects ------------------------------------------------------------------------------ */
 
 static bool is_name(const struct section *s, const char *name)
 {
@@ -62,7 +62,8 @@ static bool is_name(const struct section *s, const char *name)
         if (!isalnum((unsigned char) *name))
                 return false;
         for (const char *c = name; *c != '\0'; c++)
-                if (module ? !islower((unsigned char) *c) && !isdigit((unsigned char) *c) && *c != '-'
+                if (module ? !islower((unsigned char) *c) && !isdigit((unsigned char) *c) &&
+                                     *c != '-'
                            : !isalnum((unsigned char) *c) && !strchr("._-", *c))
                         return false;
 
@@ -105,7 +106,7 @@ static const char *object_name(const struct section *s, struct config *c, size_t
 
 /* The handle of a section, made where it is the first of its name; NULL without memory. */
 static struct handle *get_handle(struct loader *l, const struct section *s, const char *name,
-                               const struct origin *origin)
+                                 const struct origin *origin)
 {
         struct handle wanted = { .section = s, .name = name }, **found;
         _cleanup_free_ struct handle *e = NULL;
@@ -128,7 +129,7 @@ static struct handle *get_handle(struct loader *l, const struct section *s, cons
         return TAKE(e);
 }
 
-/* ---- headers ---- */
+/* ---- headers ------------------------------------------------------------------------------ */
 
 static const struct section *find_section(const char *kind, struct nearest *near)
 {
@@ -141,7 +142,8 @@ static const struct section *find_section(const char *kind, struct nearest *near
         return NULL;
 }
 
-static void refuse_section(struct loader *l, const struct ini_item *item, const struct nearest *near)
+static void refuse_section(struct loader *l, const struct ini_item *item,
+                           const struct nearest *near)
 {
         diagnostics_add(l->diagnostics, &item->origin, "[%s]: unknown section%s%s%s", item->section,
                         near->best ? ", did you mean \"" : "", near->best ?: "",
@@ -150,12 +152,13 @@ static void refuse_section(struct loader *l, const struct ini_item *item, const 
 
 static void refuse_name(struct loader *l, const struct ini_item *item, const struct section *s)
 {
-        const char *right = !s->named ? "this section has no name" :
-                            !s->keys  ? "a name of lower-case letters, digits and - must follow" :
-                                        "a name of letters, digits, \".\", \"_\" and \"-\" must follow";
+        const char *right =
+                !s->named  ? "this section has no name"
+                : !s->keys ? "a name of lower-case letters, digits and - must follow"
+                           : "a name of letters, digits, \".\", \"_\" and \"-\" must follow";
 
-        diagnostics_add(l->diagnostics, &item->origin, "[%s]: %s: write [%s%s]", item->section, right,
-                        s->name, s->named ? " NAME" : "");
+        diagnostics_add(l->diagnostics, &item->origin, "[%s]: %s: write [%s%s]", item->section,
+                        right, s->name, s->named ? " NAME" : "");
 }
 
 static void take_header(struct loader *l, const struct ini_item *item)
@@ -179,11 +182,12 @@ static void take_header(struct loader *l, const struct ini_item *item)
         else
                 l->current = get_handle(l, s, name, &item->origin);
 
-        if (l->current && s->at == offsetof(struct config, node) && l->config->node.origin.line == 0)
+        if (l->current && s->at == offsetof(struct config, node) &&
+            l->config->node.origin.line == 0)
                 l->config->node.origin = item->origin;
 }
 
-/* ---- assignments ---- */
+/* ---- assignments -------------------------------------------------------------------------- */
 
 static int set_enabled(struct config_module *m, const char *value, struct weft_error *reterr)
 {
@@ -196,7 +200,9 @@ static int keep_assignment(struct config_module *m, const struct ini_item *item,
                            struct weft_error *reterr)
 {
         struct config_assignment a = {
-                .key = strdup(item->key), .value = strdup(item->value), .origin = item->origin,
+                .key = strdup(item->key),
+                .value = strdup(item->value),
+                .origin = item->origin,
         };
 
         if (!a.key || !a.value ||
@@ -246,7 +252,7 @@ static void take_item(void *data, const struct ini_item *item)
                 take_header(data, item);
 }
 
-/* ---- files ---- */
+/* ---- files -------------------------------------------------------------------------------- */
 
 static int open_file(const char *path, FILE **ret)
 {
@@ -298,7 +304,7 @@ static int read_files(struct loader *l, const char *root)
         return ret;
 }
 
-/* ---- the whole ---- */
+/* ---- the whole ---------------------------------------------------------------------------- */
 
 static void check_complete(const void *node, VISIT visit, void *data)
 {

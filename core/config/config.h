@@ -12,7 +12,7 @@
 /* Where a value was written. */
 struct origin {
         const char *file; /* owned by the config; "default" where nobody wrote it */
-        unsigned line; /* from 1; 0: all of the file */
+        unsigned line;    /* from 1; 0: all of the file */
 };
 
 /* "FILE:LINE", or FILE alone where all of it is meant. Returns buf. */
@@ -121,7 +121,7 @@ struct config {
 /* One thing wrong with the configuration. All of them are collected before anybody complains. */
 struct diagnostic {
         struct origin origin; /* the file's name is the diagnostic's own here */
-        char *text; /* section, key, value, what would be right */
+        char *text;           /* section, key, value, what would be right */
 };
 
 struct diagnostics {

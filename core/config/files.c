@@ -12,9 +12,9 @@
 #include "util.h"
 
 struct drop_in {
-        char *path; /* owned */
+        char *path;       /* owned */
         const char *name; /* in path */
-        size_t rank; /* of the directory: the lowest counts */
+        size_t rank;      /* of the directory: the lowest counts */
 };
 
 struct drop_ins {

@@ -29,8 +29,12 @@ struct reader {
  * U+10FFFF). s ends with a NUL, which is no continuation byte. */
 static size_t utf8_length(const unsigned char *s)
 {
-        size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 :
-                   s[0] < 0xf5 ? 4 : 0;
+        size_t n = s[0] < 0x80   ? 1
+                   : s[0] < 0xc2 ? 0
+                   : s[0] < 0xe0 ? 2
+                   : s[0] < 0xf0 ? 3
+                   : s[0] < 0xf5 ? 4
+                                 : 0;
 
         for (size_t i = 1; i < n; i++)
                 if ((s[i] & 0xc0) != 0x80)
@@ -205,7 +209,10 @@ static int take_assignment(void *data, const char *section, const char *key, con
 {
         struct reader *r = data;
         struct ini_item item = {
-                .origin = r->origin, .section = r->section, .key = key, .value = value,
+                .origin = r->origin,
+                .section = r->section,
+                .key = key,
+                .value = value,
         };
 
         (void) section;
@@ -219,7 +226,10 @@ int ini_read(FILE *stream, const char *file, ini_item_fn f, void *data,
              struct diagnostics *diagnostics)
 {
         struct reader r = {
-                .stream = stream, .origin.file = file, .f = f, .data = data,
+                .stream = stream,
+                .origin.file = file,
+                .f = f,
+                .data = data,
                 .diagnostics = diagnostics,
         };
         int line;

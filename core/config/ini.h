@@ -23,6 +23,7 @@ typedef void (*ini_item_fn)(void *data, const struct ini_item *item);
 
 /* Calls f for every header and assignment in order. Refused lines become diagnostics; what stands
  * below a refused header is left out, since nobody knows what it belongs to. file: the name for
- * messages, not copied. 0, -EIO where reading failed; diagnostics are no failure of this function. */
+ * messages, not copied. 0, -EIO where reading failed; diagnostics are no failure of this function.
+ */
 int ini_read(FILE *stream, const char *file, ini_item_fn f, void *data,
              struct diagnostics *diagnostics);

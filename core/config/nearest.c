@@ -27,8 +27,7 @@ static unsigned edit_distance(const char *a, const char *b)
                 row[0] = i;
                 for (unsigned j = 1; j <= n; j++) {
                         above = row[j];
-                        row[j] = min3(above + 1, row[j - 1] + 1,
-                                      diagonal + (a[i - 1] != b[j - 1]));
+                        row[j] = min3(above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1]));
                         diagonal = above;
                 }
         }

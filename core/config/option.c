@@ -193,7 +193,8 @@ static int fail_prefix(const char *item, struct weft_prefix *p, struct weft_erro
 
         return weft_fail(reterr, -EINVAL,
                          "\"%s\" would cover IPv4 as well: write 2000::/3 for the internet, "
-                         "fc00::/7 for local addresses", item);
+                         "fc00::/7 for local addresses",
+                         item);
 }
 
 static int add_prefix(void *list, const char *item, struct weft_error *reterr)
@@ -209,7 +210,8 @@ static int add_prefix(void *list, const char *item, struct weft_error *reterr)
         if (r < 0 && parse_network(item, &p) == 0)
                 return fail_prefix(item, &p, reterr);
         if (r < 0)
-                return weft_fail(reterr, r, "\"%s\" is no prefix: write 10.0.0.0/8 or fd00::/8", item);
+                return weft_fail(reterr, r, "\"%s\" is no prefix: write 10.0.0.0/8 or fd00::/8",
+                                 item);
 
         return prefixes_add(list, &p);
 }
@@ -226,10 +228,11 @@ static int add_address(void *list, const char *item, struct weft_error *reterr)
         struct weft_addr a;
 
         if (parse_address(item, &a) < 0)
-                return weft_fail(reterr, -EINVAL,
-                                 "\"%s\" is no address: write 10.0.0.1 or fd00::1", item);
+                return weft_fail(reterr, -EINVAL, "\"%s\" is no address: write 10.0.0.1 or fd00::1",
+                                 item);
         if (!address_is_unicast(&a))
-                return weft_fail(reterr, -EINVAL, "\"%s\" is no address that a host can have", item);
+                return weft_fail(reterr, -EINVAL, "\"%s\" is no address that a host can have",
+                                 item);
 
         return addresses_add(list, &a);
 }
@@ -308,7 +311,7 @@ int option_set(const struct weft_option *o, void *config, const char *text,
         return 0;
 }
 
-/* ---- a module's section ---- */
+/* ---- a module's section ------------------------------------------------------------------- */
 
 static const struct weft_option *find_option(const struct weft_option *options, const char *key)
 {
@@ -384,8 +387,8 @@ int options_fill(const struct weft_option *options, void *config, const char *se
                         refuse_key(options, section, a, diagnostics);
                         ret = -EINVAL;
                 } else if (option_set(o, config, a->value, &why) < 0) {
-                        diagnostics_add(diagnostics, &a->origin, "[%s] %s = %s: %s", section, a->key,
-                                        a->value, why.text);
+                        diagnostics_add(diagnostics, &a->origin, "[%s] %s = %s: %s", section,
+                                        a->key, a->value, why.text);
                         ret = -EINVAL;
                 }
         }
@@ -402,9 +405,12 @@ void options_free(const struct weft_option *options, void *config)
 size_t option_size(enum weft_option_type type)
 {
         static const uint8_t sizes[] = {
-                [WEFT_TYPE_BOOL] = sizeof(bool),       [WEFT_TYPE_U16] = sizeof(uint16_t),
-                [WEFT_TYPE_U32] = sizeof(uint32_t),    [WEFT_TYPE_SIZE] = sizeof(uint64_t),
-                [WEFT_TYPE_TIME] = sizeof(uint64_t),   [WEFT_TYPE_ENUM] = sizeof(uint32_t),
+                [WEFT_TYPE_BOOL] = sizeof(bool),
+                [WEFT_TYPE_U16] = sizeof(uint16_t),
+                [WEFT_TYPE_U32] = sizeof(uint32_t),
+                [WEFT_TYPE_SIZE] = sizeof(uint64_t),
+                [WEFT_TYPE_TIME] = sizeof(uint64_t),
+                [WEFT_TYPE_ENUM] = sizeof(uint32_t),
                 [WEFT_TYPE_PORTS] = sizeof(struct weft_ports),
         };
 

@@ -11,17 +11,27 @@
 #include "config/values.h"
 #include "util.h"
 
-#define NAMES(...) (const char *const[]) { __VA_ARGS__, NULL }
+#define NAMES(...)                                                                                 \
+        (const char *const[])                                                                      \
+        {                                                                                          \
+                __VA_ARGS__, NULL                                                                  \
+        }
 
 /* A key that this version accepts only with the values that it lives up to without storing them. */
-#define ONLY(k, ...) { .o.key = k, .supported = NAMES(__VA_ARGS__) }
-#define ONLY_OF(k, all, ...) { .o = { .key = k, .choices = all }, .supported = NAMES(__VA_ARGS__) }
+#define ONLY(k, ...)                                                                               \
+        {                                                                                          \
+                .o.key = k, .supported = NAMES(__VA_ARGS__)                                        \
+        }
+#define ONLY_OF(k, all, ...)                                                                       \
+        {                                                                                          \
+                .o = { .key = k, .choices = all }, .supported = NAMES(__VA_ARGS__)                 \
+        }
 
 /* Identities are 24 bits. 0, 1, 2 and 6 are unknown, host, world and remote node. */
 #define IDENTITY_MAX 0xffffff
 #define PEER_IDENTITY_MIN 3
 
-/* ---- values that no type fits ---- */
+/* ---- values that no type fits ------------------------------------------------------------- */
 
 static int set_flow_table_size(const struct key *k, void *field, const char *value,
                                struct weft_error *reterr)
@@ -35,7 +45,8 @@ static int set_flow_table_size(const struct key *k, void *field, const char *val
         }
 
         if (parse_size(value, &size) < 0)
-                return weft_fail(reterr, -EINVAL, "must be auto or a number of entries such as 512K");
+                return weft_fail(reterr, -EINVAL,
+                                 "must be auto or a number of entries such as 512K");
         if (size < 1024 || size > 256 << 20)
                 return weft_fail(reterr, -ERANGE, "must be from 1K to 256M entries");
 
@@ -48,9 +59,11 @@ static int check_ifname(const char *value, struct weft_error *reterr)
         bool dots = strcmp(value, ".") == 0 || strcmp(value, "..") == 0;
 
         if (strlen(value) >= IF_NAMESIZE || dots || strpbrk(value, "/: \t"))
-                return weft_fail(reterr, -EINVAL,
-                                 "\"%s\" is no name of an interface: at most 15 characters, without "
-                                 "\"/\", \":\" and blanks", value);
+                return weft_fail(
+                        reterr, -EINVAL,
+                        "\"%s\" is no name of an interface: at most 15 characters, without "
+                        "\"/\", \":\" and blanks",
+                        value);
 
         return 0;
 }
@@ -66,7 +79,8 @@ static int add_uplink(void *list, const char *item, struct weft_error *reterr)
         return r < 0 ? weft_fail(reterr, r, "out of memory") : 0;
 }
 
-static int set_uplink(const struct key *k, void *field, const char *value, struct weft_error *reterr)
+static int set_uplink(const struct key *k, void *field, const char *value,
+                      struct weft_error *reterr)
 {
         (void) k;
         if (*value == '\0') {
@@ -97,8 +111,9 @@ static int set_port(const struct key *k, void *field, const char *value, struct 
         }
 
         if (parse_port_proto(value, &s->port, &s->proto) < 0)
-                return weft_fail(reterr, -EINVAL, "must be a port from 1 to 65535 and a protocol, "
-                                                  "such as 80/tcp, 53/udp or 9/sctp");
+                return weft_fail(reterr, -EINVAL,
+                                 "must be a port from 1 to 65535 and a protocol, "
+                                 "such as 80/tcp, 53/udp or 9/sctp");
 
         return 0;
 }
@@ -123,8 +138,10 @@ static int set_backend_word(struct config_backend *b, const char *word, struct w
 
         (void) strsep(&value, "=");
         if (!value || *value == '\0')
-                return weft_fail(reterr, -EINVAL, "\"%s\" is no option of a backend: write weight=2, "
-                                                  "state=draining or node=n1 after it", word);
+                return weft_fail(reterr, -EINVAL,
+                                 "\"%s\" is no option of a backend: write weight=2, "
+                                 "state=draining or node=n1 after it",
+                                 word);
 
         r = keys_set(backend_keys, b, key, value, reterr);
         return r < 0 ? weft_fail_in(reterr, r, "%s=%s", key, value) : 0;
@@ -145,10 +162,13 @@ static int parse_backend(char *text, struct config_backend *ret, struct weft_err
         if (r < 0)
                 return r;
         if (!word || parse_address_port(word, &b.addr, &b.port) < 0)
-                return weft_fail(reterr, -EINVAL, "\"%s\" is no backend: write 10.0.0.1:8080 or "
-                                                  "[fd00::1]:8080", word ?: "");
+                return weft_fail(reterr, -EINVAL,
+                                 "\"%s\" is no backend: write 10.0.0.1:8080 or "
+                                 "[fd00::1]:8080",
+                                 word ?: "");
         if (!address_is_unicast(&b.addr))
-                return weft_fail(reterr, -EINVAL, "\"%s\" is no address that a host can have", word);
+                return weft_fail(reterr, -EINVAL, "\"%s\" is no address that a host can have",
+                                 word);
 
         while ((word = strtok_r(NULL, " \t", &next))) {
                 r = set_backend_word(&b, word, reterr);
@@ -199,7 +219,7 @@ static int set_backend(const struct key *k, void *field, const char *value,
         return each_item(value, add_backend, field, reterr);
 }
 
-/* ---- the tables ---- */
+/* ---- the tables --------------------------------------------------------------------------- */
 
 static const char *const modes[] = { "probe", "strict", "partial", NULL };
 static const char *const xdp_modes[] = { "auto", "off", "best-effort", "native", NULL };
@@ -275,7 +295,7 @@ static const struct key service_keys[] = {
         {},
 };
 
-/* ---- what an object cannot do without ---- */
+/* ---- what an object cannot do without ----------------------------------------------------- */
 
 static int peer_complete(const void *object, struct weft_error *reterr)
 {
@@ -293,12 +313,16 @@ static int endpoint_complete(const void *object, struct weft_error *reterr)
         bool reserved = e->identity == 1 || e->identity == 2 || e->identity == 6;
 
         if (!!e->netns + !!e->pid + !!e->interface != 1)
-                return weft_fail(reterr, -EINVAL, "must have exactly one of netns, pid and interface");
+                return weft_fail(reterr, -EINVAL,
+                                 "must have exactly one of netns, pid and interface");
         if (e->interface && e->address.n == 0)
-                return weft_fail(reterr, -EINVAL, "has an interface and no address: add address = ADDRESS");
+                return weft_fail(reterr, -EINVAL,
+                                 "has an interface and no address: add address = ADDRESS");
         if (reserved)
-                return weft_fail(reterr, -EINVAL, "identity = %u is reserved (1 host, 2 world, 6 "
-                                                  "remote node): choose another", e->identity);
+                return weft_fail(reterr, -EINVAL,
+                                 "identity = %u is reserved (1 host, 2 world, 6 "
+                                 "remote node): choose another",
+                                 e->identity);
 
         return 0;
 }
@@ -311,16 +335,17 @@ static int service_complete(const void *object, struct weft_error *reterr)
         if (s->port == 0)
                 return weft_fail(reterr, -EINVAL, "has no port: add port = 80/tcp");
         if (addresses == 0 && s->node_port == 0)
-                return weft_fail(reterr, -EINVAL,
-                                 "cannot be reached: add node-port, external-ip, load-balancer-ip or "
-                                 "cluster-ip");
+                return weft_fail(
+                        reterr, -EINVAL,
+                        "cannot be reached: add node-port, external-ip, load-balancer-ip or "
+                        "cluster-ip");
 
         return 0;
 }
 
-#define ARRAY(field, type, k, f)                                                                    \
-        .named = true, .keys = k, .at = offsetof(struct config, field),                             \
-        .count_at = offsetof(struct config, n_##field), .size = sizeof(struct type),                \
+#define ARRAY(field, type, k, f)                                                                   \
+        .named = true, .keys = k, .at = offsetof(struct config, field),                            \
+        .count_at = offsetof(struct config, n_##field), .size = sizeof(struct type),               \
         .origin_at = offsetof(struct type, origin), .complete = f
 
 const struct section sections[] = {
@@ -349,7 +374,7 @@ size_t section_count(const struct section *s, const struct config *c)
         return s->named ? *(const size_t *) ((const char *) c + s->count_at) : 1;
 }
 
-/* ---- reading ---- */
+/* ---- reading ------------------------------------------------------------------------------ */
 
 static const struct key *find_key(const struct key *keys, const char *name,
                                   struct weft_error *reterr)
@@ -416,7 +441,8 @@ int keys_set(const struct key *keys, void *object, const char *key, const char *
         return option_set(&k->o, object, value, reterr);
 }
 
-void keys_set_origin(const struct key *keys, void *object, const char *key, const struct origin *origin)
+void keys_set_origin(const struct key *keys, void *object, const char *key,
+                     const struct origin *origin)
 {
         for (const struct key *k = keys; k->o.key; k++)
                 if (k->origin_at != 0 && strcmp(k->o.key, key) == 0)

@@ -32,10 +32,10 @@ struct section {
         const char *name;
         const struct key *keys; /* ended by key NULL; NULL: kept as text, see config_module */
         bool named;
-        size_t at;         /* the object or the pointer to the array, in struct config */
-        size_t count_at;   /* number of objects, in struct config */
-        size_t size;       /* of one object, which begins with its name */
-        size_t origin_at;  /* in an object */
+        size_t at;        /* the object or the pointer to the array, in struct config */
+        size_t count_at;  /* number of objects, in struct config */
+        size_t size;      /* of one object, which begins with its name */
+        size_t origin_at; /* in an object */
         /* Whether everything needed is given. */
         int (*complete)(const void *object, struct weft_error *reterr);
 };
@@ -49,7 +49,8 @@ int keys_default(const struct key *keys, void *object, struct weft_error *reterr
 int keys_set(const struct key *keys, void *object, const char *key, const char *value,
              struct weft_error *reterr);
 /* Remembers where the value of a key was written, for those of which the object keeps it. */
-void keys_set_origin(const struct key *keys, void *object, const char *key, const struct origin *origin);
+void keys_set_origin(const struct key *keys, void *object, const char *key,
+                     const struct origin *origin);
 /* Frees what the object's fields own. */
 void keys_clear(const struct key *keys, void *object);
 

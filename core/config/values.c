@@ -88,7 +88,10 @@ static int parse_with_unit(const char *s, const struct unit *units, size_t n, ui
 int parse_size(const char *s, uint64_t *ret)
 {
         static const struct unit units[] = {
-                { "", 1 }, { "K", 1 << 10 }, { "M", 1 << 20 }, { "G", 1 << 30 },
+                { "", 1 },
+                { "K", 1 << 10 },
+                { "M", 1 << 20 },
+                { "G", 1 << 30 },
         };
         uint64_t v;
         int r;
@@ -104,7 +107,10 @@ int parse_size(const char *s, uint64_t *ret)
 int parse_time(const char *s, uint64_t *ret)
 {
         static const struct unit units[] = {
-                { "ms", 1 }, { "s", 1000 }, { "min", 60 * 1000 }, { "h", 3600 * 1000 },
+                { "ms", 1 },
+                { "s", 1000 },
+                { "min", 60 * 1000 },
+                { "h", 3600 * 1000 },
         };
         uint64_t v;
         int r;
@@ -128,7 +134,7 @@ int parse_choice(const char *s, const char *const *choices, uint32_t *ret)
         return -EINVAL;
 }
 
-/* ---- addresses ---- */
+/* ---- addresses ---------------------------------------------------------------------------- */
 
 bool address_is_ipv4(const struct weft_addr *a)
 {
@@ -294,7 +300,7 @@ char *prefix_format(const struct weft_prefix *p, char *buf, size_t size)
         return buf;
 }
 
-/* ---- ports ---- */
+/* ---- ports -------------------------------------------------------------------------------- */
 
 /* A port that can be spoken to: 1 to 65535, host order. */
 static int parse_port(const char *s, char stop, uint16_t *ret, const char **ret_end)
@@ -396,7 +402,7 @@ int parse_port_proto(const char *s, uint16_t *ret_port, uint8_t *ret_proto)
         return 0;
 }
 
-/* ---- lists ---- */
+/* ---- lists -------------------------------------------------------------------------------- */
 
 int list_grow(void *items, size_t n, size_t item_size)
 {
@@ -435,8 +441,8 @@ int prefixes_add(struct weft_prefixes *list, const struct weft_prefix *p)
 /* Networks that are not part of the internet: RFC 1918, 6598, 6890, 5737, 7526, 2544, 1112. The
  * same eleven are ip-masq-agent's default. */
 static const char *const set_rfc1918[] = {
-        "10.0.0.0/8",     "172.16.0.0/12",   "192.168.0.0/16", "100.64.0.0/10",
-        "192.0.0.0/24",   "192.0.2.0/24",    "192.88.99.0/24", "198.18.0.0/15",
+        "10.0.0.0/8",      "172.16.0.0/12",  "192.168.0.0/16", "100.64.0.0/10",
+        "192.0.0.0/24",    "192.0.2.0/24",   "192.88.99.0/24", "198.18.0.0/15",
         "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",    NULL,
 };
 

@@ -60,5 +60,6 @@ int prefixes_add(struct weft_prefixes *list, const struct weft_prefix *p);
 /* Prefixes that are known by one name ("rfc1918"): adds them all, or -ENOENT. */
 int prefixes_add_set(struct weft_prefixes *list, const char *name);
 
-/* Makes room for one more item behind the n that are there, growing at powers of two. 0 or -ENOMEM. */
+/* Makes room for one more item behind the n that are there, growing at powers of two. 0 or -ENOMEM.
+ */
 int list_grow(void *items, size_t n, size_t item_size);

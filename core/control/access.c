@@ -15,7 +15,8 @@ static gid_t group_number(const char *name)
         char buf[4096];
         struct group entry, *found;
 
-        return getgrnam_r(name, &entry, buf, sizeof(buf), &found) == 0 && found ? found->gr_gid : NO_GROUP;
+        return getgrnam_r(name, &entry, buf, sizeof(buf), &found) == 0 && found ? found->gr_gid
+                                                                                : NO_GROUP;
 }
 
 /* The supplementary groups the peer had when it connected. */
@@ -69,7 +70,8 @@ int access_of(int fd, struct access *ret)
 
         ret->uid = peer.uid;
         (void) snprintf(ret->who, sizeof(ret->who), "uid %u, pid %d", peer.uid, (int) peer.pid);
-        if (peer.uid == 0 || peer.uid == geteuid() || is_member(group_number("weft"), &peer, groups, n))
+        if (peer.uid == 0 || peer.uid == geteuid() ||
+            is_member(group_number("weft"), &peer, groups, n))
                 ret->right = CONTROL_CHANGE;
         else
                 ret->right = is_member(group_number("weft-ro"), &peer, groups, n) ? CONTROL_READ

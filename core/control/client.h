@@ -36,7 +36,8 @@ struct control_client {
 
 const struct control_interface *client_interface(const struct control_client *c);
 
-/* Answers one message (text without its NUL). Marks the client broken where it is no Varlink call. */
+/* Answers one message (text without its NUL). Marks the client broken where it is no Varlink call.
+ */
 void varlink_message(struct control_client *c, const char *text, size_t size);
 /* Queues the stream's next reply. */
 void varlink_continue(struct control_client *c);

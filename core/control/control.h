@@ -64,7 +64,7 @@ int control_open(sd_event *loop, int listen_fd, const struct control_interface *
 /* Ends every client. The socket file stays: a successor, or the service manager, may own it. */
 struct control *control_close(struct control *c);
 
-/* ---- for methods ---- */
+/* ---- for methods -------------------------------------------------------------------------- */
 
 /* Steals parameters; NULL is an empty object. */
 void control_reply(struct control_call *call, json_t *parameters);

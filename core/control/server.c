@@ -181,8 +181,8 @@ static int client_watch(struct control_client *c)
         if (r < 0)
                 return r;
 
-        return sd_event_add_time_relative(loop, &c->idle, CLOCK_MONOTONIC, patience(c), 1000000, on_idle,
-                                          c);
+        return sd_event_add_time_relative(loop, &c->idle, CLOCK_MONOTONIC, patience(c), 1000000,
+                                          on_idle, c);
 }
 
 /* Whoever it is, others must still be able to connect: root above all. */

@@ -13,7 +13,8 @@ const char control_node_description[] =
 
 /* The text that https://varlink.org/Service prescribes. */
 static const char service_description[] =
-        "# The Varlink Service Interface is provided by every varlink service. It describes the service "
+        "# The Varlink Service Interface is provided by every varlink service. It describes the "
+        "service "
         "and the interfaces it implements.\n"
         "interface org.varlink.service\n"
         "\n"
@@ -89,21 +90,21 @@ void varlink_continue(struct control_client *c)
 
         if (last) {
                 c->stream.free(c->stream.data);
-                c->stream = (struct control_stream){ 0 };
+                c->stream = (struct control_stream) { 0 };
         }
 
         client_send(c, json_pack("{s:o, s:b}", "parameters", parameters, "continues", !last));
 }
 
-/* ---- org.varlink.service ---- */
+/* ---- org.varlink.service ------------------------------------------------------------------ */
 
 static void get_info(struct control_call *call)
 {
         const struct control_interface *i = client_interface(call->client);
 
-        control_reply(call,
-                      json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "weft", "product", "weftd",
-                                "version", i->version, "url", "", "interfaces", SERVICE, i->name));
+        control_reply(call, json_pack("{s:s, s:s, s:s, s:s, s:[s, s]}", "vendor", "weft", "product",
+                                      "weftd", "version", i->version, "url", "", "interfaces",
+                                      SERVICE, i->name));
 }
 
 static void get_description(struct control_call *call, json_t *parameters)
@@ -118,7 +119,8 @@ static void get_description(struct control_call *call, json_t *parameters)
         else if (strcmp(name, i->name) == 0)
                 control_reply(call, json_pack("{s:s}", "description", i->description));
         else
-                control_fail(call, SERVICE ".InterfaceNotFound", json_pack("{s:s}", "interface", name));
+                control_fail(call, SERVICE ".InterfaceNotFound",
+                             json_pack("{s:s}", "interface", name));
 }
 
 static bool call_service(struct control_call *call, const char *method, json_t *parameters)
@@ -133,7 +135,7 @@ static bool call_service(struct control_call *call, const char *method, json_t *
         return true;
 }
 
-/* ---- dispatch ---- */
+/* ---- dispatch ----------------------------------------------------------------------------- */
 
 static bool call_own(struct control_call *call, const char *method, json_t *parameters)
 {
@@ -171,7 +173,8 @@ static void dispatch(struct control_call *call, json_t *parameters)
         }
 
         if (!known)
-                control_fail(call, SERVICE ".MethodNotFound", json_pack("{s:s}", "method", call->method));
+                control_fail(call, SERVICE ".MethodNotFound",
+                             json_pack("{s:s}", "method", call->method));
 }
 
 void varlink_message(struct control_client *c, const char *text, size_t size)
@@ -186,7 +189,8 @@ void varlink_message(struct control_client *c, const char *text, size_t size)
         };
 
         call.more = !call.oneway && json_is_true(json_object_get(message, "more"));
-        if (!call.method || (parameters && !json_is_object(parameters) && !json_is_null(parameters))) {
+        if (!call.method ||
+            (parameters && !json_is_object(parameters) && !json_is_null(parameters))) {
                 c->broken = true;
                 return;
         }

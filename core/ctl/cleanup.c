@@ -28,9 +28,10 @@ static void say_host(void *data, const char *what)
         (void) fprintf(data, "%s %s\n", strncmp(what, "/proc/", 6) == 0 ? "set" : "removed", what);
 }
 
-/* ---- the daemon ---- */
+/* ---- the daemon --------------------------------------------------------------------------- */
 
-/* Devices and routes are in the daemon's network namespace, whichever this command was called in. */
+/* Devices and routes are in the daemon's network namespace, whichever this command was called in.
+ */
 static int join_netns(pid_t pid, struct weft_error *reterr)
 {
         _cleanup_close_ int fd = -1;
@@ -39,7 +40,8 @@ static int join_netns(pid_t pid, struct weft_error *reterr)
         (void) snprintf(path, sizeof(path), "/proc/%d/ns/net", (int) pid);
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
-                return weft_fail(reterr, -errno, "cannot enter the network namespace of weftd (pid %d): %m",
+                return weft_fail(reterr, -errno,
+                                 "cannot enter the network namespace of weftd (pid %d): %m",
                                  (int) pid);
 
         return 0;
@@ -52,7 +54,8 @@ static int stop_daemon(pid_t pid, FILE *f, struct weft_error *reterr)
         int r;
 
         if (fd < 0)
-                return errno == ESRCH ? 0 : weft_fail(reterr, -errno, "weftd (pid %d): %m", (int) pid);
+                return errno == ESRCH ? 0
+                                      : weft_fail(reterr, -errno, "weftd (pid %d): %m", (int) pid);
 
         r = join_netns(pid, reterr);
         if (r < 0)
@@ -60,8 +63,8 @@ static int stop_daemon(pid_t pid, FILE *f, struct weft_error *reterr)
         if (syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0) < 0)
                 return weft_fail(reterr, -errno, "cannot stop weftd (pid %d): %m", (int) pid);
         if (poll(&gone, 1, STOP_MILLISECONDS) <= 0)
-                return weft_fail(reterr, -ETIMEDOUT, "weftd (pid %d) does not stop: kill it and try again",
-                                 (int) pid);
+                return weft_fail(reterr, -ETIMEDOUT,
+                                 "weftd (pid %d) does not stop: kill it and try again", (int) pid);
 
         (void) fprintf(f, "stopped weftd (pid %d)\n", (int) pid);
         return 0;
@@ -78,14 +81,15 @@ static int check_netns(const struct paths *p, struct weft_error *reterr)
         if (file_read(path, &text) < 0 || strtoull(text, NULL, 10) == netns_number())
                 return 0;
 
-        return weft_fail(reterr, -EXDEV,
-                         "weftd ran in another network namespace (net:[%.*s]): call this "
-                         "there (nsenter --net=… weftctl cleanup), or, if that namespace is gone, remove "
-                         "%s and %s by hand",
-                         (int) strcspn(text, "\n"), text, p->bpffs, p->run);
+        return weft_fail(
+                reterr, -EXDEV,
+                "weftd ran in another network namespace (net:[%.*s]): call this "
+                "there (nsenter --net=… weftctl cleanup), or, if that namespace is gone, remove "
+                "%s and %s by hand",
+                (int) strcspn(text, "\n"), text, p->bpffs, p->run);
 }
 
-/* ---- files ---- */
+/* ---- files -------------------------------------------------------------------------------- */
 
 /* Removes what is below a directory; the directory itself too unless something is mounted on it. */
 static void remove_tree(const char *path, FILE *f)
@@ -140,7 +144,7 @@ static bool has_pins(const struct paths *p)
         return asprintf(&maps, "%s/maps", p->bpffs) < 0 || is_there(maps);
 }
 
-/* ---- links, host changes ---- */
+/* ---- links, host changes ------------------------------------------------------------------ */
 
 static int remove_attachments(const struct paths *p, FILE *f, struct weft_error *reterr)
 {

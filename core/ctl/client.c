@@ -55,7 +55,8 @@ static int send_all(int fd, const char *text, size_t n, struct weft_error *reter
         return 0;
 }
 
-static int send_call(int fd, const char *method, json_t *parameters, bool more, struct weft_error *reterr)
+static int send_call(int fd, const char *method, json_t *parameters, bool more,
+                     struct weft_error *reterr)
 {
         json_auto_t *call = json_pack("{s:s+, s:o, s:b}", "method", INTERFACE, method, "parameters",
                                       parameters ? parameters : json_object(), "more", more);
@@ -106,9 +107,10 @@ static int explain(const json_t *reply, struct weft_error *reterr)
         if (!reason)
                 return weft_fail(reterr, -EREMOTEIO, "weftd answered %s", error);
 
-        json_array_foreach(json_object_get(parameters, "diagnostics"), i, line)(void)
-                fprintf(stderr, "%s\n", json_string_value(line));
-        return weft_fail(reterr, -EREMOTEIO, "refused, nothing was changed: %s", json_string_value(reason));
+        json_array_foreach (json_object_get(parameters, "diagnostics"), i, line)
+                (void) fprintf(stderr, "%s\n", json_string_value(line));
+        return weft_fail(reterr, -EREMOTEIO, "refused, nothing was changed: %s",
+                         json_string_value(reason));
 }
 
 /* Later replies of a stream: arrays grow, other values are replaced. */
@@ -117,8 +119,7 @@ static void merge(json_t *all, json_t *parameters)
         const char *key;
         json_t *value;
 
-        json_object_foreach(parameters, key, value)
-        {
+        json_object_foreach (parameters, key, value) {
                 json_t *have = json_object_get(all, key);
 
                 if (json_is_array(have))
@@ -128,8 +129,8 @@ static void merge(json_t *all, json_t *parameters)
         }
 }
 
-int client_call(const char *socket_path, const char *method, json_t *parameters, bool more, json_t **ret,
-                struct weft_error *reterr)
+int client_call(const char *socket_path, const char *method, json_t *parameters, bool more,
+                json_t **ret, struct weft_error *reterr)
 {
         json_auto_t *all = json_object(), *wanted = parameters;
         _cleanup_close_ int fd = connect_to(socket_path, reterr);

@@ -8,8 +8,8 @@
 
 #include "error.h"
 
-/* Calls io.weft.Node.METHOD. parameters: stolen, may be NULL. With more, the replies' arrays are put
- * together. *ret: the reply's parameters (caller's). -ECONNREFUSED and -ENOENT: no daemon; -EREMOTEIO:
- * it answered with an error, whose text is in *reterr. */
-int client_call(const char *socket_path, const char *method, json_t *parameters, bool more, json_t **ret,
-                struct weft_error *reterr);
+/* Calls io.weft.Node.METHOD. parameters: stolen, may be NULL. With more, the replies' arrays are
+ * put together. *ret: the reply's parameters (caller's). -ECONNREFUSED and -ENOENT: no daemon;
+ * -EREMOTEIO: it answered with an error, whose text is in *reterr. */
+int client_call(const char *socket_path, const char *method, json_t *parameters, bool more,
+                json_t **ret, struct weft_error *reterr);

@@ -28,9 +28,9 @@ static json_t *needs_json(const struct weft_module *m)
         json_t *list = json_array();
 
         for (const struct weft_need *n = m->needs; n && n->kind; n++)
-                (void) json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:s?}", "kind",
-                                                             need_kind_word(n->kind), "name", n->name, "hard",
-                                                             !n->soft, "why", n->why));
+                (void) json_array_append_new(
+                        list, json_pack("{s:s, s:s, s:b, s:s?}", "kind", need_kind_word(n->kind),
+                                        "name", n->name, "hard", !n->soft, "why", n->why));
 
         return list;
 }
@@ -42,8 +42,8 @@ static json_t *options_json(const struct weft_module *m)
 
         for (const struct weft_option *o = m->options; o && o->key; o++) {
                 json_t *j = json_pack("{s:s, s:s, s:s?, s:s?}", "key", o->key, "type",
-                                      option_type_text(o, type, sizeof(type)), "default", o->def, "help",
-                                      o->help);
+                                      option_type_text(o, type, sizeof(type)), "default", o->def,
+                                      "help", o->help);
 
                 if (o->min > 0 || o->max > 0)
                         (void) json_object_set_new(j, "min", json_integer((json_int_t) o->min));
@@ -77,11 +77,10 @@ static json_t *stages_json(const struct description *d)
                 json_t *after = names_json((const char *const *) s->after);
                 json_t *before = names_json((const char *const *) s->before);
 
-                (void) json_array_append_new(list,
-                                             json_pack("{s:s, s:o, s:o, s:s, s:o, s:o}", "name", s->name,
-                                                       "abi", abi_json(s->abi), "hooks", hooks_json(s->hooks),
-                                                       "phase", phase_names[s->phase], "after", after,
-                                                       "before", before));
+                (void) json_array_append_new(
+                        list, json_pack("{s:s, s:o, s:o, s:s, s:o, s:o}", "name", s->name, "abi",
+                                        abi_json(s->abi), "hooks", hooks_json(s->hooks), "phase",
+                                        phase_names[s->phase], "after", after, "before", before));
         }
 
         return list;
@@ -95,12 +94,12 @@ static json_t *maps_json(const struct description *d)
         for (struct bpf_map *m = NULL; (m = description_next_map(d, m));) {
                 const char *type = libbpf_bpf_map_type_str(bpf_map__type(m));
 
-                (void) json_array_append_new(list, json_pack("{s:s, s:s?, s:s, s:i, s:i, s:i}", "name",
-                                                             bpf_map__name(m), "type", type, "class",
-                                                             map_class_text(d, m, class), "key_size",
-                                                             bpf_map__key_size(m), "value_size",
-                                                             bpf_map__value_size(m), "entries",
-                                                             bpf_map__max_entries(m)));
+                (void) json_array_append_new(list, json_pack("{s:s, s:s?, s:s, s:i, s:i, s:i}",
+                                                             "name", bpf_map__name(m), "type", type,
+                                                             "class", map_class_text(d, m, class),
+                                                             "key_size", bpf_map__key_size(m),
+                                                             "value_size", bpf_map__value_size(m),
+                                                             "entries", bpf_map__max_entries(m)));
         }
 
         return list;
@@ -131,11 +130,12 @@ json_t *description_json(const struct description *d)
 {
         const struct weft_module *m = &d->module->desc;
 
-        return json_pack("{s:s, s:s, s:s?, s:s, s:o, s:o, s:s?, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o?}",
-                         "name", m->name, "summary", m->summary, "version", m->version, "file",
-                         d->module->path, "abi", abi_json(m->abi), "provides", names_json(m->provides),
-                         "exclusive", m->exclusive, "conflicts", names_json(m->conflicts), "tracks_replies",
-                         m->tracks_replies != 0, "needs", needs_json(m), "options", options_json(m),
-                         "stages", stages_json(d), "maps", maps_json(d), "tests", tests_json(m), "chosen",
-                         m->role ? chosen_json(m) : NULL);
+        return json_pack(
+                "{s:s, s:s, s:s?, s:s, s:o, s:o, s:s?, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o?}",
+                "name", m->name, "summary", m->summary, "version", m->version, "file",
+                d->module->path, "abi", abi_json(m->abi), "provides", names_json(m->provides),
+                "exclusive", m->exclusive, "conflicts", names_json(m->conflicts), "tracks_replies",
+                m->tracks_replies != 0, "needs", needs_json(m), "options", options_json(m),
+                "stages", stages_json(d), "maps", maps_json(d), "tests", tests_json(m), "chosen",
+                m->role ? chosen_json(m) : NULL);
 }

@@ -14,7 +14,7 @@ enum { LINE = 100 }; /* columns of a sample file */
 static const char *const hook_names[] = WEFT_HOOK_NAMES;
 static const char *const phase_names[] = WEFT_PHASE_NAMES;
 
-/* ---- lists as text ---- */
+/* ---- lists as text ------------------------------------------------------------------------ */
 
 struct text {
         char chars[256];
@@ -90,9 +90,10 @@ static const char *map_type(const struct bpf_map *m)
         return libbpf_bpf_map_type_str(bpf_map__type(m)) ?: "unknown";
 }
 
-/* ---- facts of one line ---- */
+/* ---- facts of one line -------------------------------------------------------------------- */
 
-/* What a module may say of itself in a line, as text and Markdown show it; an empty one is left out. */
+/* What a module may say of itself in a line, as text and Markdown show it; an empty one is left
+ * out. */
 struct fact_line {
         const char *title;
         struct text value;
@@ -131,15 +132,20 @@ static void facts_of(const struct description *d, struct fact_line ret[static FA
         memcpy(ret, facts, sizeof(facts));
 }
 
-/* ---- text ---- */
+/* ---- text --------------------------------------------------------------------------------- */
 
-static const struct column need_columns[] = { { "NEED", 0 }, { "NAME", 0 }, { "", 0 }, { "WHY", 0 }, { 0 } };
-static const struct column option_columns[] = { { "OPTION", 0 }, { "TYPE", 0 }, { "DEFAULT", 0 },
-                                                { "MEANING", 0 }, { 0 } };
-static const struct column stage_columns[] = { { "STAGE", 0 }, { "HOOKS", 0 }, { "PHASE", 0 }, { "ORDER", 0 },
-                                               { 0 } };
-static const struct column map_columns[] = { { "MAP", 0 }, { "TYPE", 0 }, { "CLASS", 0 }, { "KEY", 1 },
-                                             { "VALUE", 1 }, { "ENTRIES", 1 }, { 0 } };
+static const struct column need_columns[] = {
+        { "NEED", 0 }, { "NAME", 0 }, { "", 0 }, { "WHY", 0 }, { 0 }
+};
+static const struct column option_columns[] = {
+        { "OPTION", 0 }, { "TYPE", 0 }, { "DEFAULT", 0 }, { "MEANING", 0 }, { 0 }
+};
+static const struct column stage_columns[] = {
+        { "STAGE", 0 }, { "HOOKS", 0 }, { "PHASE", 0 }, { "ORDER", 0 }, { 0 }
+};
+static const struct column map_columns[] = { { "MAP", 0 }, { "TYPE", 0 },  { "CLASS", 0 },
+                                             { "KEY", 1 }, { "VALUE", 1 }, { "ENTRIES", 1 },
+                                             { 0 } };
 
 static void print_and_free(struct table *t, bool any, FILE *f)
 {
@@ -226,7 +232,7 @@ void description_text(const struct description *d, FILE *f)
         text_maps(d, f);
 }
 
-/* ---- Markdown ---- */
+/* ---- Markdown ----------------------------------------------------------------------------- */
 
 static void markdown_needs(const struct weft_module *m, FILE *f)
 {
@@ -283,9 +289,9 @@ static void markdown_maps(const struct description *d, FILE *f)
         (void) fprintf(f, "\n## Maps\n\n| Map | Type | Class | Key | Value | Entries |\n");
         (void) fprintf(f, "|---|---|---|--:|--:|--:|\n");
         for (struct bpf_map *m = NULL; (m = description_next_map(d, m));)
-                (void) fprintf(f, "| `%s` | %s | %s | %u | %u | %u |\n", bpf_map__name(m), map_type(m),
-                               map_class_text(d, m, class), bpf_map__key_size(m), bpf_map__value_size(m),
-                               bpf_map__max_entries(m));
+                (void) fprintf(f, "| `%s` | %s | %s | %u | %u | %u |\n", bpf_map__name(m),
+                               map_type(m), map_class_text(d, m, class), bpf_map__key_size(m),
+                               bpf_map__value_size(m), bpf_map__max_entries(m));
 }
 
 void description_markdown(const struct description *d, FILE *f)
@@ -307,7 +313,7 @@ void description_markdown(const struct description *d, FILE *f)
         markdown_maps(d, f);
 }
 
-/* ---- the sample of conf.d ---- */
+/* ---- the sample of conf.d ----------------------------------------------------------------- */
 
 /* Text as comment lines, broken between words. */
 static void print_comment(FILE *f, const char *text)
@@ -331,7 +337,8 @@ static void sample_option(const struct weft_option *o, FILE *f)
 {
         char type[256], text[1024];
 
-        (void) snprintf(text, sizeof(text), "%s (%s)", o->help ?: "", option_type_text(o, type, sizeof(type)));
+        (void) snprintf(text, sizeof(text), "%s (%s)", o->help ?: "",
+                        option_type_text(o, type, sizeof(type)));
         (void) fputc('\n', f);
         print_comment(f, text);
         (void) fprintf(f, "#%s =%s%s\n", o->key, o->def && *o->def ? " " : "", o->def ?: "");
@@ -344,10 +351,11 @@ void description_sample(const struct description *d, FILE *f)
         char text[1024];
 
         (void) snprintf(text, sizeof(text),
-                        "%s. Copy to /etc/weft/conf.d/20-%s.conf and take the # off the section's line, which "
+                        "%s. Copy to /etc/weft/conf.d/20-%s.conf and take the # off the section's "
+                        "line, which "
                         "alone loads the module. %s",
-                        m->summary, m->name, options ? "The values below are the defaults."
-                                                     : "It has no options.");
+                        m->summary, m->name,
+                        options ? "The values below are the defaults." : "It has no options.");
         (void) fprintf(f, "# SPDX-License-Identifier: LGPL-2.1-or-later\n");
         print_comment(f, text);
         (void) fprintf(f, "\n#[module %s]\n", m->name);

@@ -13,9 +13,10 @@
 
 /* What tables.bpf.h and stage.bpf.h define in every object. */
 static const char *const core_maps[] = {
-        "flows4", "flows6", "half_open4", "half_open6", "nexthops", "endpoints", "services",
-        "service_slots", "backends", "peers", "links", "fragments", "filter", "world", "forwards",
-        "drops", "events", "chain", "scratch",
+        "flows4",    "flows6",    "half_open4",    "half_open6", "nexthops",
+        "endpoints", "services",  "service_slots", "backends",   "peers",
+        "links",     "fragments", "filter",        "world",      "forwards",
+        "drops",     "events",    "chain",         "scratch",
 };
 
 static bool is_core_map(const char *name)
@@ -39,10 +40,13 @@ struct bpf_map *description_next_map(const struct description *d, struct bpf_map
         return map;
 }
 
-const char *map_class_text(const struct description *d, const struct bpf_map *map, char buf[static 16])
+const char *map_class_text(const struct description *d, const struct bpf_map *map,
+                           char buf[static 16])
 {
         static const char *const words[] = {
-                [MAP_CONFIG] = "config", [MAP_STATE] = "state", [MAP_STATS] = "stats",
+                [MAP_CONFIG] = "config",
+                [MAP_STATE] = "state",
+                [MAP_STATS] = "stats",
         };
         struct map_tag tag = { .class = MAP_CONFIG };
 
@@ -106,7 +110,8 @@ int description_open(const char *file, struct description **ret, struct weft_err
         if (!d || !text)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
         if (split(text, &dirs[0], &name) < 0)
-                return weft_fail(reterr, -EINVAL, "%s is not the name of a module file: it ends in .so", file);
+                return weft_fail(reterr, -EINVAL,
+                                 "%s is not the name of a module file: it ends in .so", file);
 
         r = module_open(dirs, name, &d->module, reterr);
         if (r >= 0)
@@ -130,13 +135,14 @@ struct description *description_close(struct description *d)
         return NULL;
 }
 
-/* ---- words ---- */
+/* ---- words -------------------------------------------------------------------------------- */
 
 const char *need_kind_word(enum weft_need_kind kind)
 {
         static const char *const words[] = {
-                [WEFT_NEED_MODULE] = "module", [WEFT_NEED_ROLE] = "role", [WEFT_NEED_HELPER] = "helper",
-                [WEFT_NEED_FEATURE] = "feature", [WEFT_NEED_LINK_KIND] = "link-kind",
+                [WEFT_NEED_MODULE] = "module",       [WEFT_NEED_ROLE] = "role",
+                [WEFT_NEED_HELPER] = "helper",       [WEFT_NEED_FEATURE] = "feature",
+                [WEFT_NEED_LINK_KIND] = "link-kind",
         };
 
         return (size_t) kind < ELEMENTS(words) && words[kind] ? words[kind] : "unknown";
@@ -155,9 +161,15 @@ const char *condition_text(enum weft_condition condition)
 }
 
 static const char *const type_texts[] = {
-        [WEFT_TYPE_BOOL] = "yes or no", [WEFT_TYPE_U16] = "number", [WEFT_TYPE_U32] = "number",
-        [WEFT_TYPE_SIZE] = "size", [WEFT_TYPE_TIME] = "time", [WEFT_TYPE_ENUM] = "one of",
-        [WEFT_TYPE_STRING] = "text", [WEFT_TYPE_PORTS] = "ports", [WEFT_TYPE_PREFIXES] = "list of prefixes",
+        [WEFT_TYPE_BOOL] = "yes or no",
+        [WEFT_TYPE_U16] = "number",
+        [WEFT_TYPE_U32] = "number",
+        [WEFT_TYPE_SIZE] = "size",
+        [WEFT_TYPE_TIME] = "time",
+        [WEFT_TYPE_ENUM] = "one of",
+        [WEFT_TYPE_STRING] = "text",
+        [WEFT_TYPE_PORTS] = "ports",
+        [WEFT_TYPE_PREFIXES] = "list of prefixes",
         [WEFT_TYPE_ADDRESSES] = "list of addresses",
 };
 
@@ -170,14 +182,15 @@ const char *option_type_text(const struct weft_option *o, char *buf, size_t size
         for (size_t i = 0; o->type == WEFT_TYPE_ENUM && o->choices[i] && n < size; i++)
                 n += (size_t) snprintf(buf + n, size - n, "%s %s", i > 0 ? "," : "", o->choices[i]);
         if (o->max > 0 && n < size)
-                (void) snprintf(buf + n, size - n, " %" PRIu64 "-%" PRIu64 "%s", o->min, o->max, unit);
+                (void) snprintf(buf + n, size - n, " %" PRIu64 "-%" PRIu64 "%s", o->min, o->max,
+                                unit);
         else if (o->min > 0 && n < size)
                 (void) snprintf(buf + n, size - n, " from %" PRIu64 "%s", o->min, unit);
 
         return buf;
 }
 
-/* ---- formats ---- */
+/* ---- formats ------------------------------------------------------------------------------ */
 
 static void print_json(const struct description *d, FILE *f)
 {
@@ -197,7 +210,8 @@ static const struct {
         { "json", print_json },
 };
 
-int description_print(const struct description *d, const char *format, FILE *f, struct weft_error *reterr)
+int description_print(const struct description *d, const char *format, FILE *f,
+                      struct weft_error *reterr)
 {
         for (size_t i = 0; i < ELEMENTS(formats); i++)
                 if (strcmp(formats[i].name, format) == 0) {
@@ -205,5 +219,6 @@ int description_print(const struct description *d, const char *format, FILE *f, 
                         return 0;
                 }
 
-        return weft_fail(reterr, -EINVAL, "no format \"%s\": text, markdown, sample or json", format);
+        return weft_fail(reterr, -EINVAL, "no format \"%s\": text, markdown, sample or json",
+                         format);
 }

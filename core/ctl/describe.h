@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* What a module file says of itself, without a daemon: the struct of its .so and the BTF of the eBPF
- * object in it. The file is checked as weftd checks it and then loaded into this process, so its
- * constructors run; no callback does. */
+/* What a module file says of itself, without a daemon: the struct of its .so and the BTF of the
+ * eBPF object in it. The file is checked as weftd checks it and then loaded into this process, so
+ * its constructors run; no callback does. */
 
 #include <stdio.h>
 
@@ -19,7 +19,8 @@ struct description {
         struct stage_list stages;
 };
 
-/* Opens DIR/NAME.so. -EINVAL: not such a path; else as module_open(), and what stages_read() refuses. */
+/* Opens DIR/NAME.so. -EINVAL: not such a path; else as module_open(), and what stages_read()
+ * refuses. */
 int description_open(const char *file, struct description **ret, struct weft_error *reterr);
 struct description *description_close(struct description *d);
 
@@ -27,8 +28,10 @@ struct description *description_close(struct description *d);
  * with NULL; NULL ends. */
 struct bpf_map *description_next_map(const struct description *d, struct bpf_map *map);
 
-/* What becomes of such a map when the generation changes: "config", "state 1", "stats". Returns buf. */
-const char *map_class_text(const struct description *d, const struct bpf_map *map, char buf[static 16]);
+/* What becomes of such a map when the generation changes: "config", "state 1", "stats". Returns
+ * buf. */
+const char *map_class_text(const struct description *d, const struct bpf_map *map,
+                           char buf[static 16]);
 
 /* " and …", or "" where nothing more has to hold. */
 const char *condition_text(enum weft_condition condition);
@@ -39,7 +42,8 @@ const char *option_type_text(const struct weft_option *o, char *buf, size_t size
 
 /* Prints it as FORMAT: text, markdown (its chapter of the manual), sample (its file of conf.d) or
  * json. -EINVAL: none of these. */
-int description_print(const struct description *d, const char *format, FILE *f, struct weft_error *reterr);
+int description_print(const struct description *d, const char *format, FILE *f,
+                      struct weft_error *reterr);
 
 /* The printers. */
 json_t *description_json(const struct description *d);

@@ -29,13 +29,15 @@ static const char help[] =
         "  check          read the configuration and say what is wrong; needs no daemon\n"
         "  probe          what this kernel has and what each module makes of it; needs no daemon\n"
         "  module describe FILE.so\n"
-        "                 what a module file says of itself; loads it, needs no daemon and no root\n"
+        "                 what a module file says of itself; loads it, needs no daemon and no "
+        "root\n"
         "  cleanup        take everything of weft off this node; stops a daemon that runs\n"
         "\n"
         "  --json         print the daemon's reply as it is\n"
         "  --dry-run      of reload: say what it would add, replace, reconfigure, remove and keep\n"
         "  --format F     of module describe: text, markdown, sample (for conf.d) or json\n"
-        "  --module-dir DIR  of probe: look for modules here before the installed ones; repeatable\n"
+        "  --module-dir DIR  of probe: look for modules here before the installed ones; "
+        "repeatable\n"
         "  --root DIR     the instance of weftd --root DIR\n"
         "  --bpffs DIR    the instance of weftd --bpffs DIR (/sys/fs/bpf/weft)\n"
         "  --socket PATH  the control socket (ROOT/run/weft/control)\n"
@@ -48,12 +50,12 @@ struct arguments {
         const char *root, *bpffs, *socket;
         bool json, dry_run;
         const char *verb, *operand, *format;
-        char **operands; /* all of them, ended by NULL */
+        char **operands;                              /* all of them, ended by NULL */
         const char *module_dirs[MODULE_DIRS_MAX + 2]; /* ended by the installed one and NULL */
         size_t n_module_dirs;
 };
 
-/* ---- verbs that ask the daemon ---- */
+/* ---- verbs that ask the daemon ------------------------------------------------------------ */
 
 struct question {
         const char *verb, *method;
@@ -113,7 +115,7 @@ static int ask(const struct question *q, const struct arguments *a, const struct
         return EXIT_OK;
 }
 
-/* ---- verbs that need none ---- */
+/* ---- verbs that need none ----------------------------------------------------------------- */
 
 static json_t *diagnostics_json(const struct diagnostics *diagnostics)
 {
@@ -122,8 +124,9 @@ static json_t *diagnostics_json(const struct diagnostics *diagnostics)
         for (size_t i = 0; i < diagnostics->n; i++) {
                 const struct diagnostic *d = &diagnostics->items[i];
 
-                (void) json_array_append_new(list, json_pack("{s:s, s:i, s:s}", "file", d->origin.file,
-                                                             "line", d->origin.line, "text", d->text));
+                (void) json_array_append_new(list,
+                                             json_pack("{s:s, s:i, s:s}", "file", d->origin.file,
+                                                       "line", d->origin.line, "text", d->text));
         }
 
         return json_pack("{s:o}", "diagnostics", list);
@@ -143,15 +146,17 @@ static int check(const struct arguments *a, const struct paths *p)
                 (void) print_json(j);
         } else {
                 for (size_t i = 0; i < diagnostics.n; i++)
-                        (void) fprintf(stderr, "%s: %s\n",
-                                       origin_format(&diagnostics.items[i].origin, place, sizeof(place)),
-                                       diagnostics.items[i].text);
+                        (void) fprintf(
+                                stderr, "%s: %s\n",
+                                origin_format(&diagnostics.items[i].origin, place, sizeof(place)),
+                                diagnostics.items[i].text);
                 if (r == 0)
                         (void) printf("the configuration is valid (%zu file%s)\n", c->files.n,
                                       c->files.n == 1 ? "" : "s");
         }
         if (r < 0 && diagnostics.n == 0)
-                (void) fprintf(stderr, "weftctl: cannot read the configuration: %s\n", strerror(-r));
+                (void) fprintf(stderr, "weftctl: cannot read the configuration: %s\n",
+                               strerror(-r));
 
         diagnostics_done(&diagnostics);
         (void) config_free(c);
@@ -211,7 +216,7 @@ static const struct {
         { "cleanup", clean, 0 },
 };
 
-/* ---- command line ---- */
+/* ---- command line ------------------------------------------------------------------------- */
 
 /* 0: go on; else exit with code *ret_code. */
 static int parse_options(int argc, char **argv, struct arguments *a, int *ret_code)

@@ -34,7 +34,7 @@ static void survey_done(struct survey *s)
         }
 }
 
-/* ---- the modules that are there ---- */
+/* ---- the modules that are there ----------------------------------------------------------- */
 
 static void look(struct survey *s, const char *const *dirs)
 {
@@ -54,7 +54,7 @@ static void look(struct survey *s, const char *const *dirs)
         strings_done(&names);
 }
 
-/* ---- verdicts ---- */
+/* ---- verdicts ----------------------------------------------------------------------------- */
 
 static bool fills(const struct weft_module *m, const char *role)
 {
@@ -72,8 +72,13 @@ const char *probe_verdict(const struct weft_module *m, const struct weft_module 
         const struct weft_module *named[NEEDS_MAX + 1] = { m };
         struct plan_row rows[FOUND_MAX];
         struct plan_input input = {
-                .named = named, .n_named = 1, .available = available, .n_available = n_available,
-                .facts = facts, .n_facts = n_facts, .mode = MODE_PARTIAL,
+                .named = named,
+                .n_named = 1,
+                .available = available,
+                .n_available = n_available,
+                .facts = facts,
+                .n_facts = n_facts,
+                .mode = MODE_PARTIAL,
         };
         struct weft_error why;
         size_t n = 0;
@@ -106,12 +111,13 @@ static json_t *module_json(const struct survey *s, const struct found *f, const 
         const char *verdict;
 
         if (!f->module)
-                return json_pack("{s:s, s:n, s:s, s:s}", "name", f->name, "file", "verdict", "refused",
-                                 "reason", f->why.text);
+                return json_pack("{s:s, s:n, s:s, s:s}", "name", f->name, "file", "verdict",
+                                 "refused", "reason", f->why.text);
 
-        verdict = probe_verdict(&f->module->desc, s->available, s->n_available, facts, n_facts, &row);
-        return json_pack("{s:s, s:s, s:s, s:s}", "name", f->name, "file", f->module->path, "verdict", verdict,
-                         "reason", row.reason);
+        verdict =
+                probe_verdict(&f->module->desc, s->available, s->n_available, facts, n_facts, &row);
+        return json_pack("{s:s, s:s, s:s, s:s}", "name", f->name, "file", f->module->path,
+                         "verdict", verdict, "reason", row.reason);
 }
 
 /* Is there a module that asks for it? */
@@ -130,10 +136,11 @@ static json_t *facts_json(const struct survey *s, const struct fact *facts, size
         json_t *list = json_array();
 
         for (size_t i = 0; i < n; i++)
-                (void) json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:b}", "kind",
-                                                             need_kind_word(facts[i].kind), "name",
-                                                             facts[i].name, "present", facts[i].present,
-                                                             "asked", is_asked(s, &facts[i])));
+                (void) json_array_append_new(list,
+                                             json_pack("{s:s, s:s, s:b, s:b}", "kind",
+                                                       need_kind_word(facts[i].kind), "name",
+                                                       facts[i].name, "present", facts[i].present,
+                                                       "asked", is_asked(s, &facts[i])));
 
         return list;
 }
@@ -159,19 +166,20 @@ int probe_report(const char *const *dirs, json_t **ret, struct weft_error *reter
         facts = probe_facts(&n_facts);
         if (!any_helper(facts, n_facts)) {
                 json_decref(modules);
-                return weft_fail(reterr, -EPERM, "nothing may be tried on this kernel: run as root");
+                return weft_fail(reterr, -EPERM,
+                                 "nothing may be tried on this kernel: run as root");
         }
 
         look(&s, dirs);
         for (size_t i = 0; i < s.n; i++)
                 (void) json_array_append_new(modules, module_json(&s, &s.items[i], facts, n_facts));
 
-        *ret = json_pack("{s:s, s:o, s:o}", "kernel", kernel.release, "facts", facts_json(&s, facts, n_facts),
-                         "modules", modules);
+        *ret = json_pack("{s:s, s:o, s:o}", "kernel", kernel.release, "facts",
+                         facts_json(&s, facts, n_facts), "modules", modules);
         return *ret ? 0 : weft_fail(reterr, -ENOMEM, "out of memory");
 }
 
-/* ---- as people read it ---- */
+/* ---- as people read it -------------------------------------------------------------------- */
 
 static const char *text(const json_t *j, const char *key)
 {
@@ -188,21 +196,25 @@ static void show_helper_count(const json_t *facts, FILE *f)
         size_t i, present = 0, all = 0;
         json_t *fact;
 
-        json_array_foreach(facts, i, fact)
+        json_array_foreach (facts, i, fact)
                 if (strcmp(text(fact, "kind"), "helper") == 0) {
                         present += is_true(fact, "present");
                         all++;
                 }
 
-        (void) fprintf(f, "Helpers  %zu of %zu known ones; shown are those that a module asks for\n\n", present,
-                       all);
+        (void) fprintf(f,
+                       "Helpers  %zu of %zu known ones; shown are those that a module asks for\n\n",
+                       present, all);
 }
 
 void probe_show(const json_t *report, FILE *f, unsigned width)
 {
-        static const struct column fact_columns[] = { { "KIND", 0 }, { "FACT", 0 }, { "HERE", 0 }, { 0 } };
-        static const struct column module_columns[] = { { "MODULE", 0 }, { "VERDICT", 0 }, { "REASON", 0 },
-                                                         { 0 } };
+        static const struct column fact_columns[] = {
+                { "KIND", 0 }, { "FACT", 0 }, { "HERE", 0 }, { 0 }
+        };
+        static const struct column module_columns[] = {
+                { "MODULE", 0 }, { "VERDICT", 0 }, { "REASON", 0 }, { 0 }
+        };
         const json_t *list = json_object_get(report, "facts");
         struct table *facts = table_new(fact_columns), *modules = table_new(module_columns);
         json_t *j;
@@ -210,14 +222,14 @@ void probe_show(const json_t *report, FILE *f, unsigned width)
 
         (void) fprintf(f, "Kernel   %s\n", text(report, "kernel"));
         show_helper_count(list, f);
-        json_array_foreach(list, i, j) {
+        json_array_foreach (list, i, j) {
                 if (strcmp(text(j, "kind"), "helper") == 0 && !is_true(j, "asked"))
                         continue;
                 table_cell(facts, "%s", text(j, "kind"));
                 table_cell(facts, "%s", text(j, "name"));
                 table_cell(facts, "%s", is_true(j, "present") ? "yes" : "no");
         }
-        json_array_foreach(json_object_get(report, "modules"), i, j) {
+        json_array_foreach (json_object_get(report, "modules"), i, j) {
                 table_cell(modules, "%s", text(j, "name"));
                 table_cell(modules, "%s", text(j, "verdict"));
                 table_cell(modules, "%s", text(j, "reason"));

@@ -47,8 +47,8 @@ static char *join(const json_t *list, const char *if_empty)
                 return NULL;
         if (json_array_size(list) == 0)
                 (void) fputs(if_empty, f);
-        json_array_foreach(list, i, item)(void)
-                fprintf(f, "%s%s", i > 0 ? ", " : "", json_string_value(item));
+        json_array_foreach (list, i, item)
+                (void) fprintf(f, "%s%s", i > 0 ? ", " : "", json_string_value(item));
 
         return fclose(f) == 0 ? buf : NULL;
 }
@@ -61,8 +61,9 @@ static void cell_list(struct table *t, const json_t *o, const char *key)
 }
 
 /* One table under a heading; nothing where the list is empty. */
-static void section(const json_t *reply, const char *key, const char *heading, const struct column *columns,
-                    void (*row)(struct table *, const json_t *), FILE *f, unsigned width)
+static void section(const json_t *reply, const char *key, const char *heading,
+                    const struct column *columns, void (*row)(struct table *, const json_t *),
+                    FILE *f, unsigned width)
 {
         _cleanup_table_ struct table *t = table_new(columns);
         const json_t *list = json_object_get(reply, key), *item;
@@ -71,13 +72,14 @@ static void section(const json_t *reply, const char *key, const char *heading, c
         if (json_array_size(list) == 0)
                 return;
 
-        json_array_foreach(list, i, item) row(t, item);
+        json_array_foreach (list, i, item)
+                row(t, item);
         if (heading)
                 (void) fprintf(f, "\n%s\n", heading);
         table_print(t, f, width);
 }
 
-/* ---- modules ---- */
+/* ---- modules ------------------------------------------------------------------------------ */
 
 static const struct column module_columns[] = { { "MODULE", 0 },  { "STATE", 0 },  { "VERSION", 0 },
                                                 { "SUMMARY", 0 }, { "REASON", 0 }, { 0 } };
@@ -101,7 +103,7 @@ void show_modules(const json_t *reply, FILE *f, unsigned width)
         section(reply, "modules", NULL, module_columns, module_row, f, width);
 }
 
-/* ---- chain ---- */
+/* ---- chain -------------------------------------------------------------------------------- */
 
 static const struct column chain_columns[] = { { "HOOK", 0 },  { "PHASE", 0 },   { "MODULE", 0 },
                                                { "STAGE", 0 }, { "PROGRAM", 1 }, { "RUNS", 1 },
@@ -125,7 +127,7 @@ void show_chain(const json_t *reply, FILE *f, unsigned width)
         section(reply, "stages", NULL, chain_columns, chain_row, f, width);
 }
 
-/* ---- status ---- */
+/* ---- status ------------------------------------------------------------------------------- */
 
 static void uplink_row(struct table *t, const json_t *u)
 {
@@ -158,7 +160,8 @@ static void service_row(struct table *t, const json_t *s)
         const json_t *backends = json_object_get(s, "backends"), *b;
         size_t i, active = 0;
 
-        json_array_foreach(backends, i, b) active += strcmp(text(b, "state"), "active") == 0;
+        json_array_foreach (backends, i, b)
+                active += strcmp(text(b, "state"), "active") == 0;
 
         cell_text(t, s, "name");
         cell_text(t, s, "state");
@@ -244,7 +247,10 @@ static const struct {
           "Forwarded",
           { { "DELIVERY", 0 }, { "HOOK", 0 }, { "PACKETS", 1 }, { "BYTES", 1 } },
           forward_row },
-        { "events", "Events", { { "EVENT", 0 }, { "COUNT", 1 }, { "WHAT IS COUNTED", 0 } }, event_row },
+        { "events",
+          "Events",
+          { { "EVENT", 0 }, { "COUNT", 1 }, { "WHAT IS COUNTED", 0 } },
+          event_row },
 };
 /* clang-format on */
 
@@ -258,7 +264,8 @@ void show_status(const json_t *reply, FILE *f, unsigned width)
         (void) fprintf(f, "Node        %s, weft %s\n", text(reply, "node"), text(reply, "version"));
         (void) fprintf(f, "Generation  %lld, attached by %s\n", number(reply, "generation"),
                        text(reply, "attach"));
-        (void) fprintf(f, "Addresses   %s; pods %s\n", addresses ? addresses : "", cidrs ? cidrs : "");
+        (void) fprintf(f, "Addresses   %s; pods %s\n", addresses ? addresses : "",
+                       cidrs ? cidrs : "");
         (void) fprintf(f, "Flows       %lld established, %lld new, %lld closing, %lld expired\n",
                        number(flows, "established"), number(flows, "new"), number(flows, "closing"),
                        number(flows, "expired"));
@@ -271,7 +278,7 @@ void show_status(const json_t *reply, FILE *f, unsigned width)
                         status_sections[i].columns, status_sections[i].row, f, width);
 }
 
-/* ---- flows ---- */
+/* ---- flows -------------------------------------------------------------------------------- */
 
 static const struct column flow_columns[] = {
         { "PROTO", 0 },  { "FLOW", 0 },     { "TRANSLATION", 0 }, { "SIDE", 0 },    { "STATE", 0 },

@@ -115,7 +115,8 @@ void table_print(const struct table *t, FILE *f, unsigned width)
                 shrink(t, widths, width);
 
         for (size_t c = 0; c < t->n_columns; c++)
-                print_cell(f, t->columns[c].title, widths[c], t->columns[c].right, c + 1 == t->n_columns);
+                print_cell(f, t->columns[c].title, widths[c], t->columns[c].right,
+                           c + 1 == t->n_columns);
         for (size_t i = 0; i < t->n_cells; i++) {
                 size_t c = i % t->n_columns;
 

@@ -70,7 +70,8 @@ static bool has_filters(struct nl_sock *socket, uint32_t ifindex, uint32_t paren
         struct nl_cache *filters;
         bool some;
 
-        if (rtnl_cls_alloc_cache(socket, (int) ifindex, TC_H_MAKE(TC_H_CLSACT, parent), &filters) < 0)
+        if (rtnl_cls_alloc_cache(socket, (int) ifindex, TC_H_MAKE(TC_H_CLSACT, parent), &filters) <
+            0)
                 return true;
 
         some = nl_cache_nitems(filters) > 0;
@@ -85,7 +86,8 @@ void qdisc_remove(uint32_t ifindex)
         struct nl_sock *socket = nl_socket_alloc();
 
         if (socket && nl_connect(socket, NETLINK_ROUTE) >= 0 &&
-            !has_filters(socket, ifindex, TC_H_MIN_INGRESS) && !has_filters(socket, ifindex, TC_H_MIN_EGRESS))
+            !has_filters(socket, ifindex, TC_H_MIN_INGRESS) &&
+            !has_filters(socket, ifindex, TC_H_MIN_EGRESS))
                 (void) bpf_tc_hook_destroy(&where);
 
         nl_socket_free(socket);

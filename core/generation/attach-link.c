@@ -33,9 +33,11 @@ static uint32_t link_ifindex(int fd)
         return info.xdp.ifindex;
 }
 
-static int link_create(const char *path, uint32_t ifindex, uint32_t hook, int prog_fd, struct weft_error *reterr)
+static int link_create(const char *path, uint32_t ifindex, uint32_t hook, int prog_fd,
+                       struct weft_error *reterr)
 {
-        LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = hook == WEFT_XDP_UPLINK ? XDP_FLAGS_DRV_MODE : 0);
+        LIBBPF_OPTS(bpf_link_create_opts, opts,
+                    .flags = hook == WEFT_XDP_UPLINK ? XDP_FLAGS_DRV_MODE : 0);
         _cleanup_close_ int fd = -1;
         int r;
 

@@ -2,8 +2,8 @@
 
 /* What is attached where. The books are the pins themselves, so that a successor finds them: links
  * in BPFFS/links, and, since a filter cannot be pinned, an empty directory for each in
- * BPFFS/filters. Entries are named IFNAME-HOOK; bpffs allows no '.' in a name, interfaces no ':', so
- * the one stands for the other. */
+ * BPFFS/filters. Entries are named IFNAME-HOOK; bpffs allows no '.' in a name, interfaces no ':',
+ * so the one stands for the other. */
 
 #include <dirent.h>
 #include <errno.h>
@@ -36,7 +36,7 @@ struct attachments {
 
 static const char *const hook_names[] = WEFT_HOOK_NAMES;
 
-/* ---- names ---- */
+/* ---- names -------------------------------------------------------------------------------- */
 
 static void swap_dots(char *name, char from, char to)
 {
@@ -45,7 +45,8 @@ static void swap_dots(char *name, char from, char to)
                         *name = to;
 }
 
-static void entry_path(const char *dir, const char *ifname, const char *what, char path[static PATH_MAX])
+static void entry_path(const char *dir, const char *ifname, const char *what,
+                       char path[static PATH_MAX])
 {
         char safe[IF_NAMESIZE];
 
@@ -54,7 +55,8 @@ static void entry_path(const char *dir, const char *ifname, const char *what, ch
         (void) snprintf(path, PATH_MAX, "%s/%s-%s", dir, safe, what);
 }
 
-static void item_path(const struct attachments *a, const struct attachment *i, char path[static PATH_MAX])
+static void item_path(const struct attachments *a, const struct attachment *i,
+                      char path[static PATH_MAX])
 {
         entry_path(i->is_link ? a->links : a->filters, i->ifname, hook_names[i->hook], path);
 }
@@ -80,9 +82,10 @@ static bool parse_entry(const char *entry, struct attachment *ret)
         return false;
 }
 
-/* ---- the books ---- */
+/* ---- the books ---------------------------------------------------------------------------- */
 
-static struct attachment *find(const struct attachments *a, const char *ifname, uint32_t hook, bool is_link)
+static struct attachment *find(const struct attachments *a, const char *ifname, uint32_t hook,
+                               bool is_link)
 {
         for (size_t i = 0; i < a->n; i++)
                 if (a->items[i].hook == hook && a->items[i].is_link == is_link &&
@@ -147,7 +150,8 @@ static int open_books(struct attachments *a, const char *bpffs, struct weft_erro
 {
         int r;
 
-        if (asprintf(&a->links, "%s/links", bpffs) < 0 || asprintf(&a->filters, "%s/filters", bpffs) < 0)
+        if (asprintf(&a->links, "%s/links", bpffs) < 0 ||
+            asprintf(&a->filters, "%s/filters", bpffs) < 0)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
         r = make_directory(bpffs, reterr);
@@ -168,7 +172,8 @@ static void attach_closep(struct attachments **a)
         (void) attach_close(*a);
 }
 
-int attach_open(const char *bpffs, uint32_t mode, struct attachments **ret, struct weft_error *reterr)
+int attach_open(const char *bpffs, uint32_t mode, struct attachments **ret,
+                struct weft_error *reterr)
 {
         _cleanup_(attach_closep) struct attachments *a = calloc(1, sizeof(*a));
         int r;
@@ -207,7 +212,7 @@ bool attach_uses_tcx(const struct attachments *a)
         return a->tcx;
 }
 
-/* ---- removing ---- */
+/* ---- removing ----------------------------------------------------------------------------- */
 
 static bool has_filter(const struct attachments *a, const char *ifname)
 {
@@ -281,7 +286,8 @@ void attach_cleanup(struct attachments *a, void (*f)(void *data, const char *wha
                 struct attachment *i = &a->items[a->n - 1];
                 char what[128];
 
-                (void) snprintf(what, sizeof(what), "%s %s of %s", kind(i), hook_names[i->hook], i->ifname);
+                (void) snprintf(what, sizeof(what), "%s %s of %s", kind(i), hook_names[i->hook],
+                                i->ifname);
                 remove_item(a, i);
                 f(data, what);
         }
@@ -290,10 +296,10 @@ void attach_cleanup(struct attachments *a, void (*f)(void *data, const char *wha
         (void) rmdir(a->filters);
 }
 
-/* ---- attaching ---- */
+/* ---- attaching ---------------------------------------------------------------------------- */
 
-static int attach_link(struct attachments *a, struct attachment *item, uint32_t ifindex, int prog_fd,
-                       struct weft_error *reterr)
+static int attach_link(struct attachments *a, struct attachment *item, uint32_t ifindex,
+                       int prog_fd, struct weft_error *reterr)
 {
         char path[PATH_MAX];
 
@@ -301,7 +307,8 @@ static int attach_link(struct attachments *a, struct attachment *item, uint32_t 
         return link_attach(path, &item->fd, ifindex, item->hook, prog_fd, reterr);
 }
 
-static int add_qdisc(const struct attachments *a, const char *ifname, uint32_t ifindex, struct weft_error *reterr)
+static int add_qdisc(const struct attachments *a, const char *ifname, uint32_t ifindex,
+                     struct weft_error *reterr)
 {
         char path[PATH_MAX];
         bool made = false;
@@ -315,8 +322,8 @@ static int add_qdisc(const struct attachments *a, const char *ifname, uint32_t i
         return make_directory(path, reterr);
 }
 
-static int attach_filter(struct attachments *a, struct attachment *item, uint32_t ifindex, int prog_fd,
-                         struct weft_error *reterr)
+static int attach_filter(struct attachments *a, struct attachment *item, uint32_t ifindex,
+                         int prog_fd, struct weft_error *reterr)
 {
         char path[PATH_MAX];
         int r;
@@ -331,7 +338,8 @@ static int attach_filter(struct attachments *a, struct attachment *item, uint32_
         return r;
 }
 
-static struct attachment *find_or_add(struct attachments *a, const char *ifname, uint32_t hook, bool is_link)
+static struct attachment *find_or_add(struct attachments *a, const char *ifname, uint32_t hook,
+                                      bool is_link)
 {
         struct attachment item = { .hook = hook, .is_link = is_link, .fd = -1 };
         struct attachment *found = find(a, ifname, hook, is_link);
@@ -343,8 +351,8 @@ static struct attachment *find_or_add(struct attachments *a, const char *ifname,
         return add(a, &item);
 }
 
-int attach_hook(struct attachments *a, uint32_t ifindex, const char *ifname, uint32_t hook, int prog_fd,
-                struct weft_error *reterr)
+int attach_hook(struct attachments *a, uint32_t ifindex, const char *ifname, uint32_t hook,
+                int prog_fd, struct weft_error *reterr)
 {
         bool as_link = a->tcx || hook == WEFT_XDP_UPLINK, known = find(a, ifname, hook, as_link);
         struct attachment *item = find_or_add(a, ifname, hook, as_link), *other;

@@ -8,7 +8,7 @@
 
 #include "error.h"
 
-/* ---- links: tcx, XDP ---- */
+/* ---- links: tcx, XDP ---------------------------------------------------------------------- */
 
 /* Makes the link *fd (-1: none yet) run the program on the interface: updates it where it is alive
  * and on this interface, else makes a new one and pins it at path. */
@@ -16,7 +16,7 @@ int link_attach(const char *path, int *fd, uint32_t ifindex, uint32_t hook, int 
                 struct weft_error *reterr);
 void link_remove(const char *path, int *fd);
 
-/* ---- filters: clsact ---- */
+/* ---- filters: clsact ---------------------------------------------------------------------- */
 
 /* Adds or replaces weft's filter. */
 int filter_attach(uint32_t ifindex, uint32_t hook, int prog_fd, struct weft_error *reterr);

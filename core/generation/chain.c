@@ -8,7 +8,8 @@ static bool is_durable(uint32_t phase)
 }
 
 /* Slot of the first stage from index `from` on that is of `phase` or a later one. */
-static uint32_t slot_from(const struct stage *stages, size_t n, size_t from, uint32_t phase, bool known)
+static uint32_t slot_from(const struct stage *stages, size_t n, size_t from, uint32_t phase,
+                          bool known)
 {
         for (size_t i = from; i < n; i++)
                 if (stages[i].phase >= phase && !(known && is_durable(stages[i].phase)))

@@ -56,8 +56,10 @@ static const char *const hook_names[] = WEFT_HOOK_NAMES;
 
 /* The engine's own programs. */
 static const char *const hook_programs[WEFT_HOOKS] = {
-        [WEFT_FROM_ENDPOINT] = "weft_from_endpoint", [WEFT_TO_ENDPOINT] = "weft_to_endpoint",
-        [WEFT_FROM_UPLINK] = "weft_from_uplink",     [WEFT_TO_UPLINK] = "weft_to_uplink",
+        [WEFT_FROM_ENDPOINT] = "weft_from_endpoint",
+        [WEFT_TO_ENDPOINT] = "weft_to_endpoint",
+        [WEFT_FROM_UPLINK] = "weft_from_uplink",
+        [WEFT_TO_UPLINK] = "weft_to_uplink",
         [WEFT_XDP_UPLINK] = "weft_xdp",
 };
 
@@ -95,17 +97,19 @@ static void object_closep(struct bpf_object **o)
         bpf_object__close(*o);
 }
 
-/* ---- where the stages stand ---- */
+/* ---- where the stages stand --------------------------------------------------------------- */
 
-static int place(struct generation *g, const struct part *p, const struct stage_tags *s, uint32_t hook,
-                 struct weft_error *reterr)
+static int place(struct generation *g, const struct part *p, const struct stage_tags *s,
+                 uint32_t hook, struct weft_error *reterr)
 {
         struct chain *c = &g->chains[hook];
 
         if (s->phase == WEFT_EARLY)
-                return weft_fail(reterr, -EOPNOTSUPP, "early stages are not supported by this version");
+                return weft_fail(reterr, -EOPNOTSUPP,
+                                 "early stages are not supported by this version");
         if (hook == WEFT_XDP_UPLINK)
-                return weft_fail(reterr, -EOPNOTSUPP, "xdp-uplink only replays: no stage can stand there");
+                return weft_fail(reterr, -EOPNOTSUPP,
+                                 "xdp-uplink only replays: no stage can stand there");
         if (c->n == WEFT_STAGES_PER_HOOK)
                 return weft_fail(reterr, -E2BIG, "%s has %d stages already, the most there can be",
                                  hook_names[hook], WEFT_STAGES_PER_HOOK);
@@ -131,7 +135,8 @@ static int place_stages(struct generation *g, const struct part *p, struct weft_
                         if (s->hooks & 1u << hook)
                                 r = place(g, p, s, hook, reterr);
                         if (r < 0)
-                                return weft_fail_in(reterr, r, "module %s, stage %s", part_name(p), s->name);
+                                return weft_fail_in(reterr, r, "module %s, stage %s", part_name(p),
+                                                    s->name);
                 }
 
         return 0;
@@ -176,7 +181,7 @@ static int compute_chains(struct generation *g, struct weft_error *reterr)
         return 0;
 }
 
-/* ---- constants ---- */
+/* ---- constants ---------------------------------------------------------------------------- */
 
 struct named_value {
         const char *name;
@@ -184,41 +189,49 @@ struct named_value {
         size_t size;
 };
 
-static int set_constants(struct bpf_object *o, const struct named_value *v, size_t n, struct weft_error *reterr)
+static int set_constants(struct bpf_object *o, const struct named_value *v, size_t n,
+                         struct weft_error *reterr)
 {
         for (size_t i = 0; i < n; i++) {
                 int r = object_constant(o, v[i].name, v[i].value, v[i].size);
 
                 if (r < 0)
-                        return weft_fail(reterr, r, "the eBPF object has no constant %s of %zu bytes",
+                        return weft_fail(reterr, r,
+                                         "the eBPF object has no constant %s of %zu bytes",
                                          v[i].name, v[i].size);
         }
 
         return 0;
 }
 
-/* The ports that modules give out and the node's own connections may take as well. */
-static struct weft_ports contested_ports(const struct build *b)
+static void widen(struct weft_ports *all, struct weft_ports p)
 {
-        struct weft_ports all = { 0 };
+        if (p.high == 0 || p.low > p.high)
+                return;
+
+        if (all->high == 0 || p.low < all->low)
+                all->low = p.low;
+        if (p.high > all->high)
+                all->high = p.high;
+}
+
+/* All ports that modules give out, and those of them that the node's own connections may take too.
+ */
+static void ports_given_out(const struct build *b, struct weft_ports *ret_given,
+                            struct weft_ports *ret_contested)
+{
+        *ret_given = *ret_contested = (struct weft_ports) { 0 };
 
         for (size_t i = 0; i < b->g->n_parts; i++) {
                 struct weft_ports p = b->g->parts[i].instance->given_out;
 
+                widen(ret_given, p);
                 if (p.low < b->settings->host_ports_low)
                         p.low = b->settings->host_ports_low;
                 if (p.high > b->settings->host_ports_high)
                         p.high = b->settings->host_ports_high;
-                if (p.high == 0 || p.low > p.high)
-                        continue;
-
-                if (all.high == 0 || p.low < all.low)
-                        all.low = p.low;
-                if (p.high > all.high)
-                        all.high = p.high;
+                widen(ret_contested, p);
         }
-
-        return all;
 }
 
 static uint8_t must_track(const struct generation *g)
@@ -237,7 +250,8 @@ static uint32_t half_open_stretch(const struct build *b)
         uint32_t size = sizeof(info);
         int cpus = libbpf_num_possible_cpus();
 
-        if (bpf_obj_get_info_by_fd(tables_fd(b->tables, "half_open4"), &info, &size) < 0 || cpus < 1)
+        if (bpf_obj_get_info_by_fd(tables_fd(b->tables, "half_open4"), &info, &size) < 0 ||
+            cpus < 1)
                 return 0;
 
         return info.max_entries / (uint32_t) cpus;
@@ -248,7 +262,7 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
         const struct generation_settings *s = b->settings;
         uint32_t first[WEFT_HOOKS], first_known[WEFT_HOOKS];
         uint8_t has_stages[WEFT_HOOKS], can_cast = s->can_cast, track = must_track(b->g);
-        struct weft_ports ports = contested_ports(b);
+        struct weft_ports given, contested;
         uint32_t half_open = half_open_stretch(b);
         const struct named_value values[] = {
                 { "weft_generation", &s->number, sizeof(s->number) },
@@ -256,14 +270,17 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
                 { "weft_mark", &s->mark_mask, sizeof(s->mark_mask) },
                 { "weft_can_cast", &can_cast, sizeof(can_cast) },
                 { "weft_track", &track, sizeof(track) },
-                { "weft_host_low", &ports.low, sizeof(ports.low) },
-                { "weft_host_high", &ports.high, sizeof(ports.high) },
+                { "weft_host_low", &contested.low, sizeof(contested.low) },
+                { "weft_host_high", &contested.high, sizeof(contested.high) },
+                { "weft_given_low", &given.low, sizeof(given.low) },
+                { "weft_given_high", &given.high, sizeof(given.high) },
                 { "weft_first", first, sizeof(first) },
                 { "weft_first_known", first_known, sizeof(first_known) },
                 { "weft_has_stages", has_stages, sizeof(has_stages) },
                 { "weft_half_open", &half_open, sizeof(half_open) },
         };
 
+        ports_given_out(b, &given, &contested);
         for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++) {
                 const struct chain *c = &b->g->chains[hook];
 
@@ -291,12 +308,13 @@ static void set_options(struct bpf_object *o, const struct instance *i)
                                 *p = '_';
 
                 if (size > 0)
-                        (void) object_constant(o, name, (const char *) config + option->offset, size);
+                        (void) object_constant(o, name, (const char *) config + option->offset,
+                                               size);
         }
 }
 
-static int set_stage_constants(struct bpf_object *o, const struct instance *i, const struct chain *c,
-                               size_t place, struct weft_error *reterr)
+static int set_stage_constants(struct bpf_object *o, const struct instance *i,
+                               const struct chain *c, size_t place, struct weft_error *reterr)
 {
         struct chain_slots slots = chain_slots(c->stages, c->n, place);
         uint8_t hook = (uint8_t) c->stages[place].hook;
@@ -316,13 +334,14 @@ static int set_stage_constants(struct bpf_object *o, const struct instance *i, c
         for (size_t n = 0; r >= 0 && n < i->n_constants; n++) {
                 const struct constant *own = &i->constants[n];
 
-                r = set_constants(o, &(struct named_value) { own->name, own->value, own->size }, 1, reterr);
+                r = set_constants(o, &(struct named_value) { own->name, own->value, own->size }, 1,
+                                  reterr);
         }
 
         return r;
 }
 
-/* ---- loading ---- */
+/* ---- loading ------------------------------------------------------------------------------ */
 
 static int put(const struct generation *g, uint32_t slot, int prog_fd, struct weft_error *reterr)
 {
@@ -339,7 +358,8 @@ static int fill_engine_slots(const struct generation *g, struct weft_error *rete
 
                 p = bpf_object__find_program_by_name(g->engine, slot_programs[slot]);
                 if (!p)
-                        return weft_fail(reterr, -ENOENT, "there is no program %s", slot_programs[slot]);
+                        return weft_fail(reterr, -ENOENT, "there is no program %s",
+                                         slot_programs[slot]);
 
                 r = put(g, slot, bpf_program__fd(p), reterr);
                 if (r < 0)
@@ -371,8 +391,8 @@ static int load_engine(const struct build *b, struct weft_error *reterr)
         return r < 0 ? weft_fail_in(reterr, r, "the engine") : 0;
 }
 
-/* The first of a module's objects, outside a self-test: the map is the one that outlives generations,
- * or that of the instance that goes on, or will be made anew. */
+/* The first of a module's objects, outside a self-test: the map is the one that outlives
+ * generations, or that of the instance that goes on, or will be made anew. */
 static int share_with_before(const struct build *b, struct part *p, const struct bpf_object *o,
                              struct bpf_map *map, int *ret_fd, struct weft_error *reterr)
 {
@@ -388,7 +408,8 @@ static int share_with_before(const struct build *b, struct part *p, const struct
         return r;
 }
 
-/* Maps of the engine's names are the engine's, the rest is the module's: one set for all its stages. */
+/* Maps of the engine's names are the engine's, the rest is the module's: one set for all its
+ * stages. */
 static int share_own_map(const struct build *b, struct part *p, const struct bpf_object *o,
                          struct bpf_map *map, struct weft_error *reterr)
 {
@@ -408,7 +429,8 @@ static int share_own_map(const struct build *b, struct part *p, const struct bpf
         return r < 0 ? weft_fail(reterr, r, "map %s: %s", name, strerror(-r)) : 0;
 }
 
-static int share_maps(const struct build *b, struct part *p, struct bpf_object *o, struct weft_error *reterr)
+static int share_maps(const struct build *b, struct part *p, struct bpf_object *o,
+                      struct weft_error *reterr)
 {
         struct bpf_map *map;
         int r;
@@ -417,7 +439,7 @@ static int share_maps(const struct build *b, struct part *p, struct bpf_object *
         if (r < 0)
                 return r;
 
-        bpf_object__for_each_map(map, o) {
+        bpf_object__for_each_map (map, o) {
                 if (bpf_map__fd(map) >= 0 || object_map_is_constants(map))
                         continue;
 
@@ -442,8 +464,8 @@ static int keep_object(struct part *p, struct bpf_object *o)
 }
 
 /* Loads the object with no program but `name` (NULL: none), which stands at place of c. */
-static int load_object(const struct build *b, struct part *p, const char *name, struct chain *c, size_t place,
-                       struct weft_error *reterr)
+static int load_object(const struct build *b, struct part *p, const char *name, struct chain *c,
+                       size_t place, struct weft_error *reterr)
 {
         _cleanup_(object_closep) struct bpf_object *o = NULL;
         struct bpf_program *program;
@@ -453,8 +475,9 @@ static int load_object(const struct build *b, struct part *p, const char *name, 
         if (r < 0)
                 return r;
 
-        bpf_object__for_each_program(program, o)
-                (void) bpf_program__set_autoload(program, name && strcmp(bpf_program__name(program), name) == 0);
+        bpf_object__for_each_program (program, o)
+                (void) bpf_program__set_autoload(
+                        program, name && strcmp(bpf_program__name(program), name) == 0);
 
         if (name)
                 r = set_stage_constants(o, p->instance, c, place, reterr);
@@ -473,7 +496,8 @@ static int load_object(const struct build *b, struct part *p, const char *name, 
         return 0;
 }
 
-static int load_stage(const struct build *b, struct chain *c, size_t place, struct weft_error *reterr)
+static int load_stage(const struct build *b, struct chain *c, size_t place,
+                      struct weft_error *reterr)
 {
         const struct stage *s = &c->stages[place];
         int r;
@@ -483,7 +507,8 @@ static int load_stage(const struct build *b, struct chain *c, size_t place, stru
                 r = put(b->g, chain_slots(c->stages, c->n, place).own, c->fds[place], reterr);
 
         return r < 0 ? weft_fail_in(reterr, r, "module %s, stage %s at %s", s->module, s->name,
-                                    hook_names[s->hook]) : 0;
+                                    hook_names[s->hook])
+                     : 0;
 }
 
 static int load_stages(const struct build *b, struct weft_error *reterr)
@@ -508,8 +533,8 @@ static void hand_out_objects(struct part *p)
         p->instance->n_objects = p->n_objects;
 }
 
-/* Gives the new instances their objects; one that goes on has its own until the takeover. A module with
- * maps and no stage has an object too. */
+/* Gives the new instances their objects; one that goes on has its own until the takeover. A module
+ * with maps and no stage has an object too. */
 static int finish_parts(const struct build *b, struct weft_error *reterr)
 {
         for (size_t i = 0; i < b->g->n_parts; i++) {
@@ -563,10 +588,12 @@ static int engine_file(const struct generation_settings *s, struct weft_error *r
         return TAKE_FD(fd);
 }
 
-int generation_build(struct tables *t, const struct generation_settings *s, struct instance *const *modules,
-                     size_t n_modules, struct generation **ret, struct weft_error *reterr)
+int generation_build(struct tables *t, const struct generation_settings *s,
+                     struct instance *const *modules, size_t n_modules, struct generation **ret,
+                     struct weft_error *reterr)
 {
-        _cleanup_(generation_freep) struct generation *g = generation_new(s->number, modules, n_modules);
+        _cleanup_(generation_freep) struct generation *g =
+                generation_new(s->number, modules, n_modules);
         _cleanup_free_ char *log = calloc(1, OBJECT_LOG_SIZE);
         _cleanup_close_ int engine = engine_file(s, reterr);
         struct build b = { .g = g, .tables = t, .settings = s, .log = log };
@@ -619,7 +646,7 @@ struct generation *generation_free(struct generation *g)
         return NULL;
 }
 
-/* ---- from one to the next ---- */
+/* ---- from one to the next ----------------------------------------------------------------- */
 
 int generation_prepare(struct generation *g, struct weft_error *reterr)
 {
@@ -650,7 +677,8 @@ int generation_pin_maps(const struct generation *g, const char *bpffs, struct we
 
         for (size_t i = 0; r >= 0 && i < g->n_parts; i++)
                 if (g->parts[i].n_objects > 0)
-                        r = lasting_maps_pin(&g->parts[i].lasting, bpffs, g->parts[i].objects[0], reterr);
+                        r = lasting_maps_pin(&g->parts[i].lasting, bpffs, g->parts[i].objects[0],
+                                             reterr);
 
         return r;
 }
@@ -662,7 +690,7 @@ bool generation_has_pin(const struct generation *g, const char *module, const ch
         return p && lasting_maps_have(&p->lasting, pin);
 }
 
-/* ---- looking at one ---- */
+/* ---- looking at one ----------------------------------------------------------------------- */
 
 uint32_t generation_number(const struct generation *g)
 {
@@ -677,7 +705,8 @@ int generation_chain_fd(const struct generation *g)
 int generation_hook_fd(const struct generation *g, uint32_t hook)
 {
         const char *name = hook < WEFT_HOOKS ? hook_programs[hook] : NULL;
-        const struct bpf_program *p = name ? bpf_object__find_program_by_name(g->engine, name) : NULL;
+        const struct bpf_program *p =
+                name ? bpf_object__find_program_by_name(g->engine, name) : NULL;
 
         return p ? bpf_program__fd(p) : -ENOENT;
 }
@@ -711,21 +740,26 @@ static void fill_row(struct chain_row *row, int prog_fd)
         row->run_count = info.run_cnt;
 }
 
-static size_t hook_rows(const struct generation *g, uint32_t hook, struct chain_row *rows, size_t max)
+static size_t hook_rows(const struct generation *g, uint32_t hook, struct chain_row *rows,
+                        size_t max)
 {
         const struct chain *c = &g->chains[hook];
         int entry = generation_hook_fd(g, hook);
         size_t n = 0;
 
         if (entry >= 0 && n < max) {
-                rows[n] = (struct chain_row) { .hook = hook, .phase = WEFT_PHASES, .module = "engine",
+                rows[n] = (struct chain_row) { .hook = hook,
+                                               .phase = WEFT_PHASES,
+                                               .module = "engine",
                                                .stage = hook_programs[hook] };
                 fill_row(&rows[n++], entry);
         }
 
         for (size_t i = 0; i < c->n && n < max; i++) {
-                rows[n] = (struct chain_row) { .hook = hook, .phase = c->stages[i].phase,
-                                               .module = c->stages[i].module, .stage = c->stages[i].name };
+                rows[n] = (struct chain_row) { .hook = hook,
+                                               .phase = c->stages[i].phase,
+                                               .module = c->stages[i].module,
+                                               .stage = c->stages[i].name };
                 fill_row(&rows[n++], c->fds[i]);
         }
 

@@ -19,10 +19,10 @@ struct bpf_object;
 struct generation;
 
 struct generation_settings {
-        uint32_t number;    /* 1, 2, … over restarts too */
-        uint32_t hz;        /* jiffies per second */
+        uint32_t number; /* 1, 2, … over restarts too */
+        uint32_t hz;     /* jiffies per second */
         uint32_t mark_mask;
-        bool can_cast;      /* kernel has bpf_cast_to_kern_ctx */
+        bool can_cast;                            /* kernel has bpf_cast_to_kern_ctx */
         uint16_t host_ports_low, host_ports_high; /* the node's ephemeral range */
         const char *bpffs;  /* for the modules' maps that outlive it; NULL: none does */
         const void *engine; /* bytes of engine.bpf.o */
@@ -32,21 +32,22 @@ struct generation_settings {
 
 /* One row of a computed chain. */
 struct chain_row {
-        uint32_t hook, phase;      /* enums of types.h; WEFT_PHASES: the engine's entry program */
+        uint32_t hook, phase;       /* enums of types.h; WEFT_PHASES: the engine's entry program */
         const char *module, *stage; /* module "engine" for the engine's own programs */
         uint32_t prog_id;
         uint64_t run_count; /* 0 where the kernel does not count */
 };
 
 /* Opens, sizes, fills constants and loads the engine's programs and one program for each stage and
- * hook, in the computed order, into a fresh prog array. modules: in plan order, instance_load() done,
- * owned by the caller and outliving the generation. */
+ * hook, in the computed order, into a fresh prog array. modules: in plan order, instance_load()
+ * done, owned by the caller and outliving the generation. */
 int generation_build(struct tables *t, const struct generation_settings *s,
-                     struct instance *const *modules, size_t n_modules,
-                     struct generation **ret, struct weft_error *reterr);
+                     struct instance *const *modules, size_t n_modules, struct generation **ret,
+                     struct weft_error *reterr);
 /* Closes programs and prog array. Call after attach_switch() to another and grace_period(). */
 struct generation *generation_free(struct generation *g);
-/* After build: fills maps of another version from what is pinned, then the new instances prepare. */
+/* After build: fills maps of another version from what is pinned, then the new instances prepare.
+ */
 int generation_prepare(struct generation *g, struct weft_error *reterr);
 /* After the switch: each instance becomes the owner of what it prepared for. */
 void generation_takeover(struct generation *g);
@@ -61,12 +62,12 @@ void grace_period(void);
 
 /* The prog array; owned by the generation. */
 int generation_chain_fd(const struct generation *g);
-/* Keeps the prog array filled while no daemon runs: pinned as BPFFS/chain-NUMBER, and the modules' maps
- * that outlive it (maps.h). Call it before the first hook is switched; a generation that is never
- * switched to is unpinned by the next. */
+/* Keeps the prog array filled while no daemon runs: pinned as BPFFS/chain-NUMBER, and the modules'
+ * maps that outlive it (maps.h). Call it before the first hook is switched; a generation that is
+ * never switched to is unpinned by the next. */
 int generation_pin(const struct generation *g, const char *bpffs, struct weft_error *reterr);
-/* After all hooks are switched to g and grace_period(): lets go of its predecessors' prog arrays and of
- * modules' maps that it does not use. */
+/* After all hooks are switched to g and grace_period(): lets go of its predecessors' prog arrays
+ * and of modules' maps that it does not use. */
 void generation_unpin_others(const struct generation *g, const char *bpffs);
 /* For pins.c. */
 int generation_pin_maps(const struct generation *g, const char *bpffs, struct weft_error *reterr);
@@ -78,21 +79,22 @@ uint32_t generation_last(const char *bpffs);
 /* An object of the generation's i-th module, with its maps; NULL where it has none. */
 const struct bpf_object *generation_object(const struct generation *g, size_t i);
 
-/* ---- attaching ---- */
+/* ---- attaching ---------------------------------------------------------------------------- */
 
 struct attachments;
 
 /* Links pinned in BPFFS/links/IFNAME-HOOK (tcx), filters of weft's handle and priority (clsact), or
- * pinned XDP links. mode: enum config_attach; ATTACH_AUTO is tcx where the kernel has it. Takes over
- * the links that a predecessor left. */
-int attach_open(const char *bpffs, uint32_t mode, struct attachments **ret, struct weft_error *reterr);
+ * pinned XDP links. mode: enum config_attach; ATTACH_AUTO is tcx where the kernel has it. Takes
+ * over the links that a predecessor left. */
+int attach_open(const char *bpffs, uint32_t mode, struct attachments **ret,
+                struct weft_error *reterr);
 struct attachments *attach_close(struct attachments *a); /* links stay */
 bool attach_uses_tcx(const struct attachments *a);
 
-/* Makes HOOK of the interface run the program: a link update where weft is attached there already, a
- * new link otherwise; foreign programs keep their places. */
-int attach_hook(struct attachments *a, uint32_t ifindex, const char *ifname, uint32_t hook, int prog_fd,
-                struct weft_error *reterr);
+/* Makes HOOK of the interface run the program: a link update where weft is attached there already,
+ * a new link otherwise; foreign programs keep their places. */
+int attach_hook(struct attachments *a, uint32_t ifindex, const char *ifname, uint32_t hook,
+                int prog_fd, struct weft_error *reterr);
 void attach_remove(struct attachments *a, const char *ifname); /* all hooks of the interface */
 void attach_remove_hook(struct attachments *a, const char *ifname, uint32_t hook);
 /* Removes attachments that attach_hook() was not called for since open. */

@@ -18,7 +18,7 @@
 
 #define TAG "weft.map:"
 
-/* ---- what the BTF says ---- */
+/* ---- what the BTF says -------------------------------------------------------------------- */
 
 static int read_tag(const char *map, const char *value, struct map_tag *ret,
                     struct weft_error *reterr)
@@ -27,11 +27,11 @@ static int read_tag(const char *map, const char *value, struct map_tag *ret,
         int end = 0;
 
         if (strcmp(value, "CONFIG") == 0)
-                *ret = (struct map_tag){ .class = MAP_CONFIG };
+                *ret = (struct map_tag) { .class = MAP_CONFIG };
         else if (strcmp(value, "STATS") == 0)
-                *ret = (struct map_tag){ .class = MAP_STATS };
+                *ret = (struct map_tag) { .class = MAP_STATS };
         else if (sscanf(value, "STATE.%u%n", &version, &end) == 1 && value[end] == '\0')
-                *ret = (struct map_tag){ .class = MAP_STATE, .version = version };
+                *ret = (struct map_tag) { .class = MAP_STATE, .version = version };
         else
                 return weft_fail(reterr, -EINVAL, "map %s: there is no map class %s", map, value);
 
@@ -43,7 +43,7 @@ int map_tag_read(const struct bpf_object *o, const char *map, struct map_tag *re
 {
         const struct btf *btf = bpf_object__btf(o);
 
-        *ret = (struct map_tag){ .class = MAP_CONFIG };
+        *ret = (struct map_tag) { .class = MAP_CONFIG };
         for (uint32_t i = 1; btf && i < btf__type_cnt(btf); i++) {
                 const struct btf_type *t = btf__type_by_id(btf, i), *owner;
                 const char *text = btf__name_by_offset(btf, t->name_off);
@@ -76,7 +76,7 @@ int map_make_dry(const struct bpf_object *o, struct bpf_map *map, struct weft_er
         return bpf_map__set_max_entries(map, DRY_ENTRIES);
 }
 
-/* ---- pins ---- */
+/* ---- pins --------------------------------------------------------------------------------- */
 
 /* "MAP-VERSION-GENERATION"; C names have no '-'. */
 static bool parse_pin(const char *pin, const char *map, unsigned *ret_version,
@@ -130,7 +130,7 @@ static int make_directory(const char *path, struct weft_error *reterr)
         return 0;
 }
 
-/* ---- layouts ---- */
+/* ---- layouts ------------------------------------------------------------------------------ */
 
 struct layout {
         uint32_t type, key_size, value_size, max_entries, flags;
@@ -150,18 +150,18 @@ static int layout_of_fd(int fd, struct layout *ret)
         if (bpf_obj_get_info_by_fd(fd, &info, &size) < 0)
                 return -errno;
 
-        *ret = (struct layout){ info.type, info.key_size, info.value_size, info.max_entries,
-                                info.map_flags };
+        *ret = (struct layout) { info.type, info.key_size, info.value_size, info.max_entries,
+                                 info.map_flags };
         return 0;
 }
 
 static struct layout layout_of_map(const struct bpf_map *m)
 {
-        return (struct layout){ bpf_map__type(m), bpf_map__key_size(m), bpf_map__value_size(m),
-                                bpf_map__max_entries(m), bpf_map__map_flags(m) };
+        return (struct layout) { bpf_map__type(m), bpf_map__key_size(m), bpf_map__value_size(m),
+                                 bpf_map__max_entries(m), bpf_map__map_flags(m) };
 }
 
-/* ---- using what is pinned ---- */
+/* ---- using what is pinned ----------------------------------------------------------------- */
 
 static int add(struct lasting_maps *l, const char *name, struct lasting_map **ret)
 {
@@ -171,7 +171,7 @@ static int add(struct lasting_maps *l, const char *name, struct lasting_map **re
                 return -ENOMEM;
 
         l->items = grown;
-        grown[l->n] = (struct lasting_map){ .name = strdup(name), .old_fd = -1 };
+        grown[l->n] = (struct lasting_map) { .name = strdup(name), .old_fd = -1 };
         if (!grown[l->n].name)
                 return -ENOMEM;
 
@@ -283,7 +283,7 @@ int lasting_maps_migrate(const struct lasting_maps *l, struct instance *i,
         return r;
 }
 
-/* ---- pinning ---- */
+/* ---- pinning ------------------------------------------------------------------------------ */
 
 static int make_directories(const struct lasting_maps *l, const char *bpffs,
                             struct weft_error *reterr)
@@ -336,7 +336,7 @@ void lasting_maps_done(struct lasting_maps *l)
         }
         free(l->items);
         free(l->directory);
-        *l = (struct lasting_maps){ 0 };
+        *l = (struct lasting_maps) { 0 };
 }
 
 /* Calls f for each entry of the directory but "." and "..". */

@@ -35,8 +35,8 @@ static const char *last_warning(void)
 int object_open(const void *bytes, size_t size, const char *name, char *log, const char *btf,
                 struct bpf_object **ret, struct weft_error *reterr)
 {
-        LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name, .btf_custom_path = btf, .kernel_log_buf = log,
-                    .kernel_log_size = log ? OBJECT_LOG_SIZE : 0);
+        LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name, .btf_custom_path = btf,
+                    .kernel_log_buf = log, .kernel_log_size = log ? OBJECT_LOG_SIZE : 0);
         libbpf_print_fn_t print = libbpf_set_print(keep_warning);
         struct bpf_object *o;
         int r;
@@ -47,13 +47,14 @@ int object_open(const void *bytes, size_t size, const char *name, char *log, con
         (void) libbpf_set_print(print);
 
         if (r < 0)
-                return weft_fail(reterr, r, "the eBPF object of %s cannot be read: %s", name, last_warning());
+                return weft_fail(reterr, r, "the eBPF object of %s cannot be read: %s", name,
+                                 last_warning());
 
         *ret = o;
         return 0;
 }
 
-/* ---- constants ---- */
+/* ---- constants ---------------------------------------------------------------------------- */
 
 static bool has_suffix(const char *text, const char *suffix)
 {
@@ -66,14 +67,15 @@ int object_map_is_constants(const struct bpf_map *map)
 {
         const char *name = bpf_map__name(map);
 
-        return has_suffix(name, ".rodata") || strstr(name, ".rodata.") || has_suffix(name, ".kconfig");
+        return has_suffix(name, ".rodata") || strstr(name, ".rodata.") ||
+               has_suffix(name, ".kconfig");
 }
 
 static struct bpf_map *constants_of(const struct bpf_object *o)
 {
         struct bpf_map *map;
 
-        bpf_object__for_each_map(map, o)
+        bpf_object__for_each_map (map, o)
                 if (has_suffix(bpf_map__name(map), ".rodata"))
                         return map;
 
@@ -139,7 +141,7 @@ int object_constant(struct bpf_object *o, const char *name, const void *value, s
         return bpf_map__set_initial_value(map, all, n);
 }
 
-/* ---- loading ---- */
+/* ---- loading ------------------------------------------------------------------------------ */
 
 /* The log's last lines that say something, as many as fit; the statistics at its end do not. */
 static const char *last_lines(char *log, size_t room)
@@ -173,7 +175,8 @@ static void describe(const char *log, char *ret, size_t size)
         for (ret[0] = '\0'; *text && n < size; text += strspn(text, "\n")) {
                 size_t line = strcspn(text, "\n");
 
-                n += (size_t) snprintf(ret + n, size - n, "%s%.*s", n ? " | " : "", (int) line, text);
+                n += (size_t) snprintf(ret + n, size - n, "%s%.*s", n ? " | " : "", (int) line,
+                                       text);
                 text += line;
         }
 }

@@ -14,8 +14,8 @@ struct bpf_object;
 /* Where the verifier writes while an object loads. Pages that it does not touch cost nothing. */
 #define OBJECT_LOG_SIZE ((16u << 20) - 1) /* the most that Linux 5.10 takes */
 
-/* Opens an object from its bytes, without loading it. log: OBJECT_LOG_SIZE bytes that live until the
- * object was loaded; NULL where it will not be. btf: file whose BTF the object's accesses are
+/* Opens an object from its bytes, without loading it. log: OBJECT_LOG_SIZE bytes that live until
+ * the object was loaded; NULL where it will not be. btf: file whose BTF the object's accesses are
  * relocated against when it is loaded; NULL: the kernel's. Freed with bpf_object__close(). */
 int object_open(const void *bytes, size_t size, const char *name, char *log, const char *btf,
                 struct bpf_object **ret, struct weft_error *reterr);

@@ -18,7 +18,8 @@
 #define PIN_PREFIX "chain-"
 
 /* Calls f for every chain-N in the directory. */
-static void each_pin(const char *bpffs, void (*f)(void *data, uint32_t number, const char *path), void *data)
+static void each_pin(const char *bpffs, void (*f)(void *data, uint32_t number, const char *path),
+                     void *data)
 {
         DIR *d = opendir(bpffs);
         struct dirent *e;
@@ -28,7 +29,8 @@ static void each_pin(const char *bpffs, void (*f)(void *data, uint32_t number, c
                 uint32_t number;
                 int end = 0;
 
-                if (sscanf(e->d_name, PIN_PREFIX "%u%n", &number, &end) != 1 || e->d_name[end] != '\0')
+                if (sscanf(e->d_name, PIN_PREFIX "%u%n", &number, &end) != 1 ||
+                    e->d_name[end] != '\0')
                         continue;
 
                 (void) snprintf(path, sizeof(path), "%s/%s", bpffs, e->d_name);
@@ -54,7 +56,8 @@ int generation_pin(const struct generation *g, const char *bpffs, struct weft_er
         (void) snprintf(path, sizeof(path), "%s/" PIN_PREFIX "%u", bpffs, generation_number(g));
         r = bpf_obj_pin(generation_chain_fd(g), path);
 
-        return r < 0 ? weft_fail(reterr, r, "cannot pin the chain to %s: %s", path, strerror(-r)) : 0;
+        return r < 0 ? weft_fail(reterr, r, "cannot pin the chain to %s: %s", path, strerror(-r))
+                     : 0;
 }
 
 static void unpin_other(void *data, uint32_t number, const char *path)

@@ -28,7 +28,7 @@ struct run {
         const struct weft_test *served; /* whose services are in the tables */
 };
 
-/* ---- the tables ---- */
+/* ---- the tables --------------------------------------------------------------------------- */
 
 static int fill_endpoint(const struct run *run, struct weft_error *reterr)
 {
@@ -80,7 +80,7 @@ static int set_service(const struct run *run, const char *name, const struct wef
         }
         if (s->external_ip) {
                 valid = valid && parse_address(s->external_ip, &external) >= 0;
-                c.external_ip = (struct weft_addresses){ &external, 1 };
+                c.external_ip = (struct weft_addresses) { &external, 1 };
         }
         if (!valid)
                 return weft_fail(reterr, -EINVAL, "a service of the test is not valid");
@@ -109,7 +109,7 @@ static int set_services(const struct run *run, const struct weft_test *t, bool t
         return r;
 }
 
-/* ---- the modules' maps ---- */
+/* ---- the modules' maps -------------------------------------------------------------------- */
 
 /* What the module filled in attach. State of the live traffic stays out of it. */
 static bool is_copied(const struct bpf_object *o, const struct bpf_map *m)
@@ -161,8 +161,7 @@ static int copy_maps(const struct run *run, const struct instance *i, const stru
 {
         struct bpf_map *m;
 
-        bpf_object__for_each_map(m, dry)
-        {
+        bpf_object__for_each_map (m, dry) {
                 const char *name = bpf_map__name(m);
                 int from, r;
 
@@ -195,7 +194,7 @@ static int copy_all_maps(const struct run *run, struct weft_error *reterr)
         return r;
 }
 
-/* ---- one test ---- */
+/* ---- one test ----------------------------------------------------------------------------- */
 
 static bool may_be_anything(const struct weft_test *t, uint32_t at)
 {
@@ -293,7 +292,7 @@ static int run_test(struct run *run, const struct weft_test *t, struct weft_erro
         return r < 0 ? r : run_packet(run, t, reterr);
 }
 
-/* ---- which ---- */
+/* ---- which -------------------------------------------------------------------------------- */
 
 static bool has_module(const struct run *run, const char *name)
 {

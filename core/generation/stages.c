@@ -70,8 +70,8 @@ static int read_hooks(struct stage_tags *s, const char *value, struct weft_error
 
                 hook = find_enumerator(value, n, hook_names, ELEMENTS(hook_names));
                 if (hook < 0)
-                        return weft_fail(reterr, -EINVAL, "stage %s: there is no hook %.*s", s->name, (int) n,
-                                         value);
+                        return weft_fail(reterr, -EINVAL, "stage %s: there is no hook %.*s",
+                                         s->name, (int) n, value);
                 s->hooks |= 1u << hook;
                 value += n;
         }
@@ -106,7 +106,8 @@ static int read_abi(struct stage_tags *s, const char *value, struct weft_error *
         if (sscanf(value, "%u.%u", &major, &minor) != 2)
                 return weft_fail(reterr, -EINVAL, "stage %s: there is no ABI %s", s->name, value);
         if (major != WEFT_STAGE_ABI_MAJOR || minor > WEFT_STAGE_ABI_MINOR)
-                return weft_fail(reterr, -EPROTO, "stage %s was built for stage ABI %u.%u, this weft has %u.%u; "
+                return weft_fail(reterr, -EPROTO,
+                                 "stage %s was built for stage ABI %u.%u, this weft has %u.%u; "
                                  "build the module with the headers of this weft",
                                  s->name, major, minor, WEFT_STAGE_ABI_MAJOR, WEFT_STAGE_ABI_MINOR);
 
@@ -118,10 +119,8 @@ static const struct {
         const char *key;
         int (*read)(struct stage_tags *s, const char *value, struct weft_error *reterr);
 } keys[] = {
-        { PREFIX "abi:", read_abi },
-        { PREFIX "hooks:", read_hooks },
-        { PREFIX "phase:", read_phase },
-        { PREFIX "after:", read_after },
+        { PREFIX "abi:", read_abi },       { PREFIX "hooks:", read_hooks },
+        { PREFIX "phase:", read_phase },   { PREFIX "after:", read_after },
         { PREFIX "before:", read_before },
 };
 
@@ -143,7 +142,8 @@ static struct stage_tags *stage_of(struct stage_list *l, const char *name)
 }
 
 /* Tags of other objects than functions (maps), and other keys, are not about places. */
-static int read_tag(struct stage_list *l, const char *owner, const char *tag, struct weft_error *reterr)
+static int read_tag(struct stage_list *l, const char *owner, const char *tag,
+                    struct weft_error *reterr)
 {
         for (size_t i = 0; i < ELEMENTS(keys); i++) {
                 size_t n = strlen(keys[i].key);
@@ -153,7 +153,8 @@ static int read_tag(struct stage_list *l, const char *owner, const char *tag, st
                         continue;
 
                 s = stage_of(l, owner);
-                return s ? keys[i].read(s, tag + n, reterr) : weft_fail(reterr, -ENOMEM, "out of memory");
+                return s ? keys[i].read(s, tag + n, reterr)
+                         : weft_fail(reterr, -ENOMEM, "out of memory");
         }
 
         return 0;

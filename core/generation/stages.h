@@ -25,6 +25,7 @@ struct stage_list {
         size_t n;
 };
 
-/* -EPROTO: another ABI, both numbers are named. -EINVAL: a tag names no hook or phase, or a stage lacks one; the reason names the stage. */
+/* -EPROTO: another ABI, both numbers are named. -EINVAL: a tag names no hook or phase, or a stage
+ * lacks one; the reason names the stage. */
 int stages_read(const struct bpf_object *o, struct stage_list *ret, struct weft_error *reterr);
 void stages_done(struct stage_list *l);

@@ -62,7 +62,8 @@ static struct constant *constant_slot(struct instance *i, const char *name)
         return c;
 }
 
-static int api_constant(struct weft_instance *self, const char *name, const void *value, size_t size)
+static int api_constant(struct weft_instance *self, const char *name, const void *value,
+                        size_t size)
 {
         struct instance *i = of(self);
         struct constant *c;
@@ -159,15 +160,16 @@ static void api_unroute(struct weft_instance *self, const struct weft_prefix *pr
                 }
 }
 
-static void api_peers(struct weft_instance *self, void (*f)(void *, const struct weft_peer_info *), void *data)
+static void api_peers(struct weft_instance *self, void (*f)(void *, const struct weft_peer_info *),
+                      void *data)
 {
         const struct core_services *s = of(self)->services;
 
         s->peers(s->data, f, data);
 }
 
-static void api_cluster_prefixes(struct weft_instance *self, void (*f)(void *, const struct weft_prefix *),
-                                 void *data)
+static void api_cluster_prefixes(struct weft_instance *self,
+                                 void (*f)(void *, const struct weft_prefix *), void *data)
 {
         const struct core_services *s = of(self)->services;
 

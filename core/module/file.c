@@ -34,23 +34,28 @@ static int check_file(int fd, const char *path, struct weft_error *reterr)
         if (!S_ISREG(st.st_mode))
                 return weft_fail(reterr, -EPERM, "%s is not a regular file", path);
         if (!is_trusted(st.st_uid))
-                return weft_fail(reterr, -EPERM, "%s belongs to user %u; \"chown root\" it", path, st.st_uid);
+                return weft_fail(reterr, -EPERM, "%s belongs to user %u; \"chown root\" it", path,
+                                 st.st_uid);
         if (st.st_mode & WRITABLE_BY_OTHERS)
-                return weft_fail(reterr, -EPERM, "%s can be written by others; \"chmod go-w\" it", path);
+                return weft_fail(reterr, -EPERM, "%s can be written by others; \"chmod go-w\" it",
+                                 path);
 
         return 0;
 }
 
 /* up: how many times ".." was followed from the directory. */
-static int check_directory(const struct stat *st, const char *dir, unsigned up, struct weft_error *reterr)
+static int check_directory(const struct stat *st, const char *dir, unsigned up,
+                           struct weft_error *reterr)
 {
         if (!is_trusted(st->st_uid))
-                return weft_fail(reterr, -EPERM, "directory %s (%u above it) belongs to user %u and not to root",
+                return weft_fail(reterr, -EPERM,
+                                 "directory %s (%u above it) belongs to user %u and not to root",
                                  dir, up, st->st_uid);
         if ((st->st_mode & WRITABLE_BY_OTHERS) && !(st->st_mode & S_ISVTX))
-                return weft_fail(reterr, -EPERM,
-                                 "directory %s (%u above it) can be written by others and is not sticky",
-                                 dir, up);
+                return weft_fail(
+                        reterr, -EPERM,
+                        "directory %s (%u above it) can be written by others and is not sticky",
+                        dir, up);
 
         return 0;
 }
@@ -109,7 +114,8 @@ static int seal(int fd, const char *path, struct weft_error *reterr)
         if (r < 0)
                 return r;
         if (fcntl(memfd, F_ADD_SEALS, SEALS) < 0)
-                return weft_fail(reterr, -errno, "%s: cannot seal its copy: %s", path, strerror(errno));
+                return weft_fail(reterr, -errno, "%s: cannot seal its copy: %s", path,
+                                 strerror(errno));
 
         return TAKE_FD(memfd);
 }
@@ -120,7 +126,8 @@ bool file_same(int a, int b)
         void *p, *q;
         bool same;
 
-        if (fstat(a, &one) < 0 || fstat(b, &other) < 0 || one.st_size != other.st_size || one.st_size == 0)
+        if (fstat(a, &one) < 0 || fstat(b, &other) < 0 || one.st_size != other.st_size ||
+            one.st_size == 0)
                 return false;
 
         p = mmap(NULL, (size_t) one.st_size, PROT_READ, MAP_PRIVATE, a, 0);
@@ -145,7 +152,8 @@ static int open_in(const char *dir, const char *path, const char *base, struct w
         if (fd < 0 && errno == ENOENT)
                 return -ENOENT;
         if (fd < 0 && errno == ELOOP)
-                return weft_fail(reterr, -EPERM, "%s is a symbolic link; put the file itself there", path);
+                return weft_fail(reterr, -EPERM, "%s is a symbolic link; put the file itself there",
+                                 path);
         if (fd < 0)
                 return weft_fail(reterr, -errno, "%s: %s", path, strerror(errno));
 
@@ -170,7 +178,8 @@ static int fail_absent(const char *const *dirs, const char *name, struct weft_er
         for (size_t n = 0; *dirs && n < sizeof(list); dirs++)
                 n += (size_t) snprintf(list + n, sizeof(list) - n, " %s", *dirs);
 
-        return weft_fail(reterr, -ENOENT, "there is no %s.so in%s", name, *list ? list : " any directory");
+        return weft_fail(reterr, -ENOENT, "there is no %s.so in%s", name,
+                         *list ? list : " any directory");
 }
 
 int file_open(const char *const *dirs, const char *name, char **ret_path, struct weft_error *reterr)

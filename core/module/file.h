@@ -7,11 +7,12 @@
 
 #include "error.h"
 
-/* Opens NAME.so in the first directory that has it, checks the file, its directories and its library
- * search path, and copies it into a sealed memfd. Returns the memfd, owned by the caller, and the
- * path it came from in *ret_path (freed by the caller). -ENOENT: in none of them; -EPERM: somebody
- * else could change it; -ENOEXEC: not a shared object of this machine. */
-int file_open(const char *const *dirs, const char *name, char **ret_path, struct weft_error *reterr);
+/* Opens NAME.so in the first directory that has it, checks the file, its directories and its
+ * library search path, and copies it into a sealed memfd. Returns the memfd, owned by the caller,
+ * and the path it came from in *ret_path (freed by the caller). -ENOENT: in none of them; -EPERM:
+ * somebody else could change it; -ENOEXEC: not a shared object of this machine. */
+int file_open(const char *const *dirs, const char *name, char **ret_path,
+              struct weft_error *reterr);
 
 /* Checks that the shared object in fd, of the given path, looks for libraries nowhere but in the
  * system's directories: they are opened and run by whoever loads it. */

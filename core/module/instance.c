@@ -19,8 +19,8 @@ static struct weft_instance *self(struct instance *i)
 }
 
 /* A callback that failed: its reason, with the module and what it was doing. */
-static int fail_callback(const struct instance *i, const char *what, int r, const struct weft_error *why,
-                         struct weft_error *reterr)
+static int fail_callback(const struct instance *i, const char *what, int r,
+                         const struct weft_error *why, struct weft_error *reterr)
 {
         return weft_fail(reterr, r, "module %s, %s: %.400s", i->module->desc.name, what,
                          why->text[0] ? why->text : strerror(-r));
@@ -46,8 +46,8 @@ static void instance_freep(struct instance **i)
 }
 
 /* The options of section as a config struct of the module; *ret is to be freed in any case. */
-static int fill_config(const struct weft_module *m, const struct config_module *section, struct diagnostics *d,
-                       void **ret, struct weft_error *reterr)
+static int fill_config(const struct weft_module *m, const struct config_module *section,
+                       struct diagnostics *d, void **ret, struct weft_error *reterr)
 {
         char name[64];
         int r;
@@ -132,7 +132,8 @@ int instance_load(struct instance *i, struct weft_error *reterr)
         int r;
 
         if (m->object) {
-                r = object_open(m->object, (size_t) ((const char *) m->object_end - (const char *) m->object),
+                r = object_open(m->object,
+                                (size_t) ((const char *) m->object_end - (const char *) m->object),
                                 m->name, NULL, NULL, &i->opened, reterr);
                 if (r < 0)
                         return r;
@@ -179,7 +180,7 @@ void instance_detach(struct instance *i)
         i->attached = false;
 }
 
-/* ---- reload ---- */
+/* ---- reload ------------------------------------------------------------------------------- */
 
 static bool same_list(const void *a, size_t n, const void *b, size_t m, size_t size)
 {
@@ -231,8 +232,8 @@ static int ask(struct instance *i, const void *config, struct weft_error *reterr
         return r == WEFT_DONE_LIVE ? INSTANCE_RECONFIGURED : INSTANCE_REPLACED;
 }
 
-int instance_ask(struct instance *i, const struct config_module *section, struct diagnostics *diagnostics,
-                 struct weft_error *reterr)
+int instance_ask(struct instance *i, const struct config_module *section,
+                 struct diagnostics *diagnostics, struct weft_error *reterr)
 {
         void *config = NULL;
         int r = fill_config(&i->module->desc, section, diagnostics, &config, reterr);
@@ -283,11 +284,12 @@ void instance_takeover(struct instance *i)
         i->kept = false;
 }
 
-int instance_migrate(struct instance *i, const char *map, unsigned from_version, int old_fd, int new_fd,
-                     struct weft_error *reterr)
+int instance_migrate(struct instance *i, const char *map, unsigned from_version, int old_fd,
+                     int new_fd, struct weft_error *reterr)
 {
         struct weft_error why = { 0 };
-        int r = i->module->desc.migrate(self(i), &core_api, map, from_version, old_fd, new_fd, &why);
+        int r = i->module->desc.migrate(self(i), &core_api, map, from_version, old_fd, new_fd,
+                                        &why);
 
         return r < 0 ? fail_callback(i, "migrate", r, &why, reterr) : 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Reads the dynamic section as the dynamic linker will, by program headers: section headers are only
- * for tools and may say something else. */
+/* Reads the dynamic section as the dynamic linker will, by program headers: section headers are
+ * only for tools and may say something else. */
 
 #include <elf.h>
 #include <errno.h>
@@ -17,7 +17,7 @@
 struct image {
         const char *bytes;
         size_t size;
-        const ElfW(Phdr) *segments;
+        const ElfW(Phdr) * segments;
         size_t n_segments;
         const char *path;
 };
@@ -39,7 +39,7 @@ static const void *part(const struct image *i, uint64_t offset, uint64_t size)
 
 static int image_open(int fd, const char *path, struct image *ret, struct weft_error *reterr)
 {
-        const ElfW(Ehdr) *h;
+        const ElfW(Ehdr) * h;
         struct stat st;
         void *p;
 
@@ -48,17 +48,20 @@ static int image_open(int fd, const char *path, struct image *ret, struct weft_e
 
         p = mmap(NULL, (size_t) st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED)
-                return weft_fail(reterr, -ENOEXEC, "%s is not a shared object: %s", path, strerror(errno));
+                return weft_fail(reterr, -ENOEXEC, "%s is not a shared object: %s", path,
+                                 strerror(errno));
         *ret = (struct image) { .bytes = p, .size = (size_t) st.st_size, .path = path };
 
         h = part(ret, 0, sizeof(*h));
         if (!h || memcmp(h->e_ident, ELFMAG, SELFMAG) != 0 || h->e_type != ET_DYN ||
             h->e_ident[EI_CLASS] != (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32))
-                return weft_fail(reterr, -ENOEXEC, "%s is not a shared object of this machine", path);
+                return weft_fail(reterr, -ENOEXEC, "%s is not a shared object of this machine",
+                                 path);
 
         ret->n_segments = h->e_phnum;
         if (h->e_phoff % _Alignof(ElfW(Phdr)) == 0)
-                ret->segments = part(ret, h->e_phoff, (uint64_t) h->e_phnum * sizeof(*ret->segments));
+                ret->segments =
+                        part(ret, h->e_phoff, (uint64_t) h->e_phnum * sizeof(*ret->segments));
         if (!ret->segments || h->e_phentsize != sizeof(*ret->segments))
                 return weft_fail(reterr, -ENOEXEC, "%s: its program headers are broken", path);
 
@@ -76,7 +79,8 @@ static const char *text_at(const struct image *i, uint64_t addr)
                         continue;
 
                 text = part(i, p->p_offset + (addr - p->p_vaddr), 1);
-                return text && memchr(text, '\0', i->size - (size_t) (text - i->bytes)) ? text : NULL;
+                return text && memchr(text, '\0', i->size - (size_t) (text - i->bytes)) ? text
+                                                                                        : NULL;
         }
 
         return NULL;
@@ -105,16 +109,18 @@ static int check_search(const struct image *i, const char *dirs, struct weft_err
                 size_t n = strcspn(dirs, ":");
 
                 if (!is_system(dirs, n))
-                        return weft_fail(reterr, -EPERM,
-                                         "%s looks for libraries in \"%.*s\"; build it without rpath", i->path,
-                                         (int) n, dirs);
+                        return weft_fail(
+                                reterr, -EPERM,
+                                "%s looks for libraries in \"%.*s\"; build it without rpath",
+                                i->path, (int) n, dirs);
                 if (dirs[n] == '\0')
                         return 0;
                 dirs += n + 1;
         }
 }
 
-static int check_entry(const struct image *i, const ElfW(Dyn) *d, uint64_t strings, struct weft_error *reterr)
+static int check_entry(const struct image *i, const ElfW(Dyn) * d, uint64_t strings,
+                       struct weft_error *reterr)
 {
         bool search = d->d_tag == DT_RPATH || d->d_tag == DT_RUNPATH;
         const char *text;
@@ -128,12 +134,14 @@ static int check_entry(const struct image *i, const ElfW(Dyn) *d, uint64_t strin
         if (search)
                 return check_search(i, text, reterr);
         if (strchr(text, '/') && !is_system(text, strlen(text)))
-                return weft_fail(reterr, -EPERM, "%s needs the library %s; link it by name", i->path, text);
+                return weft_fail(reterr, -EPERM, "%s needs the library %s; link it by name",
+                                 i->path, text);
 
         return 0;
 }
 
-static int check_dynamic(const struct image *i, const ElfW(Dyn) *d, size_t n, struct weft_error *reterr)
+static int check_dynamic(const struct image *i, const ElfW(Dyn) * d, size_t n,
+                         struct weft_error *reterr)
 {
         uint64_t strings = 0;
 
@@ -167,7 +175,8 @@ int file_check_libraries(int fd, const char *path, struct weft_error *reterr)
                 if (p->p_type != PT_DYNAMIC)
                         continue;
                 if (!d || p->p_offset % _Alignof(ElfW(Dyn)) != 0)
-                        return weft_fail(reterr, -ENOEXEC, "%s: its dynamic section is broken", path);
+                        return weft_fail(reterr, -ENOEXEC, "%s: its dynamic section is broken",
+                                         path);
 
                 r = check_dynamic(&i, d, p->p_filesz / sizeof(*d), reterr);
                 if (r < 0)

@@ -25,21 +25,25 @@ static int check_desc(const struct weft_module *m, struct weft_error *reterr)
         if (!m->name || !m->summary || !name_is_valid(m->name))
                 return weft_fail(reterr, -EPROTO, "module without a valid name and summary");
         if (m->options && m->options->key && m->config_size == 0)
-                return weft_fail(reterr, -EPROTO, "module %s has options and no config_size", m->name);
+                return weft_fail(reterr, -EPROTO, "module %s has options and no config_size",
+                                 m->name);
         if (m->object && (const char *) m->object_end <= (const char *) m->object)
-                return weft_fail(reterr, -EPROTO, "module %s has an eBPF object without an end", m->name);
+                return weft_fail(reterr, -EPROTO, "module %s has an eBPF object without an end",
+                                 m->name);
 
         return 0;
 }
 
-int module_adopt(const struct weft_module *foreign, struct weft_module *ret, struct weft_error *reterr)
+int module_adopt(const struct weft_module *foreign, struct weft_module *ret,
+                 struct weft_error *reterr)
 {
         struct weft_module m = { 0 };
         uint32_t size = foreign->size;
         int r;
 
         if (foreign->abi >> 16 != WEFT_ABI_MAJOR)
-                return weft_fail(reterr, -EPROTO, "module ABI %u, this weftd speaks %u; build the module for it",
+                return weft_fail(reterr, -EPROTO,
+                                 "module ABI %u, this weftd speaks %u; build the module for it",
                                  foreign->abi >> 16, WEFT_ABI_MAJOR);
         if (size < MODULE_SIZE_MIN)
                 return weft_fail(reterr, -EPROTO, "module struct of %u bytes is too small", size);
@@ -56,9 +60,9 @@ int module_adopt(const struct weft_module *foreign, struct weft_module *ret, str
         return 0;
 }
 
-/* dlopen() gives back what is loaded already under a name, or by way of a name, that it has seen. So
- * every call gets a name of its own for the same file: 32 path components that are "" or ".", one
- * for each bit of a counter. */
+/* dlopen() gives back what is loaded already under a name, or by way of a name, that it has seen.
+ * So every call gets a name of its own for the same file: 32 path components that are "" or ".",
+ * one for each bit of a counter. */
 static void *load(int fd)
 {
         static uint32_t counter;
@@ -81,14 +85,15 @@ static int adopt_file(struct module *m, const char *name, struct weft_error *ret
         int r;
 
         if (!foreign)
-                return weft_fail(reterr, -ENOEXEC, "%s does not export %s", m->path, WEFT_MODULE_SYMBOL);
+                return weft_fail(reterr, -ENOEXEC, "%s does not export %s", m->path,
+                                 WEFT_MODULE_SYMBOL);
 
         r = module_adopt(foreign, &m->desc, reterr);
         if (r < 0)
                 return weft_fail_in(reterr, r, "%s", m->path);
         if (strcmp(m->desc.name, name) != 0)
-                return weft_fail(reterr, -ENOEXEC, "%s calls itself %s; name the file %s.so", m->path,
-                                 m->desc.name, m->desc.name);
+                return weft_fail(reterr, -ENOEXEC, "%s calls itself %s; name the file %s.so",
+                                 m->path, m->desc.name, m->desc.name);
 
         return 0;
 }
@@ -98,19 +103,21 @@ static void module_closep(struct module **m)
         (void) module_close(*m);
 }
 
-int module_open(const char *const *dirs, const char *name, struct module **ret, struct weft_error *reterr)
+int module_open(const char *const *dirs, const char *name, struct module **ret,
+                struct weft_error *reterr)
 {
         return module_open_again(dirs, name, NULL, ret, reterr);
 }
 
-int module_open_again(const char *const *dirs, const char *name, struct module *running, struct module **ret,
-                      struct weft_error *reterr)
+int module_open_again(const char *const *dirs, const char *name, struct module *running,
+                      struct module **ret, struct weft_error *reterr)
 {
         _cleanup_(module_closep) struct module *m = NULL;
         int r;
 
         if (!name_is_valid(name))
-                return weft_fail(reterr, -EINVAL, "\"%s\" cannot be a module's name: a-z, 0-9 and -", name);
+                return weft_fail(reterr, -EINVAL,
+                                 "\"%s\" cannot be a module's name: a-z, 0-9 and -", name);
 
         m = calloc(1, sizeof(*m));
         if (!m)

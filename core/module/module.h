@@ -21,17 +21,20 @@ struct module {
 /* Finds NAME.so in the directories (in order), checks the file (regular, root's, writable by nobody
  * else, parents root-owned or sticky, no RUNPATH outside the system's), copies it into a sealed
  * memfd and dlopens that. Every refusal says what to do. */
-int module_open(const char *const *dirs, const char *name, struct module **ret, struct weft_error *reterr);
+int module_open(const char *const *dirs, const char *name, struct module **ret,
+                struct weft_error *reterr);
 struct module *module_close(struct module *m);
 /* The same, but where the file found has the content of `running`, that is what is given out. */
-int module_open_again(const char *const *dirs, const char *name, struct module *running, struct module **ret,
-                      struct weft_error *reterr);
+int module_open_again(const char *const *dirs, const char *name, struct module *running,
+                      struct module **ret, struct weft_error *reterr);
 
-/* Names of the module files in the directories, each once; freed by strings_done(). 0 or -ENOMEM. */
+/* Names of the module files in the directories, each once; freed by strings_done(). 0 or -ENOMEM.
+ */
 int module_names(const char *const *dirs, struct strings *ret);
 
 /* Copies a foreign descriptor into our layout: ABI and size checks. Exposed for the tests. */
-int module_adopt(const struct weft_module *foreign, struct weft_module *ret, struct weft_error *reterr);
+int module_adopt(const struct weft_module *foreign, struct weft_module *ret,
+                 struct weft_error *reterr);
 
 /* What instances ask of the daemon; filled in by it, called through struct weft_api. */
 struct core_services {
@@ -40,7 +43,8 @@ struct core_services {
                      struct weft_error *reterr);
         void (*unroute)(void *data, const struct weft_prefix *prefix);
         void (*peers)(void *data, void (*f)(void *, const struct weft_peer_info *), void *f_data);
-        void (*cluster_prefixes)(void *data, void (*f)(void *, const struct weft_prefix *), void *f_data);
+        void (*cluster_prefixes)(void *data, void (*f)(void *, const struct weft_prefix *),
+                                 void *f_data);
         void (*log)(void *data, const char *module, int level, const char *text);
 };
 
@@ -58,10 +62,10 @@ struct instance {
         const struct core_services *services;
         struct constant *constants; /* from weft_api.constant(); owned */
         size_t n_constants;
-        struct bpf_object *opened; /* only while load runs: what weft_api.constant() looks at */
+        struct bpf_object *opened;    /* only while load runs: what weft_api.constant() looks at */
         struct weft_ports given_out;  /* from weft_api.give_out_ports() */
         struct weft_ports node_ports; /* from weft_api.node_ports(); 0, 0: serves none */
-        struct bpf_object **objects; /* its loaded objects, set by the generation; not owned */
+        struct bpf_object **objects;  /* its loaded objects, set by the generation; not owned */
         size_t n_objects;
         struct weft_prefix *routes; /* held through weft_api.route(); owned */
         size_t n_routes;
@@ -69,9 +73,9 @@ struct instance {
 
         /* On a reload. An instance that goes on stands in both builds. */
         unsigned refs;
-        bool kept;             /* a generation is built for an instance that has maps already */
-        void *next_config;     /* reconfigured: takes the place of config at the takeover; owned */
-        struct instance *old;  /* the one it replaces, until the takeover; not owned */
+        bool kept;            /* a generation is built for an instance that has maps already */
+        void *next_config;    /* reconfigured: takes the place of config at the takeover; owned */
+        struct instance *old; /* the one it replaces, until the takeover; not owned */
 };
 
 /* Fills the config from the section (NULL: all defaults) and calls configure. */
@@ -89,16 +93,20 @@ enum instance_change {
         INSTANCE_ADDED,        /* none was running */
         INSTANCE_REMOVED,      /* none is wanted */
 };
-#define INSTANCE_CHANGE_NAMES { "kept", "reconfigured", "replaced", "added", "removed" }
+#define INSTANCE_CHANGE_NAMES                                                                      \
+        {                                                                                          \
+                "kept", "reconfigured", "replaced", "added", "removed"                             \
+        }
 /* The answer, or a refusal. Changes nothing but next_config. */
-int instance_ask(struct instance *i, const struct config_module *section, struct diagnostics *diagnostics,
-                 struct weft_error *reterr);
+int instance_ask(struct instance *i, const struct config_module *section,
+                 struct diagnostics *diagnostics, struct weft_error *reterr);
 void instance_ask_undo(struct instance *i);
 int instance_prepare(struct instance *i, struct weft_error *reterr);
 void instance_takeover(struct instance *i);
-int instance_migrate(struct instance *i, const char *map, unsigned from_version, int old_fd, int new_fd,
-                     struct weft_error *reterr);
+int instance_migrate(struct instance *i, const char *map, unsigned from_version, int old_fd,
+                     int new_fd, struct weft_error *reterr);
 int instance_load(struct instance *i, struct weft_error *reterr);
 int instance_attach(struct instance *i, struct weft_error *reterr);
-int instance_event(struct instance *i, const struct weft_module_event *e, struct weft_error *reterr);
+int instance_event(struct instance *i, const struct weft_module_event *e,
+                   struct weft_error *reterr);
 void instance_detach(struct instance *i);

@@ -76,7 +76,7 @@ static int reconcile(struct nl_sock *s, const struct comparison *c,
         return r;
 }
 
-/* ---- addresses ---- */
+/* ---- addresses ---------------------------------------------------------------------------- */
 
 bool address_parse_message(const struct nlmsghdr *h, struct address_info *ret)
 {
@@ -89,7 +89,9 @@ bool address_parse_message(const struct nlmsghdr *h, struct address_info *ret)
 
         rtnl_parse(h, sizeof(*m), a, IFA_MAX);
         *ret = (struct address_info) {
-                .ifindex = m->ifa_index, .bits = m->ifa_prefixlen, .scope = m->ifa_scope,
+                .ifindex = m->ifa_index,
+                .bits = m->ifa_prefixlen,
+                .scope = m->ifa_scope,
                 .addr = address_of(a[IFA_LOCAL] ? a[IFA_LOCAL] : a[IFA_ADDRESS]),
         };
 
@@ -118,8 +120,10 @@ static int address_change(struct nl_sock *s, const struct comparison *c, bool ad
                           const struct weft_addr *a, struct weft_error *reterr)
 {
         struct ifaddrmsg head = {
-                .ifa_family = (uint8_t) address_family(a), .ifa_prefixlen = address_bits(a),
-                .ifa_scope = RT_SCOPE_UNIVERSE, .ifa_index = c->ifindex,
+                .ifa_family = (uint8_t) address_family(a),
+                .ifa_prefixlen = address_bits(a),
+                .ifa_scope = RT_SCOPE_UNIVERSE,
+                .ifa_index = c->ifindex,
         };
         struct nl_msg *m = rtnl_new(add ? RTM_NEWADDR : RTM_DELADDR,
                                     add ? NLM_F_CREATE | NLM_F_REPLACE : 0, &head, sizeof(head));
@@ -136,7 +140,8 @@ static int address_change(struct nl_sock *s, const struct comparison *c, bool ad
 int addresses_set(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *addrs, size_t n,
                   struct weft_error *reterr)
 {
-        _cleanup_(comparison_done) struct comparison c = { .ifindex = ifindex, .wanted = addrs,
+        _cleanup_(comparison_done) struct comparison c = { .ifindex = ifindex,
+                                                           .wanted = addrs,
                                                            .n_wanted = n };
         int r = comparison_init(&c, reterr);
 
@@ -204,7 +209,7 @@ void net_addresses(struct net *n,
         (void) addresses_each(net_socket(n), on_any_address, &l, NULL);
 }
 
-/* ---- neighbours ---- */
+/* ---- neighbours --------------------------------------------------------------------------- */
 
 bool neighbour_parse(const struct nlmsghdr *h, struct neighbour_info *ret)
 {
@@ -220,7 +225,8 @@ bool neighbour_parse(const struct nlmsghdr *h, struct neighbour_info *ret)
                 return false;
 
         *ret = (struct neighbour_info) { .ifindex = (uint32_t) m->ndm_ifindex,
-                                         .state = m->ndm_state, .addr = address_of(a[NDA_DST]) };
+                                         .state = m->ndm_state,
+                                         .addr = address_of(a[NDA_DST]) };
         memcpy(ret->mac, nla_data(a[NDA_LLADDR]), sizeof(ret->mac));
 
         return true;
@@ -247,7 +253,8 @@ static int neighbour_change(struct nl_sock *s, const struct comparison *c, bool 
                             const struct weft_addr *a, struct weft_error *reterr)
 {
         struct ndmsg head = { .ndm_family = (uint8_t) address_family(a),
-                              .ndm_ifindex = (int) c->ifindex, .ndm_state = NUD_PERMANENT };
+                              .ndm_ifindex = (int) c->ifindex,
+                              .ndm_state = NUD_PERMANENT };
         struct nl_msg *m = rtnl_new(add ? RTM_NEWNEIGH : RTM_DELNEIGH,
                                     add ? NLM_F_CREATE | NLM_F_REPLACE : 0, &head, sizeof(head));
 
@@ -261,8 +268,9 @@ static int neighbour_change(struct nl_sock *s, const struct comparison *c, bool 
 int neighbours_set(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *addrs, size_t n,
                    const uint8_t mac[6], struct weft_error *reterr)
 {
-        _cleanup_(comparison_done) struct comparison c = { .ifindex = ifindex, .wanted = addrs,
-                                                           .n_wanted = n, .mac = mac };
+        _cleanup_(comparison_done) struct comparison c = {
+                .ifindex = ifindex, .wanted = addrs, .n_wanted = n, .mac = mac
+        };
         int r = comparison_init(&c, reterr);
 
         if (r >= 0)

@@ -53,7 +53,7 @@ struct host {
         unsigned forwarding6;            /* interfaces that forward IPv6 for weft */
 };
 
-/* ---- record.c: a line is appended before a change is made and after it is undone ---- */
+/* ---- record.c: a line is appended before a change is made and after it is undone ---------- */
 
 /* Reads what the predecessor left into the holds, all with count 0, and writes the file anew. */
 int record_open(struct host *h, struct weft_error *reterr);
@@ -62,7 +62,7 @@ int record_add(struct host *h, struct weft_error *reterr, const char *format, ..
 /* Writes the file anew when most of its lines are history. */
 void record_trim(struct host *h);
 
-/* ---- sysctl.c ---- */
+/* ---- sysctl.c ----------------------------------------------------------------------------- */
 
 /* Value without its line end, tabs as blanks; caller frees. */
 int sysctl_read(const char *path, char **ret);
@@ -76,7 +76,7 @@ void sysctl_hold_done(struct sysctl_hold *s);
 /* An interface's accept_ra: goes back last (forwarding.c). */
 bool sysctl_keeps_advertisements(const struct sysctl_hold *s);
 
-/* ---- ports.c ---- */
+/* ---- ports.c ------------------------------------------------------------------------------ */
 
 /* "30080,30100-30110" as ip_local_reserved_ports has it. */
 bool ports_parse(const char *text, struct port_set *ret);
@@ -84,13 +84,13 @@ char *ports_format(const struct port_set *set); /* caller frees; NULL when out o
 /* Makes the reserved ports follow the holds. */
 int ports_apply(struct host *h, struct weft_error *reterr);
 
-/* ---- routes of weft on the host (host-route.c) ---- */
+/* ---- routes of weft on the host (host-route.c) -------------------------------------------- */
 
 struct route_hold *route_find(struct host *h, const struct weft_prefix *dst);
 struct route_hold *route_hold_add(struct host *h, const struct route *r);
 void route_undo(struct host *h, struct route_hold *r);
 
-/* ---- wire.c ---- */
+/* ---- wire.c ------------------------------------------------------------------------------- */
 
 void wire_hold_done(struct wire_hold *w);
 /* Deletes every device that wire_up() made, saying so. */

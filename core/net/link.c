@@ -77,7 +77,8 @@ int links_each(struct nl_sock *s, rtnl_answer_fn f, void *data, struct weft_erro
 
 int link_up(struct nl_sock *s, uint32_t ifindex, struct weft_error *reterr)
 {
-        struct ifinfomsg head = { .ifi_index = (int) ifindex, .ifi_flags = IFF_UP,
+        struct ifinfomsg head = { .ifi_index = (int) ifindex,
+                                  .ifi_flags = IFF_UP,
                                   .ifi_change = IFF_UP };
 
         return rtnl_ask(s, rtnl_new(RTM_NEWLINK, 0, &head, sizeof(head)), NULL, NULL, reterr);

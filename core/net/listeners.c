@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The node's own listening sockets, by the kernel's socket monitoring (sock_diag(7)): asking changes
- * nothing, where a trial bind() would take the port from a program that starts at that moment. */
+/* The node's own listening sockets, by the kernel's socket monitoring (sock_diag(7)): asking
+ * changes nothing, where a trial bind() would take the port from a program that starts at that
+ * moment. */
 
 #include <errno.h>
 #include <linux/inet_diag.h>
@@ -42,11 +43,11 @@ static void on_socket(void *data, const struct nlmsghdr *h)
                 return;
 
         a->f(a->data, &(struct net_listener) {
-                .addr = address_from(m),
-                .port = ntohs(m->id.idiag_sport),
-                .proto = a->proto,
-                .uid = m->idiag_uid,
-        });
+                              .addr = address_from(m),
+                              .port = ntohs(m->id.idiag_sport),
+                              .proto = a->proto,
+                              .uid = m->idiag_uid,
+                      });
 }
 
 int net_listeners(void (*f)(void *data, const struct net_listener *l), void *data,

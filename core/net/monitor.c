@@ -97,8 +97,8 @@ static void handle_address(struct net *n, const struct nlmsghdr *h)
         struct address_info i;
 
         if (address_parse_message(h, &i))
-                n->f(n->data, &(struct net_event) { .kind = NET_ADDRESS, .ifindex = i.ifindex,
-                                                    .addr = i.addr });
+                n->f(n->data, &(struct net_event) {
+                                      .kind = NET_ADDRESS, .ifindex = i.ifindex, .addr = i.addr });
 }
 
 static void handle_route(struct net *n, const struct nlmsghdr *h)
@@ -107,8 +107,8 @@ static void handle_route(struct net *n, const struct nlmsghdr *h)
 
         /* The local table follows addresses, which are reported as such. */
         if (route_parse(h, &r) && r.table != RT_TABLE_LOCAL)
-                n->f(n->data, &(struct net_event) { .kind = NET_ROUTE, .ifindex = r.ifindex,
-                                                    .dst = r.dst });
+                n->f(n->data,
+                     &(struct net_event) { .kind = NET_ROUTE, .ifindex = r.ifindex, .dst = r.dst });
 }
 
 static void handle_neighbour(struct net *n, const struct nlmsghdr *h)
@@ -258,8 +258,8 @@ static int on_readable(sd_event_source *source, int fd, uint32_t revents, void *
 static int watch_open(struct net *n, struct weft_error *reterr)
 {
         static const int groups[] = {
-                RTNLGRP_LINK, RTNLGRP_NEIGH, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
-                RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE,
+                RTNLGRP_LINK,       RTNLGRP_NEIGH,      RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
+                RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE,   RTNLGRP_IPV6_RULE,
         };
         int r = rtnl_open(&n->watch, reterr);
 

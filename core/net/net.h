@@ -24,27 +24,29 @@ struct net_link {
 };
 
 enum net_event_kind {
-        NET_LINK_NEW,      /* appeared, or came up, or changed its mtu or address */
+        NET_LINK_NEW, /* appeared, or came up, or changed its mtu or address */
         NET_LINK_GONE,
-        NET_ADDRESS,       /* of the host: added or removed; ifindex 0: any may have changed */
-        NET_ROUTE,         /* a route or rule changed */
-        NET_NEIGHBOUR,     /* a neighbour's link-layer address became known or changed */
+        NET_ADDRESS,   /* of the host: added or removed; ifindex 0: any may have changed */
+        NET_ROUTE,     /* a route or rule changed */
+        NET_NEIGHBOUR, /* a neighbour's link-layer address became known or changed */
 };
 
 struct net_event {
         enum net_event_kind kind;
-        struct net_link link;    /* link events */
-        uint32_t ifindex;        /* all */
-        struct weft_addr addr;   /* neighbour, address: mapped for IPv4 */
-        uint8_t mac[6];          /* neighbour */
-        struct weft_prefix dst;  /* route: what it covers (len 0: default) */
+        struct net_link link;   /* link events */
+        uint32_t ifindex;       /* all */
+        struct weft_addr addr;  /* neighbour, address: mapped for IPv4 */
+        uint8_t mac[6];         /* neighbour */
+        struct weft_prefix dst; /* route: what it covers (len 0: default) */
 };
 
 typedef void (*net_event_fn)(void *data, const struct net_event *event);
 
-/* Opens the sockets, fills the caches and calls f from the loop for every change after that. Changes
- * that this process made itself (weft's route protocol, endpoint devices) are reported too. */
-int net_open(sd_event *loop, net_event_fn f, void *data, struct net **ret, struct weft_error *reterr);
+/* Opens the sockets, fills the caches and calls f from the loop for every change after that.
+ * Changes that this process made itself (weft's route protocol, endpoint devices) are reported too.
+ */
+int net_open(sd_event *loop, net_event_fn f, void *data, struct net **ret,
+             struct weft_error *reterr);
 struct net *net_close(struct net *n);
 
 /* Current state. -ENODEV where there is no such link. */
@@ -57,10 +59,10 @@ int net_link_address(struct net *n, uint32_t ifindex, int family, struct weft_ad
 /* Is it reached without a gateway, by one interface? */
 bool net_is_on_link(struct net *n, const struct weft_addr *a);
 /* Every address of the host itself: calls f for each (loopback and link-local too). */
-void net_addresses(struct net *n, void (*f)(void *data, uint32_t ifindex, const struct weft_addr *a),
-                   void *data);
+void net_addresses(struct net *n,
+                   void (*f)(void *data, uint32_t ifindex, const struct weft_addr *a), void *data);
 
-/* ---- the node's own sockets -------------------------------------------------------------------- */
+/* ---- the node's own sockets --------------------------------------------------------------- */
 
 /* A socket that takes packets from anybody: a TCP listener, a UDP socket that is not connected. */
 struct net_listener {
@@ -74,7 +76,7 @@ struct net_listener {
 int net_listeners(void (*f)(void *data, const struct net_listener *l), void *data,
                   struct weft_error *reterr);
 
-/* ---- host changes: what weft alters, counted and recorded ------------------------------------- */
+/* ---- host changes: what weft alters, counted and recorded --------------------------------- */
 
 /* Every change below is recorded in RUN_DIR/host before it is made, so that a successor of a killed
  * daemon takes it over: the same change asked for again is the same change; what nobody asks for
@@ -105,24 +107,24 @@ void host_unreserve_ports(struct host *h, uint16_t low, uint16_t high);
 int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_addr *gateway,
                uint32_t ifindex, uint32_t mtu, struct weft_error *reterr);
 void host_unroute(struct host *h, const struct weft_prefix *dst);
-/* The kernel takes routes away with their link or its last address: makes those that are held again,
- * as far as they can be made now. */
+/* The kernel takes routes away with their link or its last address: makes those that are held
+ * again, as far as they can be made now. */
 void host_routes_again(struct host *h);
 
 /* A start has asked for all it wants: undo what the predecessor did and nobody asked for. */
 void host_settle(struct host *h);
-/* Undo everything: what is recorded, routes with weft's protocol number, devices that wire_up() made;
- * says what it took through f (may be NULL). Nothing more may be asked of h. */
+/* Undo everything: what is recorded, routes with weft's protocol number, devices that wire_up()
+ * made; says what it took through f (may be NULL). Nothing more may be asked of h. */
 void host_cleanup(struct host *h, void (*f)(void *data, const char *what), void *data);
 
-/* ---- endpoints: wiring a namespace ------------------------------------------------------------- */
+/* ---- endpoints: wiring a namespace -------------------------------------------------------- */
 
 struct wire_request {
-        const char *name;               /* of the endpoint */
-        const char *netns;              /* path; or NULL */
-        uint32_t pid;                   /* or 0 */
-        const char *device;             /* inside, "eth0" */
-        const struct weft_addr *addrs;  /* its addresses, both families mixed */
+        const char *name;              /* of the endpoint */
+        const char *netns;             /* path; or NULL */
+        uint32_t pid;                  /* or 0 */
+        const char *device;            /* inside, "eth0" */
+        const struct weft_addr *addrs; /* its addresses, both families mixed */
         size_t n_addrs;
         const struct weft_addr *gateways; /* the node's gateway addresses in the pod CIDRs */
         size_t n_gateways;
@@ -130,9 +132,9 @@ struct wire_request {
 };
 
 struct wire {
-        uint32_t ifindex;  /* host side */
-        char ifname[16];   /* weft + hash of the name: stable over restarts */
-        uint8_t mac[6];    /* host side: the gateway's permanent neighbour entry inside */
+        uint32_t ifindex; /* host side */
+        char ifname[16];  /* weft + hash of the name: stable over restarts */
+        uint8_t mac[6];   /* host side: the gateway's permanent neighbour entry inside */
         uint8_t peer_mac[6];
 };
 
@@ -153,15 +155,15 @@ void wire_remove(struct net *n, const char *ifname);
 /* Calls f with the ifname of every device that wire_up() of any daemon of this ROOT made here. */
 void wire_each(struct net *n, void (*f)(void *data, const char *ifname), void *data);
 
-/* ---- the world of dry runs (dry.c) ---- */
+/* ---- the world of dry runs (dry.c) -------------------------------------------------------- */
 
 #define DRY_ADDRESS4 "192.0.2.11"
 #define DRY_ADDRESS6 "2001:db8::11"
 #define DRY_ENDPOINT4 "10.244.1.10"
 #define DRY_ENDPOINT6 "fd00:244:1::10"
 
-/* A network namespace without a wire, for test packets: addresses, routes and neighbours as module.h
- * describes them. */
+/* A network namespace without a wire, for test packets: addresses, routes and neighbours as
+ * module.h describes them. */
 struct dry_network {
         int ns, home;
         uint32_t uplink, endpoint;

@@ -108,8 +108,8 @@ bool net_is_on_link(struct net *n, const struct weft_addr *a)
         struct weft_prefix host = { .addr = *a, .len = 128 };
         struct route r;
 
-        return route_covering(net_socket(n), &host, &r) == 0 && r.type == RTN_UNICAST && r.ifindex != 0 &&
-               address_is_zero(&r.gateway);
+        return route_covering(net_socket(n), &host, &r) == 0 && r.type == RTN_UNICAST &&
+               r.ifindex != 0 && address_is_zero(&r.gateway);
 }
 
 static struct nl_msg *route_message(int type, int flags, const struct weft_prefix *dst,
@@ -119,8 +119,10 @@ static struct nl_msg *route_message(int type, int flags, const struct weft_prefi
         struct rtmsg head = {
                 .rtm_family = four ? AF_INET : AF_INET6,
                 .rtm_dst_len = (uint8_t) (four ? dst->len - 96 : dst->len),
-                .rtm_table = RT_TABLE_MAIN, .rtm_protocol = WEFT_ROUTE_PROTOCOL,
-                .rtm_scope = scope, .rtm_type = RTN_UNICAST,
+                .rtm_table = RT_TABLE_MAIN,
+                .rtm_protocol = WEFT_ROUTE_PROTOCOL,
+                .rtm_scope = scope,
+                .rtm_type = RTN_UNICAST,
         };
         struct nl_msg *m = rtnl_new(type, flags, &head, sizeof(head));
 
@@ -133,9 +135,9 @@ static struct nl_msg *route_message(int type, int flags, const struct weft_prefi
 int route_add(struct nl_sock *s, const struct route *r, bool replace, struct weft_error *reterr)
 {
         bool via = !address_is_zero(&r->gateway);
-        struct nl_msg *m = route_message(RTM_NEWROUTE,
-                                         NLM_F_CREATE | (replace ? NLM_F_REPLACE : NLM_F_EXCL),
-                                         &r->dst, via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
+        struct nl_msg *m =
+                route_message(RTM_NEWROUTE, NLM_F_CREATE | (replace ? NLM_F_REPLACE : NLM_F_EXCL),
+                              &r->dst, via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
         struct nlattr *metrics;
 
         if (via)

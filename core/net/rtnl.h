@@ -48,7 +48,7 @@ typedef void (*rtnl_answer_fn)(void *data, const struct nlmsghdr *h);
 int rtnl_ask(struct nl_sock *s, struct nl_msg *m, rtnl_answer_fn f, void *data,
              struct weft_error *reterr);
 
-/* ---- addresses ---- */
+/* ---- addresses ---------------------------------------------------------------------------- */
 
 int address_family(const struct weft_addr *a); /* AF_INET or AF_INET6 */
 /* Length of an address as a mapped prefix in its own family: 32 or 128. */
@@ -59,12 +59,12 @@ struct weft_addr address_of(const struct nlattr *a);
 /* Attributes of a message behind a fixed part of `head` bytes; absent ones are NULL. */
 void rtnl_parse(const struct nlmsghdr *h, size_t head, struct nlattr **table, int max);
 
-/* ---- links (link.c) ---- */
+/* ---- links (link.c) ----------------------------------------------------------------------- */
 
 struct link_info {
         struct net_link link;
-        uint32_t peer;    /* ifindex of a veth's other end; 0: none */
-        int32_t netnsid;  /* where that is, as this namespace numbers it; -1: here */
+        uint32_t peer;   /* ifindex of a veth's other end; 0: none */
+        int32_t netnsid; /* where that is, as this namespace numbers it; -1: here */
         char alias[128];
 };
 
@@ -78,7 +78,7 @@ int link_up(struct nl_sock *s, uint32_t ifindex, struct weft_error *reterr);
 int link_set_mtu(struct nl_sock *s, uint32_t ifindex, uint32_t mtu, struct weft_error *reterr);
 int link_delete(struct nl_sock *s, uint32_t ifindex, struct weft_error *reterr);
 
-/* ---- addresses and neighbours of one device (address.c) ---- */
+/* ---- addresses and neighbours of one device (address.c) ----------------------------------- */
 
 struct address_info {
         uint32_t ifindex;
@@ -106,7 +106,7 @@ int neighbours_each(struct nl_sock *s, rtnl_answer_fn f, void *data, struct weft
 int neighbours_set(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *addrs, size_t n,
                    const uint8_t mac[6], struct weft_error *reterr);
 
-/* ---- routes (route.c) ---- */
+/* ---- routes (route.c) --------------------------------------------------------------------- */
 
 struct route {
         struct weft_prefix dst;

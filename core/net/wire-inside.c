@@ -40,7 +40,7 @@ static size_t choose_gateways(const struct wire_request *q, struct weft_addr ret
         return n;
 }
 
-/* ---- routes ---- */
+/* ---- routes ------------------------------------------------------------------------------- */
 
 struct routes {
         uint32_t ifindex;
@@ -61,12 +61,14 @@ static void want_routes(struct routes *t, const struct weft_addr *gateways, size
         for (size_t i = 0; i < n; i++) {
                 bool four = address_family(&gateways[i]) == AF_INET;
 
-                t->wanted[t->n_wanted++] = (struct route) { .dst = { gateways[i], 128 },
-                                                            .ifindex = t->ifindex };
+                t->wanted[t->n_wanted++] =
+                        (struct route) { .dst = { gateways[i], 128 }, .ifindex = t->ifindex };
                 t->wanted[t->n_wanted++] = (struct route) {
                         .dst = { .addr = { { 0, 0, four ? htonl(0xffff) : 0, 0 } },
                                  .len = four ? 96 : 0 },
-                        .gateway = gateways[i], .ifindex = t->ifindex, .mtu = mtu,
+                        .gateway = gateways[i],
+                        .ifindex = t->ifindex,
+                        .mtu = mtu,
                 };
         }
 }

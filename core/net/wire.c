@@ -62,7 +62,7 @@ static bool is_wire(const struct link_info *i)
         return is_wire_name(i->link.name) && strcmp(i->link.kind, "veth") == 0;
 }
 
-/* ---- the pair ---- */
+/* ---- the pair ----------------------------------------------------------------------------- */
 
 struct wiring {
         const struct wire_request *request;
@@ -187,7 +187,7 @@ static int pair_ensure(struct wiring *w, struct weft_error *reterr)
         return r;
 }
 
-/* ---- the host side ---- */
+/* ---- the host side ------------------------------------------------------------------------ */
 
 /* The host gets no address on the device, not even a link-local one, and takes no router
  * advertisements from the endpoint. */
@@ -237,7 +237,7 @@ static int ready_host_side(struct wiring *w, struct weft_error *reterr)
         return r < 0 ? weft_fail_in(reterr, r, "%s", l->name) : 0;
 }
 
-/* ---- routes and forwarding, counted ---- */
+/* ---- routes and forwarding, counted ------------------------------------------------------- */
 
 void wire_hold_done(struct wire_hold *w)
 {
@@ -296,10 +296,10 @@ static int hold(struct host *h, const struct wiring *w, struct weft_error *reter
         if (!old && list_grow(&h->wires, h->n_wires, sizeof(new)) < 0)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
         new.name = strdup(w->request->name);
-        for (size_t i = 0; new.name && i < w->request->n_addrs; i++)
+        for (size_t i = 0; new.name &&i < w->request->n_addrs; i++)
                 if (addresses_add(&new.addrs, &w->request->addrs[i]) < 0)
                         break;
-        r = new.addrs.n == w->request->n_addrs && new.name
+        r = new.addrs.n == w->request->n_addrs &&new.name
                     ? acquire(h, w, reterr)
                     : weft_fail(reterr, -ENOMEM, "out of memory");
         if (r < 0) {
@@ -318,7 +318,7 @@ static int hold(struct host *h, const struct wiring *w, struct weft_error *reter
         return 0;
 }
 
-/* ---- the whole ---- */
+/* ---- the whole ---------------------------------------------------------------------------- */
 
 static void wiring_done(struct wiring *w)
 {

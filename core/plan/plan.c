@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Which modules run: choose where nothing is named; collect what is named and what that brings in, needs
- * first; switch off what lacks something until nothing changes; look for two that exclude each other. */
+/* Which modules run: choose where nothing is named; collect what is named and what that brings in,
+ * needs first; switch off what lacks something until nothing changes; look for two that exclude
+ * each other. */
 
 #include <errno.h>
 #include <stdarg.h>
@@ -64,7 +65,8 @@ static struct plan_row *find_row(const struct plan *p, const struct weft_module 
         return NULL;
 }
 
-static void __attribute__((format(printf, 2, 3))) explain(struct plan_row *row, const char *format, ...)
+static void __attribute__((format(printf, 2, 3)))
+explain(struct plan_row *row, const char *format, ...)
 {
         size_t n = strlen(row->reason);
         va_list ap;
@@ -79,7 +81,7 @@ static void __attribute__((format(printf, 2, 3))) explain(struct plan_row *row, 
         va_end(ap);
 }
 
-/* ---- collecting ---- */
+/* ---- collecting --------------------------------------------------------------------------- */
 
 /* A chain of modules being added, from the newest back: modules may need each other. */
 struct adding {
@@ -116,7 +118,8 @@ static void add_need(struct plan *p, const struct weft_need *need, const struct 
                 const struct weft_module *m = in->available[i];
                 bool wanted = is_named(in, m);
 
-                if (need->kind == WEFT_NEED_MODULE && same(m->name, need->name) && (wanted || !need->soft))
+                if (need->kind == WEFT_NEED_MODULE && same(m->name, need->name) &&
+                    (wanted || !need->soft))
                         add(p, m, by);
                 else if (need->kind == WEFT_NEED_ROLE && fills_role(m, need->name) && wanted)
                         add(p, m, by);
@@ -131,8 +134,9 @@ static void add(struct plan *p, const struct weft_module *m, const struct adding
         if (find_row(p, m) || is_adding(by, m))
                 return;
 
-        for EACH_NEED (need, m)
-                add_need(p, need, &self);
+        for
+                EACH_NEED(need, m)
+        add_need(p, need, &self);
 
         row = &p->rows[p->n++];
         *row = (struct plan_row) { .module = m, .on = true };
@@ -142,7 +146,7 @@ static void add(struct plan *p, const struct weft_module *m, const struct adding
                 explain(row, "chosen for %s", m->role);
 }
 
-/* ---- judging ---- */
+/* ---- judging ------------------------------------------------------------------------------ */
 
 static bool fact_present(const struct plan_input *input, const struct weft_need *need)
 {
@@ -172,7 +176,8 @@ static int check_role(const struct plan *p, const struct weft_module *by, const 
 
 /* 0: met; -ENOENT: a module or role is not there at all; -EOPNOTSUPP: the kernel lacks it, or what
  * was there is off for such a reason. */
-static int check_need(const struct plan *p, const struct weft_module *by, const struct weft_need *need)
+static int check_need(const struct plan *p, const struct weft_module *by,
+                      const struct weft_need *need)
 {
         const struct weft_module *m;
         const struct plan_row *row;
@@ -199,28 +204,32 @@ static const char *kind_name(const struct weft_need *need)
 /* True where the row changed. */
 static bool judge(const struct plan *p, struct plan_row *row)
 {
-        for EACH_NEED (need, row->module) {
-                int r = need->soft ? 0 : check_need(p, row->module, need);
+        for
+                EACH_NEED(need, row->module)
+                {
+                        int r = need->soft ? 0 : check_need(p, row->module, need);
 
-                if (r == 0)
-                        continue;
+                        if (r == 0)
+                                continue;
 
-                row->on = false;
-                row->error = r;
-                row->reason[0] = '\0';
-                explain(row, "needs %s %s (%s)", kind_name(need), need->name, need->why ? need->why : "");
-                return true;
-        }
+                        row->on = false;
+                        row->error = r;
+                        row->reason[0] = '\0';
+                        explain(row, "needs %s %s (%s)", kind_name(need), need->name,
+                                need->why ? need->why : "");
+                        return true;
+                }
 
         return false;
 }
 
 static void explain_wants(const struct plan *p, struct plan_row *row)
 {
-        for EACH_NEED (need, row->module)
-                if (need->soft && check_need(p, row->module, need) < 0)
-                        explain(row, "without %s %s (%s)", kind_name(need), need->name,
-                                need->why ? need->why : "");
+        for
+                EACH_NEED(need, row->module)
+        if (need->soft && check_need(p, row->module, need) < 0)
+                explain(row, "without %s %s (%s)", kind_name(need), need->name,
+                        need->why ? need->why : "");
 }
 
 static void judge_all(const struct plan *p)
@@ -236,19 +245,21 @@ static void judge_all(const struct plan *p)
                         explain_wants(p, &p->rows[i]);
 }
 
-/* ---- refusing ---- */
+/* ---- refusing ----------------------------------------------------------------------------- */
 
-static int refuse_pair(const struct weft_module *a, const struct weft_module *b, struct weft_error *reterr)
+static int refuse_pair(const struct weft_module *a, const struct weft_module *b,
+                       struct weft_error *reterr)
 {
         if (lists(a->conflicts, b->name) || lists(b->conflicts, a->name))
-                return weft_fail(reterr, -EEXIST, "modules %s and %s cannot run together; take one away",
-                                 a->name, b->name);
+                return weft_fail(reterr, -EEXIST,
+                                 "modules %s and %s cannot run together; take one away", a->name,
+                                 b->name);
         if (a->exclusive && fills_role(b, a->exclusive))
-                return weft_fail(reterr, -EEXIST, "modules %s and %s both do %s; take one away", a->name,
-                                 b->name, a->exclusive);
+                return weft_fail(reterr, -EEXIST, "modules %s and %s both do %s; take one away",
+                                 a->name, b->name, a->exclusive);
         if (b->exclusive && fills_role(a, b->exclusive))
-                return weft_fail(reterr, -EEXIST, "modules %s and %s both do %s; take one away", a->name,
-                                 b->name, b->exclusive);
+                return weft_fail(reterr, -EEXIST, "modules %s and %s both do %s; take one away",
+                                 a->name, b->name, b->exclusive);
 
         return 0;
 }
@@ -275,32 +286,36 @@ static int refuse_off(const struct plan *p, struct weft_error *reterr)
         for (size_t i = 0; i < p->n; i++) {
                 const struct plan_row *row = &p->rows[i];
 
-                if (row->on || mode == MODE_PARTIAL || (mode == MODE_PROBE && row->error != -ENOENT))
+                if (row->on || mode == MODE_PARTIAL ||
+                    (mode == MODE_PROBE && row->error != -ENOENT))
                         continue;
                 /* nobody asked for it: no reason to stand still */
                 if (mode == MODE_PROBE && p->input->choose)
                         continue;
-                return weft_fail(reterr, row->error, "module %s %s", row->module->name, row->reason);
+                return weft_fail(reterr, row->error, "module %s %s", row->module->name,
+                                 row->reason);
         }
 
         return 0;
 }
 
-/* ---- choosing ---- */
+/* ---- choosing ----------------------------------------------------------------------------- */
 
 /* Would it run, as far as the kernel and the modules that are there go? */
 static bool could_run(const struct plan_input *in, const struct weft_module *m)
 {
-        for EACH_NEED (need, m) {
-                bool met = true;
+        for
+                EACH_NEED(need, m)
+                {
+                        bool met = true;
 
-                if (need->kind == WEFT_NEED_MODULE)
-                        met = find_available(in, need->name);
-                else if (need->kind != WEFT_NEED_ROLE)
-                        met = fact_present(in, need);
-                if (!met && !need->soft)
-                        return false;
-        }
+                        if (need->kind == WEFT_NEED_MODULE)
+                                met = find_available(in, need->name);
+                        else if (need->kind != WEFT_NEED_ROLE)
+                                met = fact_present(in, need);
+                        if (!met && !need->soft)
+                                return false;
+                }
 
         return true;
 }
@@ -326,7 +341,8 @@ static bool is_chosen(const struct plan_input *in, const struct weft_module *m)
         for (size_t i = 0; i < in->n_available; i++) {
                 const struct weft_module *other = in->available[i];
 
-                if (other != m && same(other->role, m->role) && is_candidate(in, other) && is_better(other, m))
+                if (other != m && same(other->role, m->role) && is_candidate(in, other) &&
+                    is_better(other, m))
                         return false;
         }
 

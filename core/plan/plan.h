@@ -16,7 +16,7 @@
 struct stage {
         const char *module, *name;
         uint32_t hook, phase;
-        const char *const *after;  /* module names, ended by NULL; may be NULL */
+        const char *const *after; /* module names, ended by NULL; may be NULL */
         const char *const *before;
 };
 
@@ -37,9 +37,10 @@ struct plan_input {
         size_t n_available;
         const struct fact *facts;
         size_t n_facts;
-        uint32_t mode; /* enum config_mode */
-        bool choose;   /* no section names a module: see plan_modules() */
-        uint32_t conditions; /* bit for each enum weft_condition that holds; WEFT_ALWAYS needs none */
+        uint32_t mode;       /* enum config_mode */
+        bool choose;         /* no section names a module: see plan_modules() */
+        uint32_t conditions; /* bit for each enum weft_condition that holds; WEFT_ALWAYS needs none
+                              */
 };
 
 struct plan_row {
@@ -57,8 +58,9 @@ struct plan_row {
  * is not there (-ENOENT). MODE_PARTIAL runs what can run. Two modules that exclude each other are
  * refused in every mode (-EEXIST): which of them is meant, only the administrator knows.
  *
- * With `choose`, nothing is named: for each role that a module may be chosen for, the available one of
- * the highest rank whose condition holds is taken as if it were named; of equals, the first by name.
- * What the kernel has no room for is passed over, but in MODE_STRICT; MODE_PARTIAL chooses nothing. */
+ * With `choose`, nothing is named: for each role that a module may be chosen for, the available one
+ * of the highest rank whose condition holds is taken as if it were named; of equals, the first by
+ * name. What the kernel has no room for is passed over, but in MODE_STRICT; MODE_PARTIAL chooses
+ * nothing. */
 int plan_modules(const struct plan_input *input, struct plan_row *rows, size_t *ret_n,
                  struct weft_error *reterr);

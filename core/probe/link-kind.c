@@ -45,7 +45,8 @@ static struct request make_request(const char *kind)
                 .header = { .nlmsg_type = RTM_NEWLINK,
                             .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL },
                 .info = { .rta_type = IFLA_LINKINFO },
-                .kind = { .rta_type = IFLA_INFO_KIND, .rta_len = (unsigned short) RTA_LENGTH(strlen(kind) + 1) },
+                .kind = { .rta_type = IFLA_INFO_KIND,
+                          .rta_len = (unsigned short) RTA_LENGTH(strlen(kind) + 1) },
         };
 
         q.info.rta_len = (unsigned short) (sizeof(q.info) + RTA_ALIGN(q.kind.rta_len));

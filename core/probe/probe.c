@@ -38,7 +38,8 @@ static struct fact describe(size_t i)
         if (i < ELEMENTS(features))
                 return (struct fact) { .kind = WEFT_NEED_FEATURE, .name = features[i].name };
 
-        return (struct fact) { .kind = WEFT_NEED_LINK_KIND, .name = link_kinds[i - ELEMENTS(features)] };
+        return (struct fact) { .kind = WEFT_NEED_LINK_KIND,
+                               .name = link_kinds[i - ELEMENTS(features)] };
 }
 
 static bool try(size_t i)

@@ -14,9 +14,18 @@
 
 #define TCX_INGRESS 46 /* enum bpf_attach_type since Linux 6.6 */
 
-#define CALL(kind, what) { .code = BPF_JMP | BPF_CALL, .src_reg = kind, .imm = what }
-#define RETURN_0 { .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 }
-#define EXIT { .code = BPF_JMP | BPF_EXIT }
+#define CALL(kind, what)                                                                           \
+        {                                                                                          \
+                .code = BPF_JMP | BPF_CALL, .src_reg = kind, .imm = what                           \
+        }
+#define RETURN_0                                                                                   \
+        {                                                                                          \
+                .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0                          \
+        }
+#define EXIT                                                                                       \
+        {                                                                                          \
+                .code = BPF_JMP | BPF_EXIT                                                         \
+        }
 
 /* Program or negative errno; what the verifier said is in log. */
 static int load(const struct bpf_insn *insns, size_t n, char *log, size_t size)
@@ -77,7 +86,8 @@ bool try_link_update(void)
 bool try_cast_to_kern_ctx(void)
 {
         struct btf *kernel = btf__load_vmlinux_btf();
-        int id = kernel ? btf__find_by_name_kind(kernel, "bpf_cast_to_kern_ctx", BTF_KIND_FUNC) : -ENOENT;
+        int id = kernel ? btf__find_by_name_kind(kernel, "bpf_cast_to_kern_ctx", BTF_KIND_FUNC)
+                        : -ENOENT;
         const struct bpf_insn insns[] = { CALL(BPF_PSEUDO_KFUNC_CALL, id), RETURN_0, EXIT };
         _cleanup_close_ int fd = -1;
 

@@ -43,7 +43,7 @@ static void mark_removed(struct weft_backend *b)
         store_word(b, &new);
 }
 
-/* ---- indices ---- */
+/* ---- indices ------------------------------------------------------------------------------ */
 
 static void push_index(struct tables *t, uint32_t index)
 {
@@ -76,7 +76,7 @@ static int pop_index(struct tables *t, uint32_t *ret)
         return 0;
 }
 
-/* ---- the tree ---- */
+/* ---- the tree ----------------------------------------------------------------------------- */
 
 static int insert(struct tables *t, const struct weft_service_key *key, uint32_t index,
                   struct backend **ret)
@@ -100,8 +100,11 @@ static void write_element(struct tables *t, const struct backend *b)
 {
         struct weft_backend *e = element(t, b->index);
         struct weft_backend new = {
-                .addr = b->key.addr, .port = b->key.port, .proto = b->key.proto,
-                .state = IN_USE, .number = e->number + 1,
+                .addr = b->key.addr,
+                .port = b->key.port,
+                .proto = b->key.proto,
+                .state = IN_USE,
+                .number = e->number + 1,
         };
 
         store64(&e->addr.w[0], &new.addr.w[0]);
@@ -150,7 +153,7 @@ void backend_drop(struct tables *t, struct backend *b)
                 remove_backend(t, b);
 }
 
-/* ---- taking over ---- */
+/* ---- taking over -------------------------------------------------------------------------- */
 
 static bool never_used(const struct weft_backend *e)
 {

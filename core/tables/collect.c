@@ -3,20 +3,22 @@
 /* Freeing the memory of flows that are over. Nothing depends on it but memory: an entry past its
  * deadline is absent for the datapath already.
  *
- * An element of a hash map is reused the moment it is freed, so a program that still holds a pointer
- * to it would write into a stranger's flow. Hence: mark, grace period, delete. The deadlines are the
- * mark: no program that begins after both have passed takes the pair for present, so one grace period
- * later nobody holds it but those that began before and moved a deadline, which is seen by reading
- * again. (Writing dead = 1 from here would be wrong: an update from user space puts a new element in
- * the old one's place, frees the old one at once and undoes whatever a packet wrote meanwhile.)
+ * An element of a hash map is reused the moment it is freed, so a program that still holds a
+ * pointer to it would write into a stranger's flow. Hence: mark, grace period, delete. The
+ * deadlines are the mark: no program that begins after both have passed takes the pair for present,
+ * so one grace period later nobody holds it but those that began before and moved a deadline, which
+ * is seen by reading again. (Writing dead = 1 from here would be wrong: an update from user space
+ * puts a new element in the old one's place, frees the old one at once and undoes whatever a packet
+ * wrote meanwhile.)
  *
  * What remains is the instant between that second reading and the delete, in which a packet may put
- * a new connection under the same key: its entry is lost, its next packet is decided as a first one.
+ * a new connection under the same key: its entry is lost, its next packet is decided as a first
+ * one.
  *
  * An entry without a partner is a reply that commit() has just stored, or what stayed behind when
  * its other direction was replaced by a newer connection. The second kind goes, once it is too old
- * to be the first. It may be alive, in a packet that began before the grace period and ends after it;
- * no program runs that long. */
+ * to be the first. It may be alive, in a packet that began before the grace period and ends after
+ * it; no program runs that long. */
 
 #include <errno.h>
 #include <string.h>
@@ -118,12 +120,13 @@ static void look_at_piece(const struct tables *t, const struct family *family, c
         }
 }
 
-static size_t delete(const struct tables *t, const struct family *family, const void *key)
+static size_t delete (const struct tables *t, const struct family *family, const void *key)
 {
         return bpf_map_delete_elem(table_fd(t, family->table), key) == 0;
 }
 
-static size_t free_one(const struct tables *t, const struct family *family, const struct candidate *c)
+static size_t free_one(const struct tables *t, const struct family *family,
+                       const struct candidate *c)
 {
         static const unsigned char none[sizeof(struct weft_key6)];
         unsigned char partner[sizeof(struct weft_key6)];
@@ -135,9 +138,9 @@ static size_t free_one(const struct tables *t, const struct family *family, cons
             !may_go(t, family, c->key, &flow, tables_jiffies(t->hz), partner))
                 return 0;
 
-        n = delete(t, family, c->key);
+        n = delete (t, family, c->key);
         if (memcmp(partner, none, family->key_size) != 0)
-                n += delete(t, family, partner);
+                n += delete (t, family, partner);
 
         return n;
 }

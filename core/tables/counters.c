@@ -48,7 +48,8 @@ static int sum_cpus(int fd, const void *key, uint64_t *ret, size_t n)
         return 0;
 }
 
-void tables_each_drop(struct tables *t, void (*f)(void *data, const struct count_view *v), void *data)
+void tables_each_drop(struct tables *t, void (*f)(void *data, const struct count_view *v),
+                      void *data)
 {
         _cleanup_free_ struct weft_drop_key *keys = NULL;
         size_t n = 0;
@@ -63,36 +64,45 @@ void tables_each_drop(struct tables *t, void (*f)(void *data, const struct count
 
                 if (sum_cpus(table_fd(t, TABLE_DROPS), &keys[i], count, 2) == 0)
                         f(data, &(struct count_view) {
-                                .what = text->name, .help = text->help, .module = keys[i].module,
-                                .hook = keys[i].hook, .packets = count[0], .bytes = count[1],
-                        });
+                                        .what = text->name,
+                                        .help = text->help,
+                                        .module = keys[i].module,
+                                        .hook = keys[i].hook,
+                                        .packets = count[0],
+                                        .bytes = count[1],
+                                });
         }
 }
 
-void tables_each_forward(struct tables *t, void (*f)(void *data, const struct count_view *v), void *data)
+void tables_each_forward(struct tables *t, void (*f)(void *data, const struct count_view *v),
+                         void *data)
 {
         for (uint32_t i = 0; i < WEFT_HOOKS * WEFT_DELIVERIES; i++) {
                 uint64_t count[2];
 
                 if (sum_cpus(table_fd(t, TABLE_FORWARDS), &i, count, 2) == 0)
                         f(data, &(struct count_view) {
-                                .what = delivery_names[i % WEFT_DELIVERIES],
-                                .help = "packets forwarded", .hook = i / WEFT_DELIVERIES,
-                                .packets = count[0], .bytes = count[1],
-                        });
+                                        .what = delivery_names[i % WEFT_DELIVERIES],
+                                        .help = "packets forwarded",
+                                        .hook = i / WEFT_DELIVERIES,
+                                        .packets = count[0],
+                                        .bytes = count[1],
+                                });
         }
 }
 
-void tables_each_event(struct tables *t, void (*f)(void *data, const struct count_view *v), void *data)
+void tables_each_event(struct tables *t, void (*f)(void *data, const struct count_view *v),
+                       void *data)
 {
         for (uint32_t i = 0; i < WEFT_EVENTS; i++) {
                 uint64_t count;
 
                 if (sum_cpus(table_fd(t, TABLE_EVENTS), &i, &count, 1) == 0)
                         f(data, &(struct count_view) {
-                                .what = event_texts[i].name, .help = event_texts[i].help,
-                                .packets = count,
-                        });
+                                        .what = event_texts[i].name,
+                                        .help = event_texts[i].help,
+                                        .packets = count,
+                                });
         }
 }
 

@@ -33,8 +33,8 @@ static int by_address(const void *a, const void *b)
 
 static struct endpoint *find(struct tables *t, const char *name)
 {
-        struct endpoint **e = tfind(&(struct endpoint) { .name = (char *) name }, &t->endpoints,
-                                    by_name);
+        struct endpoint **e =
+                tfind(&(struct endpoint) { .name = (char *) name }, &t->endpoints, by_name);
 
         return e ? *e : NULL;
 }
@@ -69,7 +69,7 @@ void endpoints_done(struct tables *t)
         tdestroy(t->endpoints, free_endpoint);
 }
 
-/* ---- one address ---- */
+/* ---- one address -------------------------------------------------------------------------- */
 
 /* In the map and known as e's. 1 if it was not e's before. */
 static int put_address(struct tables *t, struct endpoint *e, const struct weft_addr *addr,
@@ -132,8 +132,8 @@ static bool listed(const struct weft_addr *addrs, size_t n, const struct weft_ad
         return false;
 }
 
-/* A device without a peer needs the workload's link-layer address; until that is known, the stack, which
- * can ask for it, delivers. */
+/* A device without a peer needs the workload's link-layer address; until that is known, the stack,
+ * which can ask for it, delivers. */
 static bool can_be_met(const struct table_endpoint *e)
 {
         static const uint8_t nobody[6];
@@ -145,7 +145,9 @@ static bool can_be_met(const struct table_endpoint *e)
 static int put_addresses(struct tables *t, struct endpoint *e, const struct table_endpoint *new)
 {
         struct weft_endpoint value = {
-                .ifindex = new->ifindex, .nexthop = can_be_met(new) ? e->slot : 0, .identity = new->identity,
+                .ifindex = new->ifindex,
+                .nexthop = can_be_met(new) ? e->slot : 0,
+                .identity = new->identity,
         };
         int r;
 
@@ -163,7 +165,7 @@ static int put_addresses(struct tables *t, struct endpoint *e, const struct tabl
         return 0;
 }
 
-/* ---- one endpoint ---- */
+/* ---- one endpoint ------------------------------------------------------------------------- */
 
 static int check_owner(struct tables *t, const char *name, const struct table_endpoint *e,
                        struct weft_error *reterr)

@@ -22,7 +22,7 @@ uint64_t tables_jiffies(uint32_t hz)
         return start + (uint64_t) now.tv_sec * hz + (uint64_t) now.tv_nsec * hz / 1000000000;
 }
 
-/* ---- the families ---- */
+/* ---- the families ------------------------------------------------------------------------- */
 
 static struct weft_addr map_ip4(__be32 a)
 {
@@ -72,15 +72,18 @@ const struct family flow_families[2] = {
         { TABLE_FLOWS6, sizeof(struct weft_key6), sizeof(struct weft_flow6), partner6, view6 },
 };
 
-/* ---- walking ---- */
+/* ---- walking ------------------------------------------------------------------------------ */
 
 void walk_begin(const struct tables *t, enum table id, struct walk *w)
 {
         const struct layout *l = &t->by[id]->layout;
 
         *w = (struct walk) {
-                .fd = table_fd(t, id), .key_size = l->key_size, .value_size = l->value_size,
-                .max_entries = l->max_entries, .one_by_one = t->one_by_one,
+                .fd = table_fd(t, id),
+                .key_size = l->key_size,
+                .value_size = l->value_size,
+                .max_entries = l->max_entries,
+                .one_by_one = t->one_by_one,
         };
 }
 
@@ -119,8 +122,8 @@ static int next_batch(struct walk *w, uint32_t max)
         uint32_t n = max;
         int r;
 
-        r = bpf_map_lookup_batch(w->fd, w->started ? w->cursor : NULL, w->cursor, w->keys, w->values,
-                                 &n, NULL);
+        r = bpf_map_lookup_batch(w->fd, w->started ? w->cursor : NULL, w->cursor, w->keys,
+                                 w->values, &n, NULL);
         if (r == -ENOENT)
                 w->done = true;
         else if (r < 0)
@@ -179,15 +182,18 @@ int walk_next(struct walk *w, uint32_t max)
         }
 }
 
-/* ---- views ---- */
+/* ---- views -------------------------------------------------------------------------------- */
 
 static int each_of_piece(const struct walk *w, const struct family *family, uint64_t now,
                          int (*f)(void *data, const struct flow_view *v), void *data)
 {
         for (uint32_t i = 0; i < w->n; i++) {
-                const struct weft_flow *flow = (const void *) (w->values + (size_t) i * w->value_size);
+                const struct weft_flow *flow =
+                        (const void *) (w->values + (size_t) i * w->value_size);
                 struct flow_view view = {
-                        .flow = flow, .now = now, .expired = flow_expired(flow, now),
+                        .flow = flow,
+                        .now = now,
+                        .expired = flow_expired(flow, now),
                 };
                 int r;
 

@@ -8,29 +8,29 @@
 #include "tables/tables.h"
 #include "util.h"
 
-#define TABLES(X)                                                                                   \
-        X(FLOWS4, "flows4")                                                                         \
-        X(FLOWS6, "flows6")                                                                         \
-        X(HALF_OPEN4, "half_open4")                                                                 \
-        X(HALF_OPEN6, "half_open6")                                                                 \
-        X(NEXTHOPS, "nexthops")                                                                     \
-        X(ENDPOINTS, "endpoints")                                                                   \
-        X(SERVICES, "services")                                                                     \
-        X(SERVICE_SLOTS, "service_slots")                                                           \
-        X(BACKENDS, "backends")                                                                     \
-        X(PEERS, "peers")                                                                           \
-        X(LINKS, "links")                                                                           \
-        X(FILTER, "filter")                                                                         \
-        X(WORLD, "world")                                                                           \
-        X(FORWARDS, "forwards")                                                                     \
-        X(DROPS, "drops")                                                                           \
+#define TABLES(X)                                                                                  \
+        X(FLOWS4, "flows4")                                                                        \
+        X(FLOWS6, "flows6")                                                                        \
+        X(HALF_OPEN4, "half_open4")                                                                \
+        X(HALF_OPEN6, "half_open6")                                                                \
+        X(NEXTHOPS, "nexthops")                                                                    \
+        X(ENDPOINTS, "endpoints")                                                                  \
+        X(SERVICES, "services")                                                                    \
+        X(SERVICE_SLOTS, "service_slots")                                                          \
+        X(BACKENDS, "backends")                                                                    \
+        X(PEERS, "peers")                                                                          \
+        X(LINKS, "links")                                                                          \
+        X(FILTER, "filter")                                                                        \
+        X(WORLD, "world")                                                                          \
+        X(FORWARDS, "forwards")                                                                    \
+        X(DROPS, "drops")                                                                          \
         X(EVENTS, "events")
 
 enum table {
 #define X(id, name) TABLE_##id,
         TABLES(X)
 #undef X
-        TABLES_N
+                TABLES_N
 };
 
 /* What must be equal for one map to stand for another. */
@@ -75,9 +75,9 @@ struct tables {
 
         uint32_t *filter_counts; /* for each bit: how many keys of the tables need it */
 
-        void *endpoints;       /* tree of struct endpoint, by name */
-        void *addresses;       /* tree of struct owned_address */
-        uint8_t *hop_states;   /* enum slot_state of the slots below WEFT_NEXTHOP_OWN */
+        void *endpoints;     /* tree of struct endpoint, by name */
+        void *addresses;     /* tree of struct owned_address */
+        uint8_t *hop_states; /* enum slot_state of the slots below WEFT_NEXTHOP_OWN */
         uint32_t hop_cursor;
 
         void *services;        /* tree of struct service, by name */
@@ -85,12 +85,12 @@ struct tables {
         struct keyset service_ids;
         uint32_t last_service_id;
 
-        void *backends;        /* tree of struct backend, by key */
-        uint32_t *backend_ring; /* removed indices, oldest first */
+        void *backends;                         /* tree of struct backend, by key */
+        uint32_t *backend_ring;                 /* removed indices, oldest first */
         uint32_t ring_start, ring_n, ring_safe; /* the first ring_safe may be used again */
-        uint32_t backend_top;  /* first index never used */
+        uint32_t backend_top;                   /* first index never used */
 
-        uint8_t *slots_taken;  /* of service_slots */
+        uint8_t *slots_taken; /* of service_slots */
         uint32_t slot_cursor;
         struct range *retired; /* given back, perhaps still read by a running program */
 
@@ -100,7 +100,7 @@ struct tables {
         uint8_t collection_family;
 };
 
-/* ---- maps ---- */
+/* ---- maps --------------------------------------------------------------------------------- */
 
 static inline int table_fd(const struct tables *t, enum table id)
 {
@@ -135,7 +135,7 @@ int table_keys(const struct tables *t, enum table id, void *ret_keys, size_t *re
 
 void layout_text(const struct layout *l, char *buf, size_t size);
 
-/* ---- nouns ---- */
+/* ---- nouns -------------------------------------------------------------------------------- */
 
 /* Counts the endpoints that are in their table (services_adopt() has counted its own), then makes
  * the bits agree with the counts. */

@@ -32,7 +32,8 @@ static void peer_key(const struct weft_prefix *p, struct weft_peer_key *ret)
         *ret = (struct weft_peer_key) { .prefixlen = p->len, .addr = p->addr };
 }
 
-int tables_set_peer(struct tables *t, const struct weft_prefix *prefix, const struct weft_peer *peer)
+int tables_set_peer(struct tables *t, const struct weft_prefix *prefix,
+                    const struct weft_peer *peer)
 {
         int r, fd = table_fd(t, TABLE_PEERS);
         struct weft_peer old, new = *peer;

@@ -40,7 +40,7 @@ static void closep_tables(struct tables **t)
         tables_close(*t);
 }
 
-/* ---- layouts ---- */
+/* ---- layouts ------------------------------------------------------------------------------ */
 
 /* "type 1, key 16, value 120, 65536 entries, flags 0x0" */
 void layout_text(const struct layout *l, char *buf, size_t size)
@@ -93,14 +93,15 @@ static int check_layout(const char *name, const struct layout *here, const struc
                          name, one, other);
 }
 
-/* ---- the object's definitions ---- */
+/* ---- the object's definitions ------------------------------------------------------------- */
 
 /* Maps of one generation or of one object are not shared. */
 static bool is_shared(const struct bpf_map *m)
 {
         const char *name = bpf_map__name(m);
 
-        return !bpf_map__is_internal(m) && strcmp(name, "chain") != 0 && strcmp(name, "scratch") != 0;
+        return !bpf_map__is_internal(m) && strcmp(name, "chain") != 0 &&
+               strcmp(name, "scratch") != 0;
 }
 
 static uint32_t power_of_two_below(uint64_t n)
@@ -168,7 +169,8 @@ static int pin_path(const struct tables_settings *s, const char *name, char *buf
                        : weft_fail(reterr, -ENAMETOOLONG, "%s: path too long", s->bpffs);
 }
 
-/* A dry run holds a handful of objects; what code indexes with a constant stays as large as it is. */
+/* A dry run holds a handful of objects; what code indexes with a constant stays as large as it is.
+ */
 static int set_dry_size(struct bpf_map *m)
 {
         static const char *const large[] = { "nexthops", "filter", "world", "forwards", "events" };
@@ -180,7 +182,8 @@ static int set_dry_size(struct bpf_map *m)
         return bpf_map__set_max_entries(m, DRY_ENTRIES);
 }
 
-static int prepare_map(struct bpf_map *m, const struct tables_settings *s, struct weft_error *reterr)
+static int prepare_map(struct bpf_map *m, const struct tables_settings *s,
+                       struct weft_error *reterr)
 {
         char path[PATH_MAX];
         int r;
@@ -203,16 +206,17 @@ static int prepare_map(struct bpf_map *m, const struct tables_settings *s, struc
 }
 
 /* Only the maps of the object, no program. */
-static int load_maps(struct bpf_object *o, const struct tables_settings *s, struct weft_error *reterr)
+static int load_maps(struct bpf_object *o, const struct tables_settings *s,
+                     struct weft_error *reterr)
 {
         struct bpf_program *p;
         struct bpf_map *m;
         int r;
 
-        bpf_object__for_each_program(p, o)
+        bpf_object__for_each_program (p, o)
                 bpf_program__set_autoload(p, false);
 
-        bpf_object__for_each_map(m, o) {
+        bpf_object__for_each_map (m, o) {
                 r = prepare_map(m, s, reterr);
                 if (r < 0)
                         return r;
@@ -241,7 +245,7 @@ static int pin_map(struct bpf_map *m, const struct tables_settings *s, struct we
         return 0;
 }
 
-/* ---- our own view of them ---- */
+/* ---- our own view of them ----------------------------------------------------------------- */
 
 static int map_memory(struct shared_map *m)
 {
@@ -285,14 +289,14 @@ static int keep_maps(struct tables *t, struct bpf_object *o, const struct tables
         size_t n = 0;
         int r;
 
-        bpf_object__for_each_map(m, o)
+        bpf_object__for_each_map (m, o)
                 n++;
 
         t->maps = calloc(n + 1, sizeof(*t->maps));
         if (!t->maps)
                 return -ENOMEM;
 
-        bpf_object__for_each_map(m, o) {
+        bpf_object__for_each_map (m, o) {
                 if (!is_shared(m))
                         continue;
 
@@ -379,7 +383,7 @@ void tables_settle(struct tables *t)
         backends_settle(t);
 }
 
-/* ---- opening ---- */
+/* ---- opening ------------------------------------------------------------------------------ */
 
 /* Kernels before 5.11 count maps against this limit. */
 static void lift_memory_limit(void)
@@ -389,8 +393,8 @@ static void lift_memory_limit(void)
 
 static int no_bpffs(const char *path, struct weft_error *reterr)
 {
-        return weft_fail(reterr, -EMEDIUMTYPE, "%s is not on a bpffs; mount one: mount -t bpf bpf %s",
-                         path, path);
+        return weft_fail(reterr, -EMEDIUMTYPE,
+                         "%s is not on a bpffs; mount one: mount -t bpf bpf %s", path, path);
 }
 
 static int make_directory(const char *path, struct weft_error *reterr)
@@ -510,7 +514,7 @@ struct tables *tables_close(struct tables *t)
         return NULL;
 }
 
-/* ---- for others ---- */
+/* ---- for others --------------------------------------------------------------------------- */
 
 int tables_fd(const struct tables *t, const char *name)
 {
@@ -523,7 +527,7 @@ int tables_share(const struct tables *t, struct bpf_object *o, struct weft_error
 {
         struct bpf_map *m;
 
-        bpf_object__for_each_map(m, o) {
+        bpf_object__for_each_map (m, o) {
                 struct shared_map *s = is_shared(m) ? find_map(t, bpf_map__name(m)) : NULL;
                 struct layout wanted;
                 int r;

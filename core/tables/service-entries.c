@@ -82,7 +82,7 @@ int service_entry_write(struct tables *t, const struct weft_service_key *key,
         return 0;
 }
 
-/* ---- taking over ---- */
+/* ---- taking over -------------------------------------------------------------------------- */
 
 static int by_place(const void *a, const void *b)
 {

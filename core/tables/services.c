@@ -44,25 +44,28 @@ static int by_key(const void *a, const void *b)
         return memcmp(a, b, sizeof(struct weft_service_key));
 }
 
-static bool contains(const struct weft_service_key *keys, size_t n, const struct weft_service_key *k)
+static bool contains(const struct weft_service_key *keys, size_t n,
+                     const struct weft_service_key *k)
 {
         return n && bsearch(k, keys, n, sizeof(*k), by_key);
 }
 
 static struct service *find(struct tables *t, const char *name)
 {
-        struct service **s = tfind(&(struct service) { .name = (char *) name }, &t->services,
-                                   by_name);
+        struct service **s =
+                tfind(&(struct service) { .name = (char *) name }, &t->services, by_name);
 
         return s ? *s : NULL;
 }
 
-/* ---- what a service's keys are ---- */
+/* ---- what a service's keys are ------------------------------------------------------------ */
 
 static void add_key(struct draft *d, const struct weft_addr *addr, uint16_t port, uint8_t proto)
 {
         d->keys[d->n_keys++] = (struct weft_service_key) {
-                .addr = *addr, .port = htons(port), .proto = proto,
+                .addr = *addr,
+                .port = htons(port),
+                .proto = proto,
         };
 }
 
@@ -132,7 +135,7 @@ static int check_owner(struct tables *t, const struct draft *d, struct weft_erro
         return 0;
 }
 
-/* ---- its backends and slots ---- */
+/* ---- its backends and slots --------------------------------------------------------------- */
 
 static int draft_backends(struct tables *t, struct draft *d)
 {
@@ -145,7 +148,8 @@ static int draft_backends(struct tables *t, struct draft *d)
 
         for (size_t i = 0; i < s->n_backends; i++) {
                 struct weft_service_key key = {
-                        .addr = s->backends[i].addr, .port = htons(s->backends[i].port),
+                        .addr = s->backends[i].addr,
+                        .port = htons(s->backends[i].port),
                         .proto = s->proto,
                 };
 
@@ -256,8 +260,8 @@ static int draft_slots(struct tables *t, struct draft *d)
         return 0;
 }
 
-static int draft_make(struct tables *t, struct draft *d, const struct weft_addr *node, size_t n_node,
-                      struct weft_error *reterr)
+static int draft_make(struct tables *t, struct draft *d, const struct weft_addr *node,
+                      size_t n_node, struct weft_error *reterr)
 {
         const char *name = d->config->name;
         int r;
@@ -272,7 +276,8 @@ static int draft_make(struct tables *t, struct draft *d, const struct weft_addr 
 
         r = draft_backends(t, d);
         if (r < 0)
-                return weft_fail(reterr, r, "service %s: table of backends: %s", name, strerror(-r));
+                return weft_fail(reterr, r, "service %s: table of backends: %s", name,
+                                 strerror(-r));
 
         r = draft_slots(t, d);
         if (r < 0)
@@ -293,7 +298,7 @@ static void draft_done(struct tables *t, struct draft *d)
         free(d->backends);
 }
 
-/* ---- writing ---- */
+/* ---- writing ------------------------------------------------------------------------------ */
 
 static int write_key(struct tables *t, const struct draft *d, const struct weft_service_key *k)
 {
@@ -381,7 +386,7 @@ static void adopt_draft(struct tables *t, struct service *s, struct draft *d)
         d->n_backends = old.n_backends;
 }
 
-/* ---- one service ---- */
+/* ---- one service -------------------------------------------------------------------------- */
 
 /* Its predecessor's id if an entry still carries it, else a fresh one. */
 static int choose_id(struct tables *t, struct draft *d)

@@ -23,14 +23,15 @@ struct tables_settings {
         const char *bpffs;        /* directory on a bpffs; maps are pinned in BPFFS/maps */
         uint64_t flow_table_size; /* entries of each family; 0: by RAM */
         uint32_t hz;              /* jiffies per second */
-        bool dry;                 /* small maps of their own, never pinned; bpffs is not looked at */
+        bool dry; /* small maps of their own, never pinned; bpffs is not looked at */
 };
 
 /* Opens or makes every shared map that the engine's object defines (all but "chain" and "scratch"):
  * a pinned one of the same layout is used as it is with what it holds, one of another layout is
  * -EUCLEAN with both layouts in the reason. Only the size of a flow table may differ from what is
- * asked for: it stays what it was until the pins are removed (weftctl cleanup), because the flows in
- * it are worth more. -EMEDIUMTYPE: BPFFS is not on a bpffs. object, size: bytes of engine.bpf.o. */
+ * asked for: it stays what it was until the pins are removed (weftctl cleanup), because the flows
+ * in it are worth more. -EMEDIUMTYPE: BPFFS is not on a bpffs. object, size: bytes of engine.bpf.o.
+ */
 int tables_open(const struct tables_settings *settings, const void *object, size_t size,
                 struct tables **ret, struct weft_error *reterr);
 /* Dry tables: forgets every flow and every drop. */
@@ -40,10 +41,11 @@ struct tables *tables_close(struct tables *t);
 
 /* File descriptor of a shared map by name; -ENOENT. Owned by the tables. */
 int tables_fd(const struct tables *t, const char *name);
-/* Makes every map of an opened (not loaded) object that has the name of a shared one be that one. */
+/* Makes every map of an opened (not loaded) object that has the name of a shared one be that one.
+ */
 int tables_share(const struct tables *t, struct bpf_object *o, struct weft_error *reterr);
 
-/* ---- endpoints, links, peers ---- */
+/* ---- endpoints, links, peers -------------------------------------------------------------- */
 
 struct table_endpoint {
         const struct weft_addr *addrs;
@@ -53,9 +55,9 @@ struct table_endpoint {
         bool has_peer;                  /* veth or netkit: redirect to the peer works */
 };
 
-/* Adds or changes the endpoint NAME: its next-hop slot first, then each address, its filter bit before
- * its entry. Changing the device or MAC moves the slot's number, so that its flows decide again.
- * -EEXIST: an address is another endpoint's; -ENOSPC: no slot is left. */
+/* Adds or changes the endpoint NAME: its next-hop slot first, then each address, its filter bit
+ * before its entry. Changing the device or MAC moves the slot's number, so that its flows decide
+ * again. -EEXIST: an address is another endpoint's; -ENOSPC: no slot is left. */
 int tables_set_endpoint(struct tables *t, const char *name, const struct table_endpoint *e,
                         struct weft_error *reterr);
 void tables_del_endpoint(struct tables *t, const char *name);
@@ -63,7 +65,8 @@ void tables_del_endpoint(struct tables *t, const char *name);
 int tables_set_link(struct tables *t, uint32_t ifindex, const struct weft_link *link);
 void tables_del_link(struct tables *t, uint32_t ifindex); /* and its next hops */
 
-int tables_set_peer(struct tables *t, const struct weft_prefix *prefix, const struct weft_peer *peer);
+int tables_set_peer(struct tables *t, const struct weft_prefix *prefix,
+                    const struct weft_peer *peer);
 void tables_del_peer(struct tables *t, const struct weft_prefix *prefix);
 
 /* A neighbour's address: one 8-byte store in each next hop that goes there. No epoch moves. */
@@ -73,13 +76,13 @@ void tables_neighbour(struct tables *t, uint32_t ifindex, const struct weft_addr
 /* Moves the world epoch: every flow decides its way again at its next packet. */
 void tables_move_epoch(struct tables *t);
 
-/* ---- services ---- */
+/* ---- services ----------------------------------------------------------------------------- */
 
 /* Makes the service be as S says, on its external and load-balancer addresses and, for a node port,
  * on each of node_addrs. Backends that are the same keep their index; a removed backend's number
- * moves. Slots are written before the entry that points at them; the entry is one update. On failure
- * nothing has changed. -EEXIST: an address and port is another service's; -ENOSPC, -E2BIG: a table is
- * full. */
+ * moves. Slots are written before the entry that points at them; the entry is one update. On
+ * failure nothing has changed. -EEXIST: an address and port is another service's; -ENOSPC, -E2BIG:
+ * a table is full. */
 int tables_set_service(struct tables *t, const struct config_service *s,
                        const struct weft_addr *node_addrs, size_t n_node_addrs,
                        struct weft_error *reterr);
@@ -88,7 +91,7 @@ void tables_del_service(struct tables *t, const char *name);
 /* After a start has set all it knows: removes what the predecessor left and nobody set again. */
 void tables_settle(struct tables *t);
 
-/* ---- flows ---- */
+/* ---- flows -------------------------------------------------------------------------------- */
 
 struct flow_view {
         struct weft_addr saddr, daddr, new_saddr, new_daddr;
@@ -109,7 +112,7 @@ int tables_each_flow(struct tables *t, int (*f)(void *data, const struct flow_vi
  * over both tables is complete. */
 size_t tables_collect(struct tables *t, size_t budget, bool *ret_done);
 
-/* ---- counters ---- */
+/* ---- counters ----------------------------------------------------------------------------- */
 
 struct count_view {
         const char *what; /* reason, delivery or event, as text */
@@ -118,7 +121,10 @@ struct count_view {
         uint32_t hook;
         uint64_t packets, bytes;
 };
-void tables_each_drop(struct tables *t, void (*f)(void *data, const struct count_view *v), void *data);
-void tables_each_forward(struct tables *t, void (*f)(void *data, const struct count_view *v), void *data);
-void tables_each_event(struct tables *t, void (*f)(void *data, const struct count_view *v), void *data);
+void tables_each_drop(struct tables *t, void (*f)(void *data, const struct count_view *v),
+                      void *data);
+void tables_each_forward(struct tables *t, void (*f)(void *data, const struct count_view *v),
+                         void *data);
+void tables_each_event(struct tables *t, void (*f)(void *data, const struct count_view *v),
+                       void *data);
 size_t tables_memory(const struct tables *t); /* bytes, as the kernel accounts them */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 
-/* Masquerading: a connection that an endpoint opens to the world outside gets the address of the node,
- * of the interface by which it leaves. Answers to connections from outside belong to a flow that is
- * known, and never come here. */
+/* Masquerading: a connection that an endpoint opens to the world outside gets the address of the
+ * node, of the interface by which it leaves. Answers to connections from outside belong to a flow
+ * that is known, and never come here. */
 
 #include <weft/stage.bpf.h>
 
@@ -16,14 +16,16 @@ struct no_masquerade_key {
 };
 
 /* Destinations that keep the endpoint's address; filled by the module. */
-WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, no_masquerade, struct no_masquerade_key, __u8, 16384, BPF_F_NO_PREALLOC);
+WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, no_masquerade, struct no_masquerade_key, __u8, 16384,
+         BPF_F_NO_PREALLOC);
 
 static __always_inline int keeps_address(const struct weft_pkt *pkt)
 {
         struct no_masquerade_key key = { .prefixlen = 128, .addr = pkt->plan.dst };
 
         return pkt->plan.endpoint || pkt->plan.flags & WEFT_PLAN_NATIVE ||
-               (pkt->key.family == 6 && !masquerade_ipv6) || bpf_map_lookup_elem(&no_masquerade, &key);
+               (pkt->key.family == 6 && !masquerade_ipv6) ||
+               bpf_map_lookup_elem(&no_masquerade, &key);
 }
 
 /* Does the packet leave the node? The routing table knows its own addresses. */

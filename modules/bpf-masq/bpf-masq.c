@@ -25,18 +25,22 @@ struct masq_config {
 };
 
 static const struct weft_option options[] = {
-        WEFT_OPT_PREFIXES(struct masq_config, non_masquerade_cidr, "non-masquerade-cidr", "",
-                          "Destinations that see the endpoint's own address, besides the cluster's; "
-                          "rfc1918 names the private and reserved IPv4 networks."),
+        WEFT_OPT_PREFIXES(
+                struct masq_config, non_masquerade_cidr, "non-masquerade-cidr", "",
+                "Destinations that see the endpoint's own address, besides the cluster's; "
+                "rfc1918 names the private and reserved IPv4 networks."),
         WEFT_OPT_BOOL(struct masq_config, masquerade_link_local, "masquerade-link-local", "no",
                       "Whether link-local destinations get the node's address too."),
-        WEFT_OPT_BOOL(struct masq_config, ipv6, "ipv6", "no", "Whether IPv6 is masqueraded as well."),
-        WEFT_OPT_ADDRESSES(struct masq_config, address, "address", "",
-                           "The address to appear under, one of each family, instead of that of the "
-                           "interface the packet leaves by."),
-        WEFT_OPT_PORTS(struct masq_config, snat_ports, "snat-ports", "auto",
-                       "Source ports to give out; auto is what the node's own ephemeral range leaves "
-                       "above it."),
+        WEFT_OPT_BOOL(struct masq_config, ipv6, "ipv6", "no",
+                      "Whether IPv6 is masqueraded as well."),
+        WEFT_OPT_ADDRESSES(
+                struct masq_config, address, "address", "",
+                "The address to appear under, one of each family, instead of that of the "
+                "interface the packet leaves by."),
+        WEFT_OPT_PORTS(
+                struct masq_config, snat_ports, "snat-ports", "auto",
+                "Source ports to give out; auto is what the node's own ephemeral range leaves "
+                "above it."),
         {}
 };
 
@@ -82,12 +86,15 @@ static int masq_configure(struct weft_instance *self, const struct weft_api *api
                                  "address has several of one family: give one IPv4 and one IPv6 "
                                  "address at most");
         if (ipv6 > 0 && !config->ipv6)
-                return api->fail(reterr, -EINVAL, "address has an IPv6 address, but IPv6 is not "
-                                                  "masqueraded: set ipv6 = yes or take it away");
-        if (ports->low != 0 && ports->low < UNPRIVILEGED_PORT)
                 return api->fail(reterr, -EINVAL,
-                                 "snat-ports = %u-%u begins among the ports of servers: begin at %u "
-                                 "or above", ports->low, ports->high, UNPRIVILEGED_PORT);
+                                 "address has an IPv6 address, but IPv6 is not "
+                                 "masqueraded: set ipv6 = yes or take it away");
+        if (ports->low != 0 && ports->low < UNPRIVILEGED_PORT)
+                return api->fail(
+                        reterr, -EINVAL,
+                        "snat-ports = %u-%u begins among the ports of servers: begin at %u "
+                        "or above",
+                        ports->low, ports->high, UNPRIVILEGED_PORT);
 
         return 0;
 }
@@ -119,7 +126,8 @@ static int masq_load(struct weft_instance *self, const struct weft_api *api,
         for (size_t i = 0; i < sizeof(constants) / sizeof(constants[0]); i++) {
                 r = api->constant(self, constants[i].name, constants[i].value, constants[i].size);
                 if (r < 0)
-                        return api->fail(reterr, r, "its eBPF object has no constant %s of %zu bytes",
+                        return api->fail(reterr, r,
+                                         "its eBPF object has no constant %s of %zu bytes",
                                          constants[i].name, constants[i].size);
         }
 
@@ -127,7 +135,7 @@ static int masq_load(struct weft_instance *self, const struct weft_api *api,
         return 0;
 }
 
-/* ---- the list of destinations left alone ---- */
+/* ---- the list of destinations left alone -------------------------------------------------- */
 
 /* One pass over the list. The stage asks only whether a prefix is there, so the value can say in
  * which pass it was last wanted; what is older is taken out. */
@@ -201,43 +209,62 @@ static int masq_event(struct weft_instance *self, const struct weft_api *api,
         return refill(self, api, reterr);
 }
 
-/* ---- self-tests ---- */
+/* ---- self-tests --------------------------------------------------------------------------- */
 
 /* Is the frames' destination masqueraded, and with the uplink's address? */
 static bool masquerades(struct weft_instance *self, const struct weft_api *api)
 {
         const struct weft_addr fixed = address_of(api->config(self), true);
         const struct weft_peer_key key = {
-                .prefixlen = 128, .addr.w = { 0, 0, htonl(0xffff), htonl(0x09090909) },
+                .prefixlen = 128,
+                .addr.w = { 0, 0, htonl(0xffff), htonl(0x09090909) },
         };
         __u8 pass;
 
-        return !is_ipv4(&fixed) && bpf_map_lookup_elem(api->map(self, "no_masquerade"), &key, &pass) < 0;
+        return !is_ipv4(&fixed) &&
+               bpf_map_lookup_elem(api->map(self, "no_masquerade"), &key, &pass) < 0;
 }
 
 /* Source port and checksum of TCP, behind Ethernet and IPv4. */
-#define ANY_PORT { { 34, 2 }, { 50, 2 } }
+#define ANY_PORT                                                                                   \
+        {                                                                                          \
+                { 34, 2 },                                                                         \
+                {                                                                                  \
+                        50, 2                                                                      \
+                }                                                                                  \
+        }
 
 static const struct weft_test tests[] = {
-        { .name = "a connection to the outside leaves with the node's address", .hook = WEFT_FROM_ENDPOINT,
-          .packet = WEFT_TEST_BYTES(syn), .verdict = WEFT_TEST_REDIRECT, .expected = WEFT_TEST_BYTES(syn_out),
-          .any = ANY_PORT, .with = "host-routing", .applies = masquerades },
-        { .name = "without host-routing the host's stack sees the endpoint's address", .hook = WEFT_FROM_ENDPOINT,
-          .packet = WEFT_TEST_BYTES(syn), .verdict = WEFT_TEST_NEXT, .expected = WEFT_TEST_BYTES(syn),
-          .without = "host-routing", .applies = masquerades },
-        { .name = "and the uplink the node's", .hook = WEFT_TO_UPLINK, .goes_on = 1,
-          .packet = WEFT_TEST_BYTES(syn_forwarded), .verdict = WEFT_TEST_NEXT,
-          .expected = WEFT_TEST_BYTES(syn_out), .any = ANY_PORT, .without = "host-routing",
+        { .name = "a connection to the outside leaves with the node's address",
+          .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_out),
+          .any = ANY_PORT,
+          .with = "host-routing",
+          .applies = masquerades },
+        { .name = "without host-routing the host's stack sees the endpoint's address",
+          .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn),
+          .verdict = WEFT_TEST_NEXT,
+          .expected = WEFT_TEST_BYTES(syn),
+          .without = "host-routing",
+          .applies = masquerades },
+        { .name = "and the uplink the node's",
+          .hook = WEFT_TO_UPLINK,
+          .goes_on = 1,
+          .packet = WEFT_TEST_BYTES(syn_forwarded),
+          .verdict = WEFT_TEST_NEXT,
+          .expected = WEFT_TEST_BYTES(syn_out),
+          .any = ANY_PORT,
+          .without = "host-routing",
           .applies = masquerades },
         {}
 };
 
-WEFT_MODULE(
-        .name = "bpf-masq", .summary = "Masquerades endpoints' connections that leave the cluster",
-        .needs = needs, .options = options, .config_size = sizeof(struct masq_config),
-        .tracks_replies = 1,
-        .role = "masquerade", .rank = 10,
-        .object = weft_object, .object_end = weft_object_end,
-        .configure = masq_configure, .load = masq_load, .attach = refill, .event = masq_event,
-        .tests = tests,
-);
+WEFT_MODULE(.name = "bpf-masq",
+            .summary = "Masquerades endpoints' connections that leave the cluster", .needs = needs,
+            .options = options, .config_size = sizeof(struct masq_config), .tracks_replies = 1,
+            .role = "masquerade", .rank = 10, .object = weft_object, .object_end = weft_object_end,
+            .configure = masq_configure, .load = masq_load, .attach = refill, .event = masq_event,
+            .tests = tests, );

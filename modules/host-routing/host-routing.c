@@ -10,7 +10,8 @@
 WEFT_OBJECT("host-routing.bpf.o");
 
 static const struct weft_need needs[] = {
-        WEFT_NEEDS(FEATURE, "redirect-peer", "hands packets into an endpoint's namespace (Linux 5.10)"),
+        WEFT_NEEDS(FEATURE, "redirect-peer",
+                   "hands packets into an endpoint's namespace (Linux 5.10)"),
         WEFT_NEEDS(HELPER, "fib_lookup", "asks the routing table for the way to the wire"),
         WEFT_NEEDS(HELPER, "redirect_neigh",
                    "sends to a neighbour whose link-layer address is not known yet (Linux 5.10)"),
@@ -18,21 +19,29 @@ static const struct weft_need needs[] = {
 };
 
 /* Address, port and checksums, behind Ethernet and IPv4: another module may masquerade. */
-#define ANY_SOURCE { { 24, 6 }, { 34, 2 }, { 50, 2 } }
+#define ANY_SOURCE                                                                                 \
+        {                                                                                          \
+                { 24, 6 }, { 34, 2 },                                                              \
+                {                                                                                  \
+                        50, 2                                                                      \
+                }                                                                                  \
+        }
 
 static const struct weft_test tests[] = {
-        { .name = "a packet for an endpoint goes straight into it", .hook = WEFT_FROM_UPLINK,
-          .packet = WEFT_TEST_BYTES(syn_in), .verdict = WEFT_TEST_REDIRECT,
+        { .name = "a packet for an endpoint goes straight into it",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn_in),
+          .verdict = WEFT_TEST_REDIRECT,
           .expected = WEFT_TEST_BYTES(syn_delivered) },
-        { .name = "an endpoint's packet goes straight to the wire", .hook = WEFT_FROM_ENDPOINT,
-          .packet = WEFT_TEST_BYTES(syn_out), .verdict = WEFT_TEST_REDIRECT,
-          .expected = WEFT_TEST_BYTES(syn_wire), .any = ANY_SOURCE },
+        { .name = "an endpoint's packet goes straight to the wire",
+          .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn_out),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_wire),
+          .any = ANY_SOURCE },
         {}
 };
 
-WEFT_MODULE(
-        .name = "host-routing", .summary = "Bypasses the upper network stack of the node",
-        .needs = needs, .tests = tests,
-        .role = "delivery", .rank = 10,
-        .object = weft_object, .object_end = weft_object_end,
-);
+WEFT_MODULE(.name = "host-routing", .summary = "Bypasses the upper network stack of the node",
+            .needs = needs, .tests = tests, .role = "delivery", .rank = 10, .object = weft_object,
+            .object_end = weft_object_end, );

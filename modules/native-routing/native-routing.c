@@ -20,8 +20,9 @@ struct native_config {
 };
 
 static const struct weft_option options[] = {
-        WEFT_OPT_PREFIXES(struct native_config, cidr, "cidr", "",
-                          "Destinations that the network outside routes to the right node by itself."),
+        WEFT_OPT_PREFIXES(
+                struct native_config, cidr, "cidr", "",
+                "Destinations that the network outside routes to the right node by itself."),
         WEFT_OPT_BOOL(struct native_config, direct_node_routes, "direct-node-routes", "no",
                       "Whether to route each peer's pod CIDRs to the peer's address."),
         WEFT_OPT_BOOL(struct native_config, skip_unreachable, "skip-unreachable", "no",
@@ -72,10 +73,11 @@ static int judge_route(struct adding *add, const struct weft_peer_info *peer, in
                 return 0;
         }
 
-        return add->api->fail(add->reterr, r,
-                              "peer %s is not on the same link-layer network: set skip-unreachable = "
-                              "yes and let the network route to it, or direct-node-routes = no",
-                              peer->name);
+        return add->api->fail(
+                add->reterr, r,
+                "peer %s is not on the same link-layer network: set skip-unreachable = "
+                "yes and let the network route to it, or direct-node-routes = no",
+                peer->name);
 }
 
 static int route_peer(struct adding *add, const struct weft_peer_info *peer)
@@ -86,9 +88,11 @@ static int route_peer(struct adding *add, const struct weft_peer_info *peer)
         for (size_t i = 0; i < peer->n_pod_cidrs; i++) {
                 gateway = is_ipv4(&peer->pod_cidrs[i]) ? &peer->node4 : &peer->node6;
                 if (!is_given(gateway))
-                        return add->api->fail(add->reterr, -EADDRNOTAVAIL,
-                                              "peer %s has a pod CIDR of a family in which it has no "
-                                              "address: add one to its section", peer->name);
+                        return add->api->fail(
+                                add->reterr, -EADDRNOTAVAIL,
+                                "peer %s has a pod CIDR of a family in which it has no "
+                                "address: add one to its section",
+                                peer->name);
 
                 r = add->api->route(add->self, &peer->pod_cidrs[i], gateway, add->reterr);
                 if (r < 0)
@@ -162,12 +166,10 @@ static int native_event(struct weft_instance *self, const struct weft_api *api,
         return 0;
 }
 
-WEFT_MODULE(
-        .name = "native-routing", .summary = "Pod traffic routed by the kernel and the network",
-        .provides = (const char *const[]) { "routing", NULL }, .exclusive = "routing",
-        .options = options, .config_size = sizeof(struct native_config),
-        .role = "routing", .rank = 20, .condition = WEFT_PEERS_SHARE_L2,
-        .chosen_options = (const char *const[]) { "direct-node-routes", "yes", NULL },
-        .object = weft_object, .object_end = weft_object_end,
-        .attach = native_attach, .event = native_event,
-);
+WEFT_MODULE(.name = "native-routing", .summary = "Pod traffic routed by the kernel and the network",
+            .provides = (const char *const[]) { "routing", NULL }, .exclusive = "routing",
+            .options = options, .config_size = sizeof(struct native_config), .role = "routing",
+            .rank = 20, .condition = WEFT_PEERS_SHARE_L2,
+            .chosen_options = (const char *const[]) { "direct-node-routes", "yes", NULL },
+            .object = weft_object, .object_end = weft_object_end, .attach = native_attach,
+            .event = native_event, );

@@ -9,7 +9,8 @@ const volatile __u16 snat_low, snat_high; /* source ports to give out */
 const volatile __u16 node_low, node_high; /* node ports, never given out */
 
 /* A backend of the service, by chance. NULL: none takes new flows. */
-static __always_inline const struct weft_backend *choose(const struct weft_service *s, __u32 *ret_index)
+static __always_inline const struct weft_backend *choose(const struct weft_service *s,
+                                                         __u32 *ret_index)
 {
         __u32 slot, *index;
 
@@ -28,7 +29,8 @@ static __always_inline int address_only(const struct weft_pkt *pkt)
 {
         __u8 echo = pkt->key.family == 4 ? 8 : 128;
 
-        if ((pkt->key.proto == IPPROTO_ICMP || pkt->key.proto == IPPROTO_ICMPV6) && pkt->icmp_type == echo)
+        if ((pkt->key.proto == IPPROTO_ICMP || pkt->key.proto == IPPROTO_ICMPV6) &&
+            pkt->icmp_type == echo)
                 return WEFT_PING;
         return WEFT_DROP(SERVICE_UNKNOWN_PORT);
 }

@@ -22,9 +22,10 @@ struct nodeport_config {
 static const struct weft_option options[] = {
         WEFT_OPT_PORTS(struct nodeport_config, port_range, "port-range", "30000-32767",
                        "Ports of the node's own addresses that services may take as node port."),
-        WEFT_OPT_PORTS(struct nodeport_config, snat_ports, "snat-ports", "auto",
-                       "Source ports towards remote backends; auto is what the node's own ephemeral "
-                       "range leaves above it."),
+        WEFT_OPT_PORTS(
+                struct nodeport_config, snat_ports, "snat-ports", "auto",
+                "Source ports towards remote backends; auto is what the node's own ephemeral "
+                "range leaves above it."),
         {}
 };
 
@@ -58,14 +59,17 @@ static int nodeport_configure(struct weft_instance *self, const struct weft_api 
                 return api->fail(reterr, -EINVAL,
                                  "port-range cannot be auto: write a range such as 30000-32767");
         if (snat.low < UNPRIVILEGED_PORT)
-                return api->fail(reterr, -EINVAL,
-                                 "snat-ports = %u-%u begins among the ports of servers: begin at %u "
-                                 "or above", snat.low, snat.high, UNPRIVILEGED_PORT);
+                return api->fail(
+                        reterr, -EINVAL,
+                        "snat-ports = %u-%u begins among the ports of servers: begin at %u "
+                        "or above",
+                        snat.low, snat.high, UNPRIVILEGED_PORT);
         if (snat.low >= node->low && snat.high <= node->high)
-                return api->fail(reterr, -EINVAL,
-                                 "snat-ports = %u-%u lies within port-range = %u-%u, whose ports are "
-                                 "never given out: choose a range that goes beyond it", snat.low,
-                                 snat.high, node->low, node->high);
+                return api->fail(
+                        reterr, -EINVAL,
+                        "snat-ports = %u-%u lies within port-range = %u-%u, whose ports are "
+                        "never given out: choose a range that goes beyond it",
+                        snat.low, snat.high, node->low, node->high);
 
         return 0;
 }
@@ -81,8 +85,10 @@ static int nodeport_load(struct weft_instance *self, const struct weft_api *api,
                 const char *name;
                 uint16_t value;
         } constants[] = {
-                { "snat_low", snat.low }, { "snat_high", snat.high },
-                { "node_low", config->port_range.low }, { "node_high", config->port_range.high },
+                { "snat_low", snat.low },
+                { "snat_high", snat.high },
+                { "node_low", config->port_range.low },
+                { "node_high", config->port_range.high },
         };
 
         for (size_t i = 0; i < sizeof(constants) / sizeof(constants[0]); i++) {
@@ -98,7 +104,7 @@ static int nodeport_load(struct weft_instance *self, const struct weft_api *api,
         return 0;
 }
 
-/* ---- self-tests ---- */
+/* ---- self-tests --------------------------------------------------------------------------- */
 
 #define CLIENT_PORT 61234 /* of the frames */
 
@@ -113,50 +119,85 @@ static bool keeps_port(struct weft_instance *self, const struct weft_api *api)
 }
 
 static const struct weft_test_service remote[] = {
-        { .port = 80, .node_port = 30080, .proto = IPPROTO_TCP,
+        { .port = 80,
+          .node_port = 30080,
+          .proto = IPPROTO_TCP,
           .backends = (const char *const[]) { "10.244.2.10:8080", NULL } },
         {}
 };
 
 static const struct weft_test_service remote6[] = {
-        { .port = 80, .node_port = 30080, .proto = IPPROTO_TCP,
+        { .port = 80,
+          .node_port = 30080,
+          .proto = IPPROTO_TCP,
           .backends = (const char *const[]) { "[fd00:244:2::10]:8080", NULL } },
         {}
 };
 
 static const struct weft_test_service external[] = {
-        { .external_ip = "198.51.100.7", .port = 80, .proto = IPPROTO_TCP,
+        { .external_ip = "198.51.100.7",
+          .port = 80,
+          .proto = IPPROTO_TCP,
           .backends = (const char *const[]) { "10.244.2.10:8080", NULL } },
         {}
 };
 
 /* Source port and checksum of TCP, behind Ethernet and IPv4 or IPv6. */
-#define ANY_PORT4 { { 34, 2 }, { 50, 2 } }
-#define ANY_PORT6 { { 54, 2 }, { 70, 2 } }
+#define ANY_PORT4                                                                                  \
+        {                                                                                          \
+                { 34, 2 },                                                                         \
+                {                                                                                  \
+                        50, 2                                                                      \
+                }                                                                                  \
+        }
+#define ANY_PORT6                                                                                  \
+        {                                                                                          \
+                { 54, 2 },                                                                         \
+                {                                                                                  \
+                        70, 2                                                                      \
+                }                                                                                  \
+        }
 
 static const struct weft_test tests[] = {
-        { .name = "a connection to a remote backend gets the node's address", .hook = WEFT_FROM_UPLINK,
-          .packet = WEFT_TEST_BYTES(syn), .services = remote, .verdict = WEFT_TEST_REDIRECT,
-          .expected = WEFT_TEST_BYTES(syn_to_backend), .any = ANY_PORT4 },
-        { .name = "a client's port that may be given out is kept", .hook = WEFT_FROM_UPLINK,
-          .packet = WEFT_TEST_BYTES(syn), .services = remote, .verdict = WEFT_TEST_REDIRECT,
-          .expected = WEFT_TEST_BYTES(syn_to_backend), .applies = keeps_port },
-        { .name = "the backend's answer comes from the node port", .hook = WEFT_FROM_UPLINK, .goes_on = 1,
-          .packet = WEFT_TEST_BYTES(answer), .verdict = WEFT_TEST_REDIRECT,
-          .expected = WEFT_TEST_BYTES(answer_to_client), .applies = keeps_port },
-        { .name = "a connection over IPv6 gets the node's address", .hook = WEFT_FROM_UPLINK,
-          .packet = WEFT_TEST_BYTES(syn6), .services = remote6, .verdict = WEFT_TEST_REDIRECT,
-          .expected = WEFT_TEST_BYTES(syn6_to_backend), .any = ANY_PORT6 },
-        { .name = "an unknown port of a service's address is dropped", .hook = WEFT_FROM_UPLINK,
-          .packet = WEFT_TEST_BYTES(syn_elsewhere), .services = external, .verdict = WEFT_TEST_DROP },
+        { .name = "a connection to a remote backend gets the node's address",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn),
+          .services = remote,
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_to_backend),
+          .any = ANY_PORT4 },
+        { .name = "a client's port that may be given out is kept",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn),
+          .services = remote,
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_to_backend),
+          .applies = keeps_port },
+        { .name = "the backend's answer comes from the node port",
+          .hook = WEFT_FROM_UPLINK,
+          .goes_on = 1,
+          .packet = WEFT_TEST_BYTES(answer),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(answer_to_client),
+          .applies = keeps_port },
+        { .name = "a connection over IPv6 gets the node's address",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn6),
+          .services = remote6,
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn6_to_backend),
+          .any = ANY_PORT6 },
+        { .name = "an unknown port of a service's address is dropped",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn_elsewhere),
+          .services = external,
+          .verdict = WEFT_TEST_DROP },
         {}
 };
 
-WEFT_MODULE(
-        .name = "nodeport-snat", .summary = "Services reached from outside, forwarded with SNAT",
-        .provides = (const char *const[]) { "nodeport", NULL }, .exclusive = "nodeport",
-        .needs = needs, .options = options, .config_size = sizeof(struct nodeport_config),
-        .role = "nodeport", .rank = 10,
-        .object = weft_object, .object_end = weft_object_end,
-        .configure = nodeport_configure, .load = nodeport_load, .tests = tests,
-);
+WEFT_MODULE(.name = "nodeport-snat",
+            .summary = "Services reached from outside, forwarded with SNAT",
+            .provides = (const char *const[]) { "nodeport", NULL }, .exclusive = "nodeport",
+            .needs = needs, .options = options, .config_size = sizeof(struct nodeport_config),
+            .role = "nodeport", .rank = 10, .object = weft_object, .object_end = weft_object_end,
+            .configure = nodeport_configure, .load = nodeport_load, .tests = tests, );

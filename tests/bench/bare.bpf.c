@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 
 /* What weft is measured beside. "bare": the least that a datapath with a flow table must do: parse,
- * one lookup, rewrite of addresses, ports, TTL, link-layer addresses and both checksums, redirect. It
- * knows no timers, counters, states, generations, fragments or options. "limit": the least that any
- * program does that sends a packet back. "nothing": the loop itself. */
+ * one lookup, rewrite of addresses, ports, TTL, link-layer addresses and both checksums, redirect.
+ * It knows no timers, counters, states, generations, fragments or options. "limit": the least that
+ * any program does that sends a packet back. "nothing": the loop itself. */
 
 #define WEFT_ENGINE /* no stage: its structs are its own */
 
@@ -17,12 +17,12 @@
 /* 1: the transport checksum by helpers, right for every way the kernel holds it; 0: directly. */
 const volatile __u8 by_helper;
 
-#define FLOWS(name, key_type)                                                                       \
-        struct {                                                                                    \
-                __uint(type, BPF_MAP_TYPE_HASH);                                                    \
-                __uint(max_entries, 65536);                                                         \
-                __type(key, key_type);                                                              \
-                __type(value, struct bare_flow);                                                    \
+#define FLOWS(name, key_type)                                                                      \
+        struct {                                                                                   \
+                __uint(type, BPF_MAP_TYPE_HASH);                                                   \
+                __uint(max_entries, 65536);                                                        \
+                __type(key, key_type);                                                             \
+                __type(value, struct bare_flow);                                                   \
         } name SEC(".maps")
 
 FLOWS(bare4, struct weft_key4);
@@ -42,7 +42,8 @@ static __always_inline void write_check(void *check, __u16 delta)
 /* The helper invalidates packet pointers: last. */
 static __always_inline void help_check(struct __sk_buff *ctx, __u32 off, const struct bare_flow *f)
 {
-        __u16 addr_delta = f->addr_delta, rest = weft_fold((__u16) ~addr_delta + (__u32) f->l4_delta);
+        __u16 addr_delta = f->addr_delta,
+              rest = weft_fold((__u16) ~addr_delta + (__u32) f->l4_delta);
 
         bpf_l4_csum_replace(ctx, off, 0, addr_delta, BPF_F_PSEUDO_HDR);
         bpf_l4_csum_replace(ctx, off, 0, rest, 0);

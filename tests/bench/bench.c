@@ -46,7 +46,7 @@ static bool is_xdp(const struct run *r)
         return r->ready.hook == WEFT_XDP_UPLINK;
 }
 
-/* ---- preparing ---- */
+/* ---- preparing ---------------------------------------------------------------------------- */
 
 static int named(const struct run *r, const char *what)
 {
@@ -100,7 +100,7 @@ static bool prepare(struct run *r)
         return prepare_programs(r);
 }
 
-/* ---- measuring ---- */
+/* ---- measuring ---------------------------------------------------------------------------- */
 
 static uint64_t slow_packets(struct world *w)
 {
@@ -109,7 +109,8 @@ static uint64_t slow_packets(struct world *w)
 
 static bool check_verdict(const struct run *r, enum series s, int verdict)
 {
-        if ((s != WEFT && s != WEFT_MANY && s != BARE && s != BARE_MANY) || verdict == r->kind->verdict)
+        if ((s != WEFT && s != WEFT_MANY && s != BARE && s != BARE_MANY) ||
+            verdict == r->kind->verdict)
                 return true;
 
         fprintf(stderr, "bench: %s, IPv%c, program %d: verdict %d\n", r->kind->name,
@@ -138,8 +139,9 @@ static bool run_one(struct run *r, enum series s, unsigned round)
                 forget_flows(r->world);
         before = slow_packets(r->world);
         commits = world_event(r->world, WEFT_EVENT_COMMIT);
-        r->ns[s][round] = measured_run(&r->series[s], r->ready.ifindex, r->ready.packet.data,
-                                       r->ready.packet.len, is_new(r) ? REPEAT_NEW : REPEAT, &verdict);
+        r->ns[s][round] =
+                measured_run(&r->series[s], r->ready.ifindex, r->ready.packet.data,
+                             r->ready.packet.len, is_new(r) ? REPEAT_NEW : REPEAT, &verdict);
         if (weft)
                 r->slow += slow_packets(r->world) - before;
 
@@ -160,7 +162,7 @@ static bool run_rounds(struct run *r)
         return true;
 }
 
-/* ---- telling ---- */
+/* ---- telling ------------------------------------------------------------------------------ */
 
 /* Median over the rounds of one program less another, with the quarter and three-quarter marks. */
 static double net(const struct run *r, enum series s, enum series control, double *ret_low,
@@ -208,7 +210,8 @@ static void print_run(const struct run *r)
         printf("| %.0f ", net(r, LIMIT, NOTHING, &low, &high));
         printf("| %.0f | %.0f |", net(r, RESTORE, NOTHING, &low, &high), median(loop, ROUNDS));
         if (r->slow > expected)
-                printf(" <!-- %llu packets took the long path -->", (unsigned long long) (r->slow - expected));
+                printf(" <!-- %llu packets took the long path -->",
+                       (unsigned long long) (r->slow - expected));
         printf("\n");
         (void) fflush(stdout);
 }
@@ -226,7 +229,7 @@ static bool run_kind(struct world *w, const struct kind *k, int family)
         return good;
 }
 
-/* ---- where the time goes ---- */
+/* ---- where the time goes ------------------------------------------------------------------ */
 
 static struct bpf_object *load_step(struct world *w, uint8_t step, bool cast)
 {
@@ -267,13 +270,14 @@ static bool prepare_steps(struct run *r, struct steps *s, bool cast)
         for (unsigned i = 0; i < STEPS; i++) {
                 s->objects[i] = load_step(r->world, i, cast);
                 if (!s->objects[i] ||
-                    !measured_with_restore(
-                            &s->measured[i], &r->ready.is, false,
-                            bpf_program__fd(bpf_object__find_program_by_name(s->objects[i], "steps_tc"))))
+                    !measured_with_restore(&s->measured[i], &r->ready.is, false,
+                                           bpf_program__fd(bpf_object__find_program_by_name(
+                                                   s->objects[i], "steps_tc"))))
                         return false;
         }
 
-        return measured_with_restore(&s->measured[STEPS], &r->ready.is, false, named(r, "nothing")) &&
+        return measured_with_restore(&s->measured[STEPS], &r->ready.is, false,
+                                     named(r, "nothing")) &&
                measured_with_restore(&s->measured[STEPS + 1], &r->ready.is, false, weft);
 }
 
@@ -286,8 +290,8 @@ static bool run_steps(struct run *r, struct steps *s)
                         unsigned n = (i + round) % (STEPS + 2);
 
                         s->ns[n][round] = measured_run(&s->measured[n], r->ready.ifindex,
-                                                       r->ready.packet.data, r->ready.packet.len, REPEAT,
-                                                       &verdict);
+                                                       r->ready.packet.data, r->ready.packet.len,
+                                                       REPEAT, &verdict);
                         expected = n == STEPS ? 0 : r->kind->verdict;
                         if (verdict != expected) {
                                 fprintf(stderr, "bench: step %u: verdict %d\n", n, verdict);
@@ -310,7 +314,8 @@ static void print_steps(const struct steps *s)
                 for (unsigned round = 0; round < ROUNDS; round++)
                         d[round] = s->ns[i][round] - s->ns[STEPS][round];
                 all = median(d, ROUNDS);
-                printf("| %s | %.0f | %+.0f |\n", i < STEPS ? texts[i] : "weft, whole", all, all - last);
+                printf("| %s | %.0f | %+.0f |\n", i < STEPS ? texts[i] : "weft, whole", all,
+                       all - last);
                 last = all;
         }
 }
@@ -331,7 +336,7 @@ static bool bench_steps(struct world *w, bool cast)
         return good;
 }
 
-/* ---- main ---- */
+/* ---- main --------------------------------------------------------------------------------- */
 
 static void stay_on_one_cpu(void)
 {
@@ -344,7 +349,8 @@ static void stay_on_one_cpu(void)
 
 static void print_head(void)
 {
-        printf("| what | family | weft, 1 flow | bare | ratio | weft, 64 K flows | bare | ratio | limit | restore "
+        printf("| what | family | weft, 1 flow | bare | ratio | weft, 64 K flows | bare | ratio | "
+               "limit | restore "
                "| loop |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
 }
 
@@ -375,6 +381,7 @@ int main(int argc, char **argv)
                 return EXIT_FAILURE;
 
         w = world_open(FULL);
-        return (strcmp(argv[2], "steps") == 0 ? bench_steps(w, cast) : bench_kinds(w)) ? EXIT_SUCCESS
-                                                                                       : EXIT_FAILURE;
+        return (strcmp(argv[2], "steps") == 0 ? bench_steps(w, cast) : bench_kinds(w))
+                       ? EXIT_SUCCESS
+                       : EXIT_FAILURE;
 }

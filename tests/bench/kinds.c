@@ -10,32 +10,32 @@
 #include "kinds.h"
 
 const struct kind kinds[] = {
-        { "host packet that is none of weft's", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 40000, 22,
-          false, VARY_NONE, NEXT },
-        { "packet of the node itself, leaving", WEFT_TO_UPLINK, WEFT_FROM_UPLINK, NODE, WORLD, 40000, 443,
-          false, VARY_NONE, NEXT },
+        { "host packet that is none of weft's", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE,
+          40000, 22, false, VARY_NONE, NEXT },
+        { "packet of the node itself, leaving", WEFT_TO_UPLINK, WEFT_FROM_UPLINK, NODE, WORLD,
+          40000, 443, false, VARY_NONE, NEXT },
         { "NodePort, SNAT, to the backend", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 61234,
           NODE_PORT, false, VARY_SRC, REDIRECT },
-        { "NodePort, SNAT, reply", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 61234, NODE_PORT, true,
-          VARY_SRC, REDIRECT },
-        { "NodePort, local endpoint", WEFT_FROM_UPLINK, WEFT_FROM_ENDPOINT, CLIENT, NODE, 40000, LOCAL_PORT,
-          false, VARY_SRC, REDIRECT },
-        { "NodePort, local endpoint, reply", WEFT_FROM_UPLINK, WEFT_FROM_ENDPOINT, CLIENT, NODE, 40000,
-          LOCAL_PORT, true, VARY_DST, REDIRECT },
-        { "masquerade", WEFT_FROM_ENDPOINT, WEFT_FROM_UPLINK, POD, WORLD, 61234, 443, false, VARY_DST,
-          REDIRECT },
-        { "masquerade, reply to the endpoint", WEFT_FROM_ENDPOINT, WEFT_FROM_UPLINK, POD, WORLD, 61234, 443,
-          true, VARY_SRC, REDIRECT },
-        { "TRACK, delivery to an endpoint", WEFT_FROM_UPLINK, WEFT_FROM_ENDPOINT, CLIENT, POD, 40000, 80,
-          false, VARY_SRC, REDIRECT },
-        { "TRACK, answer of an endpoint", WEFT_FROM_UPLINK, WEFT_FROM_ENDPOINT, CLIENT, POD, 40000, 80, true,
+        { "NodePort, SNAT, reply", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 61234,
+          NODE_PORT, true, VARY_SRC, REDIRECT },
+        { "NodePort, local endpoint", WEFT_FROM_UPLINK, WEFT_FROM_ENDPOINT, CLIENT, NODE, 40000,
+          LOCAL_PORT, false, VARY_SRC, REDIRECT },
+        { "NodePort, local endpoint, reply", WEFT_FROM_UPLINK, WEFT_FROM_ENDPOINT, CLIENT, NODE,
+          40000, LOCAL_PORT, true, VARY_DST, REDIRECT },
+        { "masquerade", WEFT_FROM_ENDPOINT, WEFT_FROM_UPLINK, POD, WORLD, 61234, 443, false,
           VARY_DST, REDIRECT },
-        { "first packet, NodePort, SNAT", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 61000, NODE_PORT,
-          false, VARY_NEW, REDIRECT },
-        { "NodePort, SNAT, to the backend, XDP", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 61234,
-          NODE_PORT, false, VARY_SRC, XDP_REDIRECTED },
-        { "NodePort, SNAT, reply, XDP", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 61234, NODE_PORT,
-          true, VARY_SRC, XDP_REDIRECTED },
+        { "masquerade, reply to the endpoint", WEFT_FROM_ENDPOINT, WEFT_FROM_UPLINK, POD, WORLD,
+          61234, 443, true, VARY_SRC, REDIRECT },
+        { "TRACK, delivery to an endpoint", WEFT_FROM_UPLINK, WEFT_FROM_ENDPOINT, CLIENT, POD,
+          40000, 80, false, VARY_SRC, REDIRECT },
+        { "TRACK, answer of an endpoint", WEFT_FROM_UPLINK, WEFT_FROM_ENDPOINT, CLIENT, POD, 40000,
+          80, true, VARY_DST, REDIRECT },
+        { "first packet, NodePort, SNAT", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 61000,
+          NODE_PORT, false, VARY_NEW, REDIRECT },
+        { "NodePort, SNAT, to the backend, XDP", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE,
+          61234, NODE_PORT, false, VARY_SRC, XDP_REDIRECTED },
+        { "NodePort, SNAT, reply, XDP", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 61234,
+          NODE_PORT, true, VARY_SRC, XDP_REDIRECTED },
 };
 const size_t n_kinds = sizeof(kinds) / sizeof(kinds[0]);
 
@@ -48,7 +48,7 @@ const struct kind *kind_named(const char *name)
         return NULL;
 }
 
-/* ---- one connection ---- */
+/* ---- one connection ----------------------------------------------------------------------- */
 
 static bool complain(const struct kind *k, const char *what)
 {
@@ -68,8 +68,11 @@ static struct shape arrive(struct shape s, enum weft_hook hook)
 
 static struct shape opener(const struct kind *k, int family, uint8_t flags)
 {
-        return arrive((struct shape) { .src = at(family, k->from), .dst = at(family, k->to),
-                                       .proto = IPPROTO_TCP, .sport = k->sport, .dport = k->dport,
+        return arrive((struct shape) { .src = at(family, k->from),
+                                       .dst = at(family, k->to),
+                                       .proto = IPPROTO_TCP,
+                                       .sport = k->sport,
+                                       .dport = k->dport,
                                        .flags = flags },
                       k->hook);
 }
@@ -94,7 +97,8 @@ static void believe_next_hops(struct world *w)
 }
 
 /* What the other end sends back: the translated tuple turned round. */
-static bool answer_of(struct world *w, const struct kind *k, int family, uint8_t flags, struct shape *ret)
+static bool answer_of(struct world *w, const struct kind *k, int family, uint8_t flags,
+                      struct shape *ret)
 {
         struct shape s = opener(k, family, SYN);
         struct flow f;
@@ -102,13 +106,18 @@ static bool answer_of(struct world *w, const struct kind *k, int family, uint8_t
         if (!world_flow(w, &s, side_of(k->hook), &f))
                 return complain(k, "the first packet left no flow");
 
-        *ret = arrive((struct shape) { .src = f.new_dst, .dst = f.new_src, .proto = IPPROTO_TCP,
-                                       .sport = f.new_dport, .dport = f.new_sport, .flags = flags },
+        *ret = arrive((struct shape) { .src = f.new_dst,
+                                       .dst = f.new_src,
+                                       .proto = IPPROTO_TCP,
+                                       .sport = f.new_dport,
+                                       .dport = f.new_sport,
+                                       .flags = flags },
                       k->answer_hook);
         return true;
 }
 
-static bool send_shape(struct world *w, const struct kind *k, enum weft_hook hook, const struct shape *s)
+static bool send_shape(struct world *w, const struct kind *k, enum weft_hook hook,
+                       const struct shape *s)
 {
         struct skb skb = { .device = hook == WEFT_FROM_ENDPOINT ? EP0 : UPLINK };
         struct packet p = packet_build(s);
@@ -126,14 +135,19 @@ static bool handshake(struct world *w, const struct kind *k, int family)
                answer_of(w, k, family, ACK, &reply) && send_shape(w, k, k->answer_hook, &reply);
 }
 
-static void make_ready(struct world *w, const struct kind *k, const struct shape *s, struct ready *ret)
+static void make_ready(struct world *w, const struct kind *k, const struct shape *s,
+                       struct ready *ret)
 {
         enum weft_hook hook = k->answer ? k->answer_hook : k->hook;
 
         *ret = (struct ready) {
-                .packet = packet_build(s), .hook = k->verdict == XDP_REDIRECTED ? WEFT_XDP_UPLINK : hook,
+                .packet = packet_build(s),
+                .hook = k->verdict == XDP_REDIRECTED ? WEFT_XDP_UPLINK : hook,
                 .ifindex = w->ifindex[hook == WEFT_FROM_ENDPOINT ? EP0 : UPLINK],
-                .is = { .src = s->src, .dst = s->dst, .sport = htons(s->sport), .dport = htons(s->dport),
+                .is = { .src = s->src,
+                        .dst = s->dst,
+                        .sport = htons(s->sport),
+                        .dport = htons(s->dport),
                         .family = shape_family(s) == AF_INET ? 4 : 6 },
         };
 }
@@ -152,7 +166,7 @@ bool kind_establish(struct world *w, const struct kind *k, int family, struct re
         return true;
 }
 
-/* ---- 64 K copies ---- */
+/* ---- 64 K copies -------------------------------------------------------------------------- */
 
 static void empty(int fd, size_t key_size)
 {
@@ -188,8 +202,8 @@ static uint16_t add(uint16_t a, uint16_t b)
         return (sum & 0xffff) + (sum >> 16);
 }
 
-/* Gives the copy another address in its key. Where the plan keeps the address, the translated one is
- * the same; where it changes it, the ready differences are other ones. */
+/* Gives the copy another address in its key. Where the plan keeps the address, the translated one
+ * is the same; where it changes it, the ready differences are other ones. */
 static void readdress(struct weft_flow *f, __be32 *key_word, __be32 *new_word, uint32_t n)
 {
         __be32 old = *key_word, word = (old & htonl(0xffff0000)) | htonl(n);
@@ -221,7 +235,8 @@ static int copy4(int fd, int bare_fd, const struct weft_flow4 *flow, bool vary_s
         key = f.key;
         key.side = 0;
 
-        return bpf_map_update_elem(fd, &f.key, &f, BPF_ANY) ?: bpf_map_update_elem(bare_fd, &key, &b, BPF_ANY);
+        return bpf_map_update_elem(fd, &f.key, &f, BPF_ANY)
+                       ?: bpf_map_update_elem(bare_fd, &key, &b, BPF_ANY);
 }
 
 static int copy6(int fd, int bare_fd, const struct weft_flow6 *flow, bool vary_src, uint32_t n)
@@ -241,26 +256,36 @@ static int copy6(int fd, int bare_fd, const struct weft_flow6 *flow, bool vary_s
         key = f.key;
         key.side = 0;
 
-        return bpf_map_update_elem(fd, &f.key, &f, BPF_ANY) ?: bpf_map_update_elem(bare_fd, &key, &b, BPF_ANY);
+        return bpf_map_update_elem(fd, &f.key, &f, BPF_ANY)
+                       ?: bpf_map_update_elem(bare_fd, &key, &b, BPF_ANY);
 }
 
 static int find4(int fd, const struct restored *is, uint8_t side, struct weft_flow4 *ret)
 {
-        struct weft_key4 key = { .saddr = is->src.w[3], .daddr = is->dst.w[3], .sport = is->sport,
-                                 .dport = is->dport, .proto = IPPROTO_TCP, .side = side };
+        struct weft_key4 key = { .saddr = is->src.w[3],
+                                 .daddr = is->dst.w[3],
+                                 .sport = is->sport,
+                                 .dport = is->dport,
+                                 .proto = IPPROTO_TCP,
+                                 .side = side };
 
         return bpf_map_lookup_elem(fd, &key, ret);
 }
 
 static int find6(int fd, const struct restored *is, uint8_t side, struct weft_flow6 *ret)
 {
-        struct weft_key6 key = { .saddr = is->src, .daddr = is->dst, .sport = is->sport,
-                                 .dport = is->dport, .proto = IPPROTO_TCP, .side = side };
+        struct weft_key6 key = { .saddr = is->src,
+                                 .daddr = is->dst,
+                                 .sport = is->sport,
+                                 .dport = is->dport,
+                                 .proto = IPPROTO_TCP,
+                                 .side = side };
 
         return bpf_map_lookup_elem(fd, &key, ret);
 }
 
-bool kind_multiply(struct world *w, const struct kind *k, int family, const struct ready *r, int bare_fd)
+bool kind_multiply(struct world *w, const struct kind *k, int family, const struct ready *r,
+                   int bare_fd)
 {
         bool four = family == AF_INET, src = k->vary == VARY_SRC;
         uint8_t side = side_of(k->answer ? k->answer_hook : k->hook);
@@ -275,7 +300,8 @@ bool kind_multiply(struct world *w, const struct kind *k, int family, const stru
         forget_flows(w);
         empty(bare_fd, four ? sizeof(struct weft_key4) : sizeof(struct weft_key6));
         for (uint32_t n = 0; !error && n < FLOWS; n++)
-                error = four ? copy4(fd, bare_fd, &flow4, src, n) : copy6(fd, bare_fd, &flow6, src, n);
+                error = four ? copy4(fd, bare_fd, &flow4, src, n)
+                             : copy6(fd, bare_fd, &flow6, src, n);
 
         return error ? complain(k, "64 K flows do not fit") : true;
 }

@@ -34,8 +34,9 @@ struct ready {
 /* Opens the connection through the real programs until it is established. False with the reason on
  * stderr. */
 bool kind_establish(struct world *w, const struct kind *k, int family, struct ready *ret);
-/* Fills the flow table, and that of the bare program, with 64 K copies of the measured direction that
- * differ in one address. */
-bool kind_multiply(struct world *w, const struct kind *k, int family, const struct ready *r, int bare_fd);
+/* Fills the flow table, and that of the bare program, with 64 K copies of the measured direction
+ * that differ in one address. */
+bool kind_multiply(struct world *w, const struct kind *k, int family, const struct ready *r,
+                   int bare_fd);
 /* Empties the flow tables, in one walk. */
 void forget_flows(struct world *w);

@@ -33,7 +33,8 @@ bool measure_open(const char *objects, bool by_helper)
 {
         directory = objects;
         bare = measure_object("bare");
-        if (!bare || object_constant(bare, "by_helper", &by_helper, 1) < 0 || bpf_object__load(bare) < 0)
+        if (!bare || object_constant(bare, "by_helper", &by_helper, 1) < 0 ||
+            bpf_object__load(bare) < 0)
                 return complain("bare.bpf.o does not load");
 
         return true;
@@ -57,7 +58,7 @@ static bool load_restore(struct measured *m, const struct restored *is)
         if (object_constant(m->object, "weft_packet_is", is, sizeof(*is)) < 0)
                 return complain("the restore takes no packet");
 
-        bpf_object__for_each_program(p, m->object)
+        bpf_object__for_each_program (p, m->object)
                 bpf_program__set_autoload(p, strcmp(bpf_program__name(p), name) == 0);
 
         if (bpf_object__load(m->object) < 0)
@@ -77,7 +78,8 @@ bool measured_with_restore(struct measured *m, const struct restored *is, bool x
                 return complain("no restore.bpf.o");
         if (!load_restore(m, is))
                 return false;
-        if (bpf_map_update_elem(bpf_object__find_map_fd_by_name(m->object, "target"), &zero, &target, 0) < 0)
+        if (bpf_map_update_elem(bpf_object__find_map_fd_by_name(m->object, "target"), &zero,
+                                &target, 0) < 0)
                 return complain("the restore cannot jump to its target");
 
         return true;
@@ -93,7 +95,8 @@ double measured_run(const struct measured *m, uint32_t ifindex, const void *pack
                     uint32_t repeat, int *ret_verdict)
 {
         struct __sk_buff ctx = { .ifindex = ifindex };
-        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = size, .repeat = repeat);
+        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = size,
+                    .repeat = repeat);
         uint32_t zero = 0;
 
         if (!m->xdp) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 
-/* What stands before a measured program. A test run does not give each repeat a fresh packet, so this
- * puts back what the program before changed and jumps to the target. With a target that returns at
- * once it is measured alone, and taken off. */
+/* What stands before a measured program. A test run does not give each repeat a fresh packet, so
+ * this puts back what the program before changed and jumps to the target. With a target that
+ * returns at once it is measured alone, and taken off. */
 
 #define WEFT_ENGINE /* no stage: its structs are its own */
 

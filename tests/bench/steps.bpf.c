@@ -33,9 +33,11 @@ static __always_inline int find_hop(const struct weft_flow4 *flow, __u64 now, st
 }
 
 static __always_inline int rewrite_as_bare(struct __sk_buff *ctx, struct weft_flow4 *flow,
-                                   const struct short_packet *p, const struct hop *hop)
+                                           const struct short_packet *p, const struct hop *hop)
 {
-        struct check_place c = { .off = ETH_HLEN + WEFT_IP4_MIN + WEFT_TCP_CHECK, .family = 4, .pseudo = 1 };
+        struct check_place c = { .off = ETH_HLEN + WEFT_IP4_MIN + WEFT_TCP_CHECK,
+                                 .family = 4,
+                                 .pseudo = 1 };
         void *l4 = p->data + ETH_HLEN + WEFT_IP4_MIN;
         __u16 addr_delta = flow->f.addr_delta, l4_delta = flow->f.l4_delta;
 
@@ -55,7 +57,8 @@ static __always_inline int rewrite_as_bare(struct __sk_buff *ctx, struct weft_fl
 
 SEC("tc") int steps_tc(struct __sk_buff *ctx)
 {
-        struct short_packet p = { .data = (void *) (long) ctx->data, .end = (void *) (long) ctx->data_end,
+        struct short_packet p = { .data = (void *) (long) ctx->data,
+                                  .end = (void *) (long) ctx->data_end,
                                   .len = ctx->len - ETH_HLEN };
         struct iphdr *ip = p.data + ETH_HLEN;
         __be16 *ports = p.data + ETH_HLEN + WEFT_IP4_MIN;
@@ -65,8 +68,12 @@ SEC("tc") int steps_tc(struct __sk_buff *ctx)
 
         if (!is_plain(&p))
                 return 0;
-        key = (struct weft_key4) { .saddr = ip->saddr, .daddr = ip->daddr, .sport = ports[0],
-                                   .dport = ports[1], .proto = IPPROTO_TCP, .side = WEFT_SIDE_UPLINK };
+        key = (struct weft_key4) { .saddr = ip->saddr,
+                                   .daddr = ip->daddr,
+                                   .sport = ports[0],
+                                   .dport = ports[1],
+                                   .proto = IPPROTO_TCP,
+                                   .side = WEFT_SIDE_UPLINK };
         flow = bpf_map_lookup_elem(&flows4, &key);
         if (!flow)
                 return 0;

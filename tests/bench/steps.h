@@ -12,10 +12,11 @@ enum step {
         STEPS,
 };
 
-#define STEP_TEXTS                                                                                  \
-        { "bare: parse, lookup, rewrite, redirect (with weft's own table)",                         \
-          "+ is it still valid: epoch, deadline, watched flags, backend, own key",                  \
-          "+ next hop from its table",                                                              \
-          "+ deadline, packets, bytes of the flow",                                                 \
-          "+ per-CPU counter of forwarded packets",                                                 \
-          "+ how the kernel holds the checksum, MTU, mark" }
+#define STEP_TEXTS                                                                                 \
+        {                                                                                          \
+                "bare: parse, lookup, rewrite, redirect (with weft's own table)",                  \
+                        "+ is it still valid: epoch, deadline, watched flags, backend, own key",   \
+                        "+ next hop from its table", "+ deadline, packets, bytes of the flow",     \
+                        "+ per-CPU counter of forwarded packets",                                  \
+                        "+ how the kernel holds the checksum, MTU, mark"                           \
+        }

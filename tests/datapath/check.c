@@ -17,9 +17,15 @@ static void start(struct shape *s)
 struct shape from_outside(int family, uint8_t proto, enum who src, uint16_t sport, enum who dst,
                           uint16_t dport)
 {
-        struct shape s = { .smac = mac_of(src), .dmac = mac_of(NODE), .src = at(family, src),
-                           .dst = at(family, dst), .proto = proto, .sport = sport, .dport = dport,
-                           .id = 77, .label = 0x12345 };
+        struct shape s = { .smac = mac_of(src),
+                           .dmac = mac_of(NODE),
+                           .src = at(family, src),
+                           .dst = at(family, dst),
+                           .proto = proto,
+                           .sport = sport,
+                           .dport = dport,
+                           .id = 77,
+                           .label = 0x12345 };
 
         start(&s);
         return s;
@@ -28,9 +34,15 @@ struct shape from_outside(int family, uint8_t proto, enum who src, uint16_t spor
 struct shape from_pod(int family, uint8_t proto, enum who pod, uint16_t sport, enum who dst,
                       uint16_t dport)
 {
-        struct shape s = { .smac = mac_of(pod), .dmac = gateway_mac(pod), .src = at(family, pod),
-                           .dst = at(family, dst), .proto = proto, .sport = sport, .dport = dport,
-                           .id = 78, .label = 0x12346 };
+        struct shape s = { .smac = mac_of(pod),
+                           .dmac = gateway_mac(pod),
+                           .src = at(family, pod),
+                           .dst = at(family, dst),
+                           .proto = proto,
+                           .sport = sport,
+                           .dport = dport,
+                           .id = 78,
+                           .label = 0x12346 };
 
         start(&s);
         return s;
@@ -39,8 +51,8 @@ struct shape from_pod(int family, uint8_t proto, enum who pod, uint16_t sport, e
 struct shape echo(int family, enum who from, enum who to, uint16_t identifier)
 {
         bool pod = from == POD || from == POD2;
-        struct shape s = pod ? from_pod(family, IPPROTO_ICMP, from, 0, to, 0) :
-                from_outside(family, IPPROTO_ICMP, from, 0, to, 0);
+        struct shape s = pod ? from_pod(family, IPPROTO_ICMP, from, 0, to, 0)
+                             : from_outside(family, IPPROTO_ICMP, from, 0, to, 0);
 
         shape_icmp(&s, ICMP_IS_ECHO);
         s.rest = (uint32_t) identifier << 16 | 1;

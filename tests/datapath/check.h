@@ -38,7 +38,7 @@ static const struct place XDP = { WEFT_XDP_UPLINK, UPLINK };
 
 #define MARK 0x100u /* [weft] mark-mask of the world */
 
-/* ---- packets that arrive --------------------------------------------------------------------- */
+/* ---- packets that arrive ------------------------------------------------------------------ */
 
 /* TCP with SYN, or UDP with some payload, from somebody outside, as the node's uplink gets it. */
 struct shape from_outside(int family, uint8_t proto, enum who src, uint16_t sport, enum who dst,
@@ -58,14 +58,14 @@ struct shape as_answer_to(const struct shape *s, struct shape r);
 /* The rest of a connection that began with the SYN S. */
 struct shape later(const struct shape *s, uint8_t flags);
 
-/* ---- packets that leave ---------------------------------------------------------------------- */
+/* ---- packets that leave ------------------------------------------------------------------- */
 
 /* S as the uplink sends it towards somebody: one hop further, link-layer addresses of that way. */
 struct shape sent(struct shape s, enum who to);
 /* S as a pod gets it past the host's stack. */
 struct shape delivered(struct shape s, enum who pod);
 
-/* ---- running and comparing ------------------------------------------------------------------- */
+/* ---- running and comparing ---------------------------------------------------------------- */
 
 /* Runs IN and expects the verdict and exactly WANT, with valid checksums; returns the outcome. The
  * pointers may be to a shape or to a packet: */

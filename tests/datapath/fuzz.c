@@ -19,8 +19,8 @@
 
 #include "check.h"
 
-#define MEMORY 64      /* packets that were seen lately */
-#define CENSUS 8192    /* packets between two looks at the flow tables */
+#define MEMORY 64       /* packets that were seen lately */
+#define CENSUS 8192     /* packets between two looks at the flow tables */
 #define FLOWS_MAX 30000 /* start anew before the tables are full */
 
 struct fuzz {
@@ -48,11 +48,11 @@ static bool chance(struct fuzz *z, uint32_t one_in)
 
 #define ANY(z, list) (list)[pick(z, ELEMENTS(list))]
 
-/* ---- packets that make sense ----------------------------------------------------------------- */
+/* ---- packets that make sense -------------------------------------------------------------- */
 
 static uint8_t a_protocol(struct fuzz *z)
 {
-        static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_TCP, IPPROTO_TCP, IPPROTO_UDP,
+        static const uint8_t protocols[] = { IPPROTO_TCP, IPPROTO_TCP,  IPPROTO_TCP,  IPPROTO_UDP,
                                              IPPROTO_UDP, IPPROTO_ICMP, IPPROTO_SCTP, IPPROTO_GRE };
 
         return ANY(z, protocols);
@@ -152,7 +152,7 @@ static struct packet a_packet(struct fuzz *z, const struct place *place)
         return packet_build(&s);
 }
 
-/* ---- packets about what was seen ------------------------------------------------------------- */
+/* ---- packets about what was seen ---------------------------------------------------------- */
 
 /* The first bytes of the packets that the shape describes, from what is in a packet. */
 static bool shape_of(const struct packet *p, struct shape *ret)
@@ -234,7 +234,7 @@ static struct packet a_fragment(struct fuzz *z, const struct packet *p)
                                8 + pick(z, pieces) * 8);
 }
 
-/* ---- damage ---------------------------------------------------------------------------------- */
+/* ---- damage ------------------------------------------------------------------------------- */
 
 static void damage(struct fuzz *z, struct packet *p)
 {
@@ -277,7 +277,7 @@ static struct packet next_packet(struct fuzz *z, struct place *place)
         return p;
 }
 
-/* ---- judging --------------------------------------------------------------------------------- */
+/* ---- judging ------------------------------------------------------------------------------ */
 
 static void print_packet(const char *name, const struct packet *p)
 {

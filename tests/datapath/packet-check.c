@@ -44,7 +44,7 @@ static bool layout4(struct span s, struct layout *ret)
 static bool is_extension(uint8_t proto)
 {
         return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS ||
-                proto == IPPROTO_FRAGMENT;
+               proto == IPPROTO_FRAGMENT;
 }
 
 /* Steps over one extension header. */
@@ -111,7 +111,7 @@ bool packet_layout(const struct packet *p, struct layout *ret)
         return ret->end <= p->len;
 }
 
-/* ---- checksums ------------------------------------------------------------------------------- */
+/* ---- checksums ---------------------------------------------------------------------------- */
 
 static uint32_t pseudo_of(struct span s, const struct layout *l)
 {
@@ -173,8 +173,9 @@ static bool l4_valid(struct span s, const struct layout *l, const char **why)
         if (length < l4_minimum(l->proto))
                 return false;
         if (has_sum(s, l) && sum_fold(sum_add(pseudo_of(s, l), s.data + l->l4, length))) {
-                *why = l->proto == IPPROTO_TCP ? "TCP checksum" :
-                        l->proto == IPPROTO_UDP ? "UDP checksum" : "ICMP checksum";
+                *why = l->proto == IPPROTO_TCP   ? "TCP checksum"
+                       : l->proto == IPPROTO_UDP ? "UDP checksum"
+                                                 : "ICMP checksum";
                 return false;
         }
         if (!quotes(l, s.data[l->l4]))
@@ -206,10 +207,10 @@ bool packet_valid(const struct packet *p, const char **why)
         why = why ?: &unused;
         *why = "headers";
         return packet_layout(p, &l) &&
-                span_valid((struct span) { p->data + ETHERNET, p->len - ETHERNET }, false, why);
+               span_valid((struct span) { p->data + ETHERNET, p->len - ETHERNET }, false, why);
 }
 
-/* ---- differences ----------------------------------------------------------------------------- */
+/* ---- differences -------------------------------------------------------------------------- */
 
 struct field {
         const char *name;
@@ -233,13 +234,18 @@ static const struct field ip4[] = {
         {},
 };
 static const struct field ip6[] = {
-        { "class-label", 0, 4 }, { "length", 4, 2 }, { "next-header", 6, 1 }, { "hop-limit", 7, 1 },
-        { "source", 8, 16 }, { "destination", 24, 16 }, {},
+        { "class-label", 0, 4 },
+        { "length", 4, 2 },
+        { "next-header", 6, 1 },
+        { "hop-limit", 7, 1 },
+        { "source", 8, 16 },
+        { "destination", 24, 16 },
+        {},
 };
 static const struct field tcp[] = {
-        { "source-port", 0, 2 }, { "destination-port", 2, 2 }, { "sequence", 4, 4 },
-        { "acknowledgement", 8, 4 }, { "offset-flags", 12, 2 }, { "window", 14, 2 },
-        { "checksum", 16, 2 }, { "urgent", 18, 2 }, {},
+        { "source-port", 0, 2 },     { "destination-port", 2, 2 }, { "sequence", 4, 4 },
+        { "acknowledgement", 8, 4 }, { "offset-flags", 12, 2 },    { "window", 14, 2 },
+        { "checksum", 16, 2 },       { "urgent", 18, 2 },          {},
 };
 static const struct field udp[] = {
         { "source-port", 0, 2 },
@@ -309,7 +315,7 @@ static struct place field_at(const struct layer *layers, size_t n, size_t at)
                 for (const struct field *f = layers[i].fields; f->name; f++)
                         if (at >= layers[i].at + f->at && at < layers[i].at + f->at + f->len)
                                 return (struct place) { layers[i].name, f->name,
-                                                       layers[i].at + f->at, f->len };
+                                                        layers[i].at + f->at, f->len };
         return (struct place) { "byte", "", at, 1 };
 }
 

@@ -71,8 +71,10 @@ static uint16_t l4_sum(const struct packet *p, const struct shape *s, size_t at)
 static void put_tcp(struct packet *p, const struct shape *s)
 {
         struct tcphdr h = {
-                .source = htons(s->sport), .dest = htons(s->dport),
-                .seq = htonl(s->seq), .ack_seq = htonl(s->ack),
+                .source = htons(s->sport),
+                .dest = htons(s->dport),
+                .seq = htonl(s->seq),
+                .ack_seq = htonl(s->ack),
                 .window = htons(s->flags & RST ? 0 : 8192),
         };
         size_t at = p->len;
@@ -87,7 +89,8 @@ static void put_tcp(struct packet *p, const struct shape *s)
 
 static void put_udp(struct packet *p, const struct shape *s)
 {
-        struct udphdr h = { .source = htons(s->sport), .dest = htons(s->dport),
+        struct udphdr h = { .source = htons(s->sport),
+                            .dest = htons(s->dport),
                             .len = htons(sizeof(h) + s->payload) };
         size_t at = p->len;
 
@@ -135,9 +138,15 @@ static void build4(struct packet *p, const struct shape *s)
 {
         size_t header = sizeof(struct iphdr) + s->n_options;
         struct iphdr h = {
-                .version = 4, .ihl = header / 4, .tos = s->tos, .id = htons(s->id),
-                .frag_off = htons(s->df ? IP_DF : 0), .ttl = s->ttl ?: 64, .protocol = s->proto,
-                .saddr = s->src.w[3], .daddr = s->dst.w[3],
+                .version = 4,
+                .ihl = header / 4,
+                .tos = s->tos,
+                .id = htons(s->id),
+                .frag_off = htons(s->df ? IP_DF : 0),
+                .ttl = s->ttl ?: 64,
+                .protocol = s->proto,
+                .saddr = s->src.w[3],
+                .daddr = s->dst.w[3],
         };
         size_t at = p->len;
 
@@ -153,7 +162,8 @@ static void build4(struct packet *p, const struct shape *s)
 static void build6(struct packet *p, const struct shape *s)
 {
         struct ip6_hdr h = {
-                .ip6_nxt = s->n_options ? s->extension : s->proto, .ip6_hlim = s->ttl ?: 64,
+                .ip6_nxt = s->n_options ? s->extension : s->proto,
+                .ip6_hlim = s->ttl ?: 64,
         };
         size_t at = p->len;
 
@@ -199,7 +209,8 @@ static void put_fragment6(struct packet *p, uint32_t id, size_t offset, bool mor
 {
         struct ip6_hdr *h = (struct ip6_hdr *) (p->data + ETHERNET);
         struct ip6_frag f = {
-                .ip6f_nxt = h->ip6_nxt, .ip6f_offlg = htons(offset | (more ? IP6_MORE : 0)),
+                .ip6f_nxt = h->ip6_nxt,
+                .ip6f_offlg = htons(offset | (more ? IP6_MORE : 0)),
                 .ip6f_ident = htonl(id),
         };
 

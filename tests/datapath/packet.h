@@ -32,8 +32,8 @@ struct shape {
         uint8_t proto;             /* IPPROTO_TCP, _UDP, _ICMP, _ICMPV6; others: payload only */
         uint16_t sport, dport;
         uint8_t ttl, tos;
-        uint16_t id; /* IPv4 */
-        bool df;     /* IPv4 */
+        uint16_t id;    /* IPv4 */
+        bool df;        /* IPv4 */
         uint32_t label; /* IPv6 */
 
         /* IPv4 options (n_options divisible by 4), or IPv6 extension headers of which the first has
@@ -82,7 +82,7 @@ struct packet packet_build(const struct shape *s);
 struct packet packet_fragment(const struct packet *whole, uint32_t id, size_t offset,
                               size_t length);
 
-/* ---- looking at packets ---------------------------------------------------------------------- */
+/* ---- looking at packets ------------------------------------------------------------------- */
 
 /* Where the headers of an IP packet are. */
 struct layout {

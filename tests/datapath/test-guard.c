@@ -17,7 +17,8 @@ BOTH(guard, a_packet_that_the_exit_hook_refuses_is_dropped_where_it_came_in)
 BOTH(guard, what_has_been_decided_passes_the_endpoints_exit_hook_by_its_mark)
 {
         _cleanup_world_ struct world *w = world_open(GUARDED);
-        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 40000, NODE, LOCAL_PORT), stack = in;
+        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 40000, NODE, LOCAL_PORT),
+                     stack = in;
         struct shape at_device;
         struct skb marked = { .mark = MARK };
         struct outcome o;
@@ -37,7 +38,8 @@ BOTH(guard, what_has_been_decided_passes_the_endpoints_exit_hook_by_its_mark)
 BOTH(guard, the_nodes_own_packets_meet_the_stage_at_the_endpoints_exit_hook)
 {
         _cleanup_world_ struct world *w = world_open(GUARDED);
-        struct shape in = from_outside(family, IPPROTO_TCP, NODE, 40000, POD, SHUT_PORT), shut, open;
+        struct shape in = from_outside(family, IPPROTO_TCP, NODE, 40000, POD, SHUT_PORT), shut,
+                     open;
 
         shut = delivered(in, POD);
         in.dport = BACKEND_PORT;

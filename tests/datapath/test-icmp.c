@@ -7,7 +7,7 @@
 
 #include "check.h"
 
-/* ---- errors about translated packets --------------------------------------------------------- */
+/* ---- errors about translated packets ------------------------------------------------------ */
 
 /* A flow through the node port to the remote backend: as the client sends, the backend gets it. */
 static void begin_remote(struct world *w, int family, uint8_t proto, struct shape *in,
@@ -205,7 +205,7 @@ BOTH(icmp, an_error_about_the_nodes_own_packet_is_the_stacks)
         expect_untouched(w, FROM_UPLINK, &error);
 }
 
-/* ---- answers --------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------------------------ */
 
 /* An answer goes back the way the packet came. */
 static struct shape going_back(const struct shape *s)

@@ -188,7 +188,7 @@ BOTH(masquerade, without_host_routing_the_answer_from_a_pod_passes_untouched)
         expect_untouched(w, TO_UPLINK, &leaving);
 }
 
-/* ---- sources --------------------------------------------------------------------------------- */
+/* ---- sources ------------------------------------------------------------------------------ */
 
 BOTH(source, an_endpoint_cannot_speak_with_anothers_address)
 {

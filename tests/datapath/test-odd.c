@@ -23,7 +23,7 @@ static struct shape at_backend(const struct shape *s)
         return sent(b, REMOTE_POD);
 }
 
-/* ---- headers --------------------------------------------------------------------------------- */
+/* ---- headers ------------------------------------------------------------------------------ */
 
 static const uint8_t timestamp_option[] = { 68, 12, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0 };
 
@@ -62,8 +62,8 @@ Test(headers, ipv4_options_are_stepped_over)
 Test(headers, ipv6_extension_headers_are_stepped_over)
 {
         uint8_t chain[] = {
-                IPPROTO_DSTOPTS, 0, 1, 4, 0, 0, 0, 0, /* hop-by-hop, then destination options */
-                IPPROTO_TCP, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                IPPROTO_DSTOPTS, 0, 1, 4,  0, 0, 0, 0, /* hop-by-hop, then destination options */
+                IPPROTO_TCP,     1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
         };
 
         check_with_header(chain, sizeof(chain), IPPROTO_HOPOPTS, AF_INET6, IPPROTO_TCP);
@@ -89,7 +89,7 @@ BOTH(headers, tcp_options_and_payload_are_left_alone)
         expect(w, FROM_UPLINK, &in, REDIRECT, &out);
 }
 
-/* ---- fragments ------------------------------------------------------------------------------- */
+/* ---- fragments ---------------------------------------------------------------------------- */
 
 BOTH(fragment, all_fragments_follow_the_first)
 {
@@ -202,7 +202,7 @@ BOTH(fragment, a_second_datagrams_fragments_are_not_taken_for_the_first_ones)
         expect_dropped(w, FROM_UPLINK, &second, FRAGMENT_BEFORE_FIRST);
 }
 
-/* ---- cut short ------------------------------------------------------------------------------- */
+/* ---- cut short ---------------------------------------------------------------------------- */
 
 static bool is_known(int verdict)
 {
@@ -318,7 +318,7 @@ Test(odd, ipv6_header_chains_without_end_get_a_verdict)
         cut_short(w, FROM_UPLINK, &p);
 }
 
-/* ---- none of ours ---------------------------------------------------------------------------- */
+/* ---- none of ours ------------------------------------------------------------------------- */
 
 static void expect_cheap(struct world *w, struct place place, const struct shape *s)
 {

@@ -52,8 +52,12 @@ static size_t samples(struct packet *p)
                              .sport = 1,
                              .dport = 2,
                              .payload = 5 };
-        struct shape udp = { .src = at(AF_INET6, CLIENT), .dst = at(AF_INET6, NODE),
-                             .proto = IPPROTO_UDP, .sport = 1, .dport = 2, .payload = 4 };
+        struct shape udp = { .src = at(AF_INET6, CLIENT),
+                             .dst = at(AF_INET6, NODE),
+                             .proto = IPPROTO_UDP,
+                             .sport = 1,
+                             .dport = 2,
+                             .payload = 4 };
         struct shape error = { .src = at(AF_INET, NODE), .dst = at(AF_INET, CLIENT) };
         struct shape error6 = { .src = at(AF_INET6, NODE), .dst = at(AF_INET6, CLIENT) };
         struct packet quoted = packet_build(&tcp), quoted6 = packet_build(&udp);

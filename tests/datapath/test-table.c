@@ -137,7 +137,7 @@ BOTH(table, a_port_is_free_again_when_its_flow_has_ended)
         cr_expect_eq(world_orphans(w), 0);
 }
 
-/* ---- the node's own connections from ports that weft gives out too --------------------------- */
+/* ---- the node's own connections from ports that weft gives out too ------------------------ */
 
 static struct shape of_the_node(int family, uint16_t sport)
 {
@@ -180,7 +180,7 @@ BOTH(own, a_connection_of_the_node_that_comes_second_gets_another_port)
         cr_expect_eq(world_orphans(w), 0);
 }
 
-/* ---- two CPUs -------------------------------------------------------------------------------- */
+/* ---- two CPUs ----------------------------------------------------------------------------- */
 
 #define ROUNDS 2000
 

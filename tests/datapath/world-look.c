@@ -10,7 +10,7 @@
 #include "util.h"
 #include "world-internal.h"
 
-/* ---- counters -------------------------------------------------------------------------------- */
+/* ---- counters ----------------------------------------------------------------------------- */
 
 uint64_t world_event(struct world *w, enum weft_event event)
 {
@@ -63,7 +63,7 @@ uint64_t world_all_drops(struct world *w)
         return drops(w, WEFT_DROPS, 0);
 }
 
-/* ---- flows ----------------------------------------------------------------------------------- */
+/* ---- flows -------------------------------------------------------------------------------- */
 
 static struct flow flow_of(const struct flow_view *v)
 {
@@ -163,8 +163,12 @@ static struct weft_key6 key6_of(const struct weft_addr *src, const struct weft_a
                                 uint16_t sport, uint16_t dport, uint8_t proto, uint8_t side)
 {
         return (struct weft_key6) {
-                .saddr = *src, .daddr = *dst, .sport = htons(sport), .dport = htons(dport),
-                .proto = proto, .side = side,
+                .saddr = *src,
+                .daddr = *dst,
+                .sport = htons(sport),
+                .dport = htons(dport),
+                .proto = proto,
+                .side = side,
         };
 }
 
@@ -197,7 +201,7 @@ long flow_seconds(struct world *w, const struct flow *f)
         return ((int64_t) (f->f.deadline - f->now) + w->hz - 1) / w->hz;
 }
 
-/* ---- partners -------------------------------------------------------------------------------- */
+/* ---- partners ----------------------------------------------------------------------------- */
 
 static bool paired4(int fd, const struct weft_key4 *own)
 {

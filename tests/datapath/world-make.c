@@ -27,7 +27,7 @@ static bool complain(const char *what)
         return false;
 }
 
-/* ---- network --------------------------------------------------------------------------------- */
+/* ---- network ------------------------------------------------------------------------------ */
 
 static const char *name_of(int family, enum who who, char text[INET6_ADDRSTRLEN])
 {
@@ -96,8 +96,8 @@ static bool write_file(const char *path, const char *text)
 static bool set_sysctls(void)
 {
         return write_file("/proc/sys/net/ipv6/conf/default/accept_dad", "0") &&
-                write_file("/proc/sys/net/ipv6/conf/all/forwarding", "1") &&
-                write_file("/proc/sys/net/ipv4/ip_forward", "1");
+               write_file("/proc/sys/net/ipv6/conf/all/forwarding", "1") &&
+               write_file("/proc/sys/net/ipv4/ip_forward", "1");
 }
 
 static bool make_network(void)
@@ -132,7 +132,7 @@ static bool make_namespaces(void)
         return true;
 }
 
-/* ---- what modules ask of the daemon ---------------------------------------------------------- */
+/* ---- what modules ask of the daemon ------------------------------------------------------- */
 
 static int no_route(void *data, const struct weft_prefix *prefix, const struct weft_addr *gateway,
                     struct weft_error *reterr)
@@ -181,11 +181,14 @@ static void log_line(void *data, const char *module, int level, const char *text
 }
 
 static const struct core_services services = {
-        .route = no_route, .unroute = no_unroute, .peers = no_peers, .cluster_prefixes = cluster,
+        .route = no_route,
+        .unroute = no_unroute,
+        .peers = no_peers,
+        .cluster_prefixes = cluster,
         .log = log_line,
 };
 
-/* ---- what is loaded -------------------------------------------------------------------------- */
+/* ---- what is loaded ----------------------------------------------------------------------- */
 
 static struct config_assignment masq_options[] = {
         { .key = "ipv6", .value = "yes" },
@@ -239,8 +242,8 @@ static struct loaded {
 
 static bool load_module(struct loaded *l, const struct config_module *section)
 {
-        const char *directories[] = { getenv("WEFT_MODULES") ?: ".", getenv("WEFT_TEST_MODULES") ?: ".",
-                                      NULL };
+        const char *directories[] = { getenv("WEFT_MODULES") ?: ".",
+                                      getenv("WEFT_TEST_MODULES") ?: ".", NULL };
         struct diagnostics diagnostics = {};
         struct weft_error error = {};
         int r;

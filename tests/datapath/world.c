@@ -60,14 +60,15 @@ int variant_tables(enum variant v, const struct blob *engine, struct tables **re
 {
         char path[64];
         struct tables_settings settings = {
-                .bpffs = variant_directory(v, path), .hz = machine_hz(),
+                .bpffs = variant_directory(v, path),
+                .hz = machine_hz(),
                 .flow_table_size = v == SMALL ? SMALL_TABLE : 65536,
         };
 
         return tables_open(&settings, engine->data, engine->size, ret, reterr);
 }
 
-/* ---- every test begins with nothing ---------------------------------------------------------- */
+/* ---- every test begins with nothing ------------------------------------------------------- */
 
 static void delete_all(int fd, size_t key_size)
 {
@@ -120,16 +121,16 @@ static void wipe(enum variant v, const char *name)
 static void wipe_all(enum variant v)
 {
         static const char *const maps[] = {
-                "flows4", "flows6", "half_open4", "half_open6", "nexthops", "endpoints",
-                "services", "service_slots", "backends", "peers", "links", "fragments",
-                "filter", "world", "forwards", "drops", "events",
+                "flows4",   "flows6",        "half_open4", "half_open6", "nexthops", "endpoints",
+                "services", "service_slots", "backends",   "peers",      "links",    "fragments",
+                "filter",   "world",         "forwards",   "drops",      "events",
         };
 
         for (size_t i = 0; i < ELEMENTS(maps); i++)
                 wipe(v, maps[i]);
 }
 
-/* ---- filling the tables ---------------------------------------------------------------------- */
+/* ---- filling the tables ------------------------------------------------------------------- */
 
 static void must(int r, const struct weft_error *e)
 {
@@ -176,8 +177,12 @@ void world_set_service(struct world *w, int family, const struct service *s)
         struct config_backend backends[2];
         char name[64];
         struct config_service c = {
-                .name = name, .port = s->port, .proto = s->proto, .node_port = s->node_port,
-                .external_ip = { external, s->n_external }, .backends = backends,
+                .name = name,
+                .port = s->port,
+                .proto = s->proto,
+                .node_port = s->node_port,
+                .external_ip = { external, s->n_external },
+                .backends = backends,
                 .n_backends = s->n_backends,
                 .no_backend = s->drop_empty ? NO_BACKEND_DROP : NO_BACKEND_REJECT,
         };
@@ -188,7 +193,9 @@ void world_set_service(struct world *w, int family, const struct service *s)
                 external[i] = at(family, s->external[i]);
         for (size_t i = 0; i < s->n_backends; i++)
                 backends[i] = (struct config_backend) {
-                        .addr = at(family, s->backends[i]), .port = BACKEND_PORT, .weight = 1,
+                        .addr = at(family, s->backends[i]),
+                        .port = BACKEND_PORT,
+                        .weight = 1,
                 };
         must(tables_set_service(w->tables, &c, &node, 1, &error), &error);
 }
@@ -240,7 +247,7 @@ static void set_peer(struct world *w)
         must(tables_set_peer(w->tables, &six, &peer), NULL);
 }
 
-/* ---- opening --------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------------------------ */
 
 static void open_programs(struct world *w)
 {
@@ -289,13 +296,15 @@ void world_closep(struct world **w)
         world_close(*w);
 }
 
-/* ---- running --------------------------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------------------------ */
 
 static struct outcome run_tc(struct world *w, enum weft_hook hook, const struct skb *skb,
                              const struct packet *in)
 {
         struct __sk_buff ctx = {
-                .ifindex = w->ifindex[skb->device], .mark = skb->mark, .gso_size = skb->gso_size,
+                .ifindex = w->ifindex[skb->device],
+                .mark = skb->mark,
+                .gso_size = skb->gso_size,
                 .gso_segs = skb->gso_segs,
         };
         struct outcome o = {};

@@ -17,7 +17,7 @@
 #include "packet.h"
 #include "tables/tables.h"
 
-/* ---- who is who ------------------------------------------------------------------------------ */
+/* ---- who is who --------------------------------------------------------------------------- */
 
 enum who {
         NODE,       /* the uplink's address */
@@ -46,15 +46,16 @@ struct mac gateway_mac(enum who pod);
 
 enum device { UPLINK, EP0, EP1, DEVICES };
 
-/* ---- the world ------------------------------------------------------------------------------- */
+/* ---- the world ---------------------------------------------------------------------------- */
 
 /* What is loaded. */
 enum variant {
-        FULL,   /* native-routing, nodeport-snat, bpf-masq, host-routing */
-        LEGACY, /* the same without host-routing: through the host's stack */
-        SMALL,  /* FULL with a small flow table and few ports for SNAT, which the node uses itself
+        FULL,    /* native-routing, nodeport-snat, bpf-masq, host-routing */
+        LEGACY,  /* the same without host-routing: through the host's stack */
+        SMALL,   /* FULL with a small flow table and few ports for SNAT, which the node uses itself
                    too */
-        GUARDED, /* LEGACY with a stage of somebody else at both exit hooks, which shuts SHUT_PORT */
+        GUARDED, /* LEGACY with a stage of somebody else at both exit hooks, which shuts SHUT_PORT
+                  */
         VARIANTS,
 };
 
@@ -65,12 +66,12 @@ enum variant {
 #define SNAT_HIGH 65535u
 #define SMALL_PORTS 4u
 #define SMALL_TABLE 256u
-#define NODE_PORT 30080u        /* TCP and UDP, to REMOTE_POD */
-#define LOCAL_PORT 30081u       /* TCP and UDP, to POD */
-#define EMPTY_PORT 30082u       /* TCP and UDP, no backend: reject */
-#define SILENT_PORT 30083u      /* TCP and UDP, no backend: drop */
-#define SERVICE_PORT 80u        /* of the first service on EXTERNAL and SECOND */
-#define LOCAL_SERVICE_PORT 81u  /* of the second on EXTERNAL */
+#define NODE_PORT 30080u       /* TCP and UDP, to REMOTE_POD */
+#define LOCAL_PORT 30081u      /* TCP and UDP, to POD */
+#define EMPTY_PORT 30082u      /* TCP and UDP, no backend: reject */
+#define SILENT_PORT 30083u     /* TCP and UDP, no backend: drop */
+#define SERVICE_PORT 80u       /* of the first service on EXTERNAL and SECOND */
+#define LOCAL_SERVICE_PORT 81u /* of the second on EXTERNAL */
 #define BACKEND_PORT 8080u
 
 struct world {
@@ -111,7 +112,7 @@ struct service {
 void world_set_service(struct world *w, int family, const struct service *s);
 void world_set_services(struct world *w); /* those of the constants above, both families */
 
-/* ---- running --------------------------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------------------------ */
 
 enum verdict { NEXT = -1, PASS = 0, SHOT = 2, REDIRECT = 7 };
 enum { XDP_GOES_ON = 2, XDP_REDIRECTED = 4 };
@@ -132,7 +133,7 @@ struct skb {
 struct outcome world_run(struct world *w, enum weft_hook hook, const struct skb *skb,
                          const struct packet *in);
 
-/* ---- looking --------------------------------------------------------------------------------- */
+/* ---- looking ------------------------------------------------------------------------------ */
 
 uint64_t world_event(struct world *w, enum weft_event event);
 /* Packets dropped for the reason at the hook, by whichever module. */

@@ -4,8 +4,8 @@
  *   many serve PORT                 echoes on every address of both families, four processes, each
  *                                   of which prints "ready"
  *   many hold ADDRESS PORT COUNT    opens COUNT connections and prints "open N failed N"; then, for
- *                                   each line on stdin, sends eight bytes of its own on every one and
- *                                   prints "alive N dead N"; ends with stdin, resetting them all
+ *                                   each line on stdin, sends eight bytes of its own on every one
+ * and prints "alive N dead N"; ends with stdin, resetting them all
  *
  * Exit status 1 with a message where the machine refuses what was asked. */
 
@@ -59,7 +59,7 @@ static int epoll_make(void)
         return fd;
 }
 
-/* ---- serve ------------------------------------------------------------------------------------ */
+/* ---- serve -------------------------------------------------------------------------------- */
 
 static int listen_on(uint16_t port)
 {
@@ -131,7 +131,7 @@ static _Noreturn void serve(uint16_t port)
         serve_here(port);
 }
 
-/* ---- hold ------------------------------------------------------------------------------------- */
+/* ---- hold --------------------------------------------------------------------------------- */
 
 struct many {
         int epoll;

@@ -213,13 +213,11 @@ def share_all_ports(cluster):
     cluster.n1.sysctl("ipv4/ip_local_port_range", "1024 65535")
 
 
-@pytest.mark.parametrize("overlapping, clients", [(True, 20000), (False, 4000)],
-                         ids=["overlapping", "default"])
-def test_the_nodes_own_connections_stand_beside_translated_ones(made, overlapping, clients):
-    if overlapping:
-        cluster = made(prepare=share_all_ports, nodeport_snat={"snat-ports": "1024-65535"})
-    else:
-        cluster = made()
+@pytest.mark.parametrize("prepare, wide, clients",
+                         [(share_all_ports, True, 20000), (None, True, 20000), (None, False, 4000)],
+                         ids=["all-shared", "some-shared", "default"])
+def test_the_nodes_own_connections_stand_beside_translated_ones(made, prepare, wide, clients):
+    cluster = made(prepare=prepare, nodeport_snat={"snat-ports": "1024-65535"} if wide else {})
     serve_many(cluster.p2, 7000)
     cluster.weft1.drop_in("many", [("service many", {
         "port": "7000/tcp", "node-port": 30700, "backend": f"{IPV4.p2}:7000"})])
@@ -230,7 +228,7 @@ def test_the_nodes_own_connections_stand_beside_translated_ones(made, overlappin
     assert [one.opened() for one in held] == [10000, half, 10000, half]
     for _ in range(2):
         assert [one.alive() for one in held] == [10000, half, 10000, half]
-    if overlapping:
+    if wide:
         assert cluster.weft1.events("PORT_BUSY") > 1000, "nobody wanted a port that another had"
     for one in held:
         one.close()

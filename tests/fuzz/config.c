@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* libFuzzer target: any bytes as weft.conf. Whatever they are, a refused configuration says why, with
- * a line of the file, and an accepted one has nothing to say. */
+/* libFuzzer target: any bytes as weft.conf. Whatever they are, a refused configuration says why,
+ * with a line of the file, and an accepted one has nothing to say. */
 
 #include <stdint.h>
 #include <stdio.h>

@@ -53,8 +53,9 @@ static void attach(struct attachments *a, uint32_t hook, const struct generation
 {
         struct weft_error why = { 0 };
 
-        cr_assert_eq(attach_hook(a, if_nametoindex(DEV), DEV, hook, generation_hook_fd(g, hook), &why), 0, "%s",
-                     why.text);
+        cr_assert_eq(
+                attach_hook(a, if_nametoindex(DEV), DEV, hook, generation_hook_fd(g, hook), &why),
+                0, "%s", why.text);
 }
 
 /* What a command prints contains a text. */
@@ -145,7 +146,8 @@ Test(attach, a_successor_takes_over_the_links_and_drops_what_it_does_not_want)
         attach(a, WEFT_FROM_UPLINK, g);
         attach(a, WEFT_TO_UPLINK, g);
         (void) attach_close(a);
-        cr_assert_eq(linked_prog(PIN("from-uplink")), prog_id(g, WEFT_FROM_UPLINK), "a link went with its daemon");
+        cr_assert_eq(linked_prog(PIN("from-uplink")), prog_id(g, WEFT_FROM_UPLINK),
+                     "a link went with its daemon");
 
         a = open_books(ATTACH_TCX);
         attach(a, WEFT_FROM_UPLINK, h);
@@ -227,8 +229,10 @@ Test(attach, our_qdisc_stays_while_somebody_else_has_a_filter_on_it)
 {
         struct generation *g = make(1);
         struct attachments *a = open_books(ATTACH_CLSACT);
-        LIBBPF_OPTS(bpf_tc_hook, egress, .ifindex = (int) if_nametoindex(DEV), .attach_point = BPF_TC_EGRESS);
-        LIBBPF_OPTS(bpf_tc_opts, foreign, .priority = 7, .prog_fd = generation_hook_fd(g, WEFT_TO_UPLINK));
+        LIBBPF_OPTS(bpf_tc_hook, egress, .ifindex = (int) if_nametoindex(DEV),
+                    .attach_point = BPF_TC_EGRESS);
+        LIBBPF_OPTS(bpf_tc_opts, foreign, .priority = 7,
+                    .prog_fd = generation_hook_fd(g, WEFT_TO_UPLINK));
 
         attach(a, WEFT_FROM_UPLINK, g);
         cr_assert_eq(bpf_tc_attach(&egress, &foreign), 0);
@@ -280,7 +284,8 @@ Test(attach, a_failure_leaves_what_runs_and_no_trace_of_what_does_not)
         struct attachments *a = open_books(ATTACH_AUTO);
         struct weft_error why = { 0 };
 
-        cr_assert_lt(attach_hook(a, 9999, "nodev", WEFT_FROM_UPLINK, generation_hook_fd(g, WEFT_FROM_UPLINK), &why),
+        cr_assert_lt(attach_hook(a, 9999, "nodev", WEFT_FROM_UPLINK,
+                                 generation_hook_fd(g, WEFT_FROM_UPLINK), &why),
                      0);
         cr_assert_not_null(strstr(why.text, "nodev, from-uplink"), "%s", why.text);
         cr_assert_eq(access(BPFFS "/links/nodev-from-uplink", F_OK), -1);
@@ -288,7 +293,8 @@ Test(attach, a_failure_leaves_what_runs_and_no_trace_of_what_does_not)
 
         attach(a, WEFT_FROM_UPLINK, g);
         cr_assert_lt(attach_hook(a, if_nametoindex(DEV), DEV, WEFT_FROM_UPLINK, -1, &why), 0);
-        cr_assert(attach_uses_tcx(a) ? linked_prog(PIN("from-uplink")) != 0 : shows(SHOW("ingress"), "bpf"));
+        cr_assert(attach_uses_tcx(a) ? linked_prog(PIN("from-uplink")) != 0
+                                     : shows(SHOW("ingress"), "bpf"));
         (void) attach_close(a);
 }
 

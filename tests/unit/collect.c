@@ -25,13 +25,20 @@ static void put4(struct tables *t, uint16_t n, bool reply, int deadline, int cre
         uint32_t client = inet_addr("10.0.0.1"), service = inet_addr("10.0.0.2");
         uint32_t backend = inet_addr("10.0.0.9");
         struct weft_flow4 f = {
-                .f = { .deadline = when(t, deadline), .created = when(t, created),
-                       .partner_side = WEFT_SIDE_UPLINK, .flags = reply ? WEFT_FLOW_REPLY : 0,
-                       .sport = reply ? htons(80) : htons(n), .dport = reply ? htons(n) : htons(8080) },
-                .saddr = reply ? service : client, .daddr = reply ? client : backend,
-                .key = { .saddr = reply ? backend : client, .daddr = reply ? client : service,
-                         .sport = reply ? htons(8080) : htons(n), .dport = reply ? htons(n) : htons(80),
-                         .proto = IPPROTO_TCP, .side = WEFT_SIDE_UPLINK },
+                .f = { .deadline = when(t, deadline),
+                       .created = when(t, created),
+                       .partner_side = WEFT_SIDE_UPLINK,
+                       .flags = reply ? WEFT_FLOW_REPLY : 0,
+                       .sport = reply ? htons(80) : htons(n),
+                       .dport = reply ? htons(n) : htons(8080) },
+                .saddr = reply ? service : client,
+                .daddr = reply ? client : backend,
+                .key = { .saddr = reply ? backend : client,
+                         .daddr = reply ? client : service,
+                         .sport = reply ? htons(8080) : htons(n),
+                         .dport = reply ? htons(n) : htons(80),
+                         .proto = IPPROTO_TCP,
+                         .side = WEFT_SIDE_UPLINK },
         };
 
         cr_assert_eq(bpf_map_update_elem(tables_fd(t, "flows4"), &f.key, &f, BPF_ANY), 0);
@@ -41,14 +48,20 @@ static void put6(struct tables *t, uint16_t n, bool reply, int deadline)
 {
         struct weft_addr a = fixture_addr("fd00::1"), b = fixture_addr("fd00::2");
         struct weft_flow6 f = {
-                .f = { .deadline = when(t, deadline), .created = when(t, PAST),
+                .f = { .deadline = when(t, deadline),
+                       .created = when(t, PAST),
                        .partner_side = WEFT_SIDE_UPLINK,
-                       .sport = reply ? htons(80) : htons(n), .dport = reply ? htons(n) : htons(80) },
-                .saddr = reply ? b : a, .daddr = reply ? a : b,
+                       .sport = reply ? htons(80) : htons(n),
+                       .dport = reply ? htons(n) : htons(80) },
+                .saddr = reply ? b : a,
+                .daddr = reply ? a : b,
         };
 
-        f.key = (struct weft_key6) { .saddr = f.saddr, .daddr = f.daddr, .sport = f.f.sport,
-                                     .dport = f.f.dport, .proto = IPPROTO_TCP,
+        f.key = (struct weft_key6) { .saddr = f.saddr,
+                                     .daddr = f.daddr,
+                                     .sport = f.f.sport,
+                                     .dport = f.f.dport,
+                                     .proto = IPPROTO_TCP,
                                      .side = WEFT_SIDE_UPLINK };
         cr_assert_eq(bpf_map_update_elem(tables_fd(t, "flows6"), &f.key, &f, BPF_ANY), 0);
 }
@@ -105,8 +118,11 @@ Test(collect, takes_an_entry_for_alone_whose_partner_has_gone_over_to_another)
 {
         struct tables *t = fixture_open(4096);
         uint32_t client = inet_addr("10.0.0.1");
-        struct weft_key4 key = { .saddr = client, .daddr = inet_addr("10.0.0.2"), .sport = htons(1),
-                                 .dport = htons(80), .proto = IPPROTO_TCP,
+        struct weft_key4 key = { .saddr = client,
+                                 .daddr = inet_addr("10.0.0.2"),
+                                 .sport = htons(1),
+                                 .dport = htons(80),
+                                 .proto = IPPROTO_TCP,
                                  .side = WEFT_SIDE_UPLINK };
         struct weft_flow4 f;
 

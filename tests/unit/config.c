@@ -46,7 +46,8 @@ static void site_done(struct site *s)
 static void make_path(const struct site *s, const char *name, char *ret, size_t size)
 {
         (void) snprintf(ret, size, "%s/%s", s->root, name);
-        for (char *slash = ret + strlen(s->root) + 1; (slash = strchr(slash, '/')); *slash++ = '/') {
+        for (char *slash = ret + strlen(s->root) + 1; (slash = strchr(slash, '/'));
+             *slash++ = '/') {
                 *slash = '\0';
                 (void) mkdir(ret, 0755);
         }
@@ -93,7 +94,7 @@ static const char *text_of(const struct weft_addr *a)
         return address_format(a, text, sizeof(text));
 }
 
-/* ---- what is read ---- */
+/* ---- what is read ------------------------------------------------------------------------- */
 
 Test(config, without_any_file_everything_has_its_default)
 {
@@ -113,26 +114,27 @@ Test(config, without_any_file_everything_has_its_default)
         site_done(&s);
 }
 
+static const char every_section[] =
+        "[weft]\nmode = strict\nxdp = off\nflow-table-size = 64K\nmark-mask = 0x0200\n"
+        "metrics-listen =\ndebug-attach = clsact\n"
+        "[node]\nname = n1\naddress = 192.0.2.11, 2001:db8::11\npod-cidr = 10.244.1.0/24\n"
+        "uplink = eth0, eth1\nuplink = eth2\n"
+        "[peer n2]\naddress = 192.0.2.12\npod-cidr = 10.244.2.0/24, fd00:2::/64\n"
+        "[endpoint web-1]\nnetns = /run/netns/web-1\naddress = 10.244.1.10\n"
+        "identity = 1001\n"
+        "[endpoint web-2]\npid = 4711\naddress = 10.244.1.11\ndevice = net1\n"
+        "[service web]\nport = 80/tcp\ncluster-ip = 10.96.0.10\nnode-port = 30080\n"
+        "external-ip = 198.51.100.7\nload-balancer-ip = 203.0.113.10\n"
+        "backend = 10.244.1.10:8080 weight=2 state=draining node=n1, [fd00:2::10]:8080\n"
+        "no-backend = drop\n"
+        "[module nodeport-snat]\n[module bpf-masq]\nipv6 = yes\nenabled = no\n";
+
 Test(config, every_section_is_read)
 {
-        static const char text[] =
-                "[weft]\nmode = strict\nxdp = off\nflow-table-size = 64K\nmark-mask = 0x0200\n"
-                "metrics-listen =\ndebug-attach = clsact\n"
-                "[node]\nname = n1\naddress = 192.0.2.11, 2001:db8::11\npod-cidr = 10.244.1.0/24\n"
-                "uplink = eth0, eth1\nuplink = eth2\n"
-                "[peer n2]\naddress = 192.0.2.12\npod-cidr = 10.244.2.0/24, fd00:2::/64\n"
-                "[endpoint web-1]\nnetns = /run/netns/web-1\naddress = 10.244.1.10\n"
-                "identity = 1001\n"
-                "[endpoint web-2]\npid = 4711\naddress = 10.244.1.11\ndevice = net1\n"
-                "[service web]\nport = 80/tcp\ncluster-ip = 10.96.0.10\nnode-port = 30080\n"
-                "external-ip = 198.51.100.7\nload-balancer-ip = 203.0.113.10\n"
-                "backend = 10.244.1.10:8080 weight=2 state=draining node=n1, [fd00:2::10]:8080\n"
-                "no-backend = drop\n"
-                "[module nodeport-snat]\n[module bpf-masq]\nipv6 = yes\nenabled = no\n";
         struct site s = site_new();
         const struct config *c;
 
-        put(&s, MAIN, text);
+        put(&s, MAIN, every_section);
         load_well(&s);
         c = s.config;
         cr_expect_eq(c->mode, MODE_STRICT);
@@ -186,11 +188,12 @@ Test(config, keys_of_later_versions_are_taken_with_the_value_they_have_anyway)
 {
         struct site s = site_new();
 
-        put(&s, MAIN, "[weft]\nunderlay = auto\nmetrics-listen = 127.0.0.1:9964\n"
-                      "[peer n2]\naddress = 192.0.2.12\nrouting = auto\n"
-                      "[service web]\nport = 80/tcp\nnode-port = 30080\nalgorithm = random\n"
-                      "affinity = 0\nforwarding = snat\nexternal-traffic = cluster\n"
-                      "internal-traffic = cluster\nsource-range =\nhealth-check-node-port =\n");
+        put(&s, MAIN,
+            "[weft]\nunderlay = auto\nmetrics-listen = 127.0.0.1:9964\n"
+            "[peer n2]\naddress = 192.0.2.12\nrouting = auto\n"
+            "[service web]\nport = 80/tcp\nnode-port = 30080\nalgorithm = random\n"
+            "affinity = 0\nforwarding = snat\nexternal-traffic = cluster\n"
+            "internal-traffic = cluster\nsource-range =\nhealth-check-node-port =\n");
         load_well(&s);
         site_done(&s);
 }
@@ -199,8 +202,9 @@ Test(config, sections_of_one_name_are_one_object)
 {
         struct site s = site_new();
 
-        put(&s, MAIN, "[service web]\nport = 80/tcp\n[service dns]\nport = 53/udp\nnode-port = 30053\n"
-                      "[service web]\nnode-port = 30080\n");
+        put(&s, MAIN,
+            "[service web]\nport = 80/tcp\n[service dns]\nport = 53/udp\nnode-port = 30053\n"
+            "[service web]\nnode-port = 30080\n");
         load_well(&s);
         cr_assert_eq(s.config->n_services, 2);
         cr_expect_eq(s.config->services[0].node_port, 30080);
@@ -212,8 +216,9 @@ Test(config, the_place_of_a_node_port_is_where_it_was_written_last)
 {
         struct site s = site_new();
 
-        put(&s, MAIN, "[service web]\nport = 80/tcp\nnode-port = 30080\n[service dns]\nport = 53/udp\n"
-                      "external-ip = 198.51.100.7\n[service web]\n\nnode-port = 30081\n");
+        put(&s, MAIN,
+            "[service web]\nport = 80/tcp\nnode-port = 30080\n[service dns]\nport = 53/udp\n"
+            "external-ip = 198.51.100.7\n[service web]\n\nnode-port = 30081\n");
         load_well(&s);
         cr_expect_eq(s.config->services[0].node_port_origin.line, 9);
         cr_expect(strstr(s.config->services[0].node_port_origin.file, MAIN));
@@ -225,9 +230,10 @@ Test(config, an_empty_assignment_resets_what_it_names)
 {
         struct site s = site_new();
 
-        put(&s, MAIN, "[node]\nuplink = eth0\naddress = 192.0.2.11\nname = n1\n"
-                      "[endpoint e]\nnetns = /run/netns/e\naddress = 10.0.0.1\ndevice = net1\n"
-                      "[service web]\nport = 80/tcp\nnode-port = 30080\nbackend = 10.0.0.1:80\n");
+        put(&s, MAIN,
+            "[node]\nuplink = eth0\naddress = 192.0.2.11\nname = n1\n"
+            "[endpoint e]\nnetns = /run/netns/e\naddress = 10.0.0.1\ndevice = net1\n"
+            "[service web]\nport = 80/tcp\nnode-port = 30080\nbackend = 10.0.0.1:80\n");
         put(&s, "etc/weft/conf.d/10.conf",
             "[node]\nuplink =\naddress =\nname =\n"
             "[endpoint e]\nnetns =\npid = 7\ndevice =\n"
@@ -255,8 +261,10 @@ Test(config, thousands_of_services_are_read)
         f = fopen(path, "we");
         cr_assert_not_null(f);
         for (int i = 0; i < 10000; i++)
-                (void) fprintf(f, "[service s%d]\nport = 80/tcp\nexternal-ip = 198.18.%d.%d\n"
-                               "backend = 10.0.0.1:80, 10.0.0.2:80\n", i, i / 250, i % 250 + 1);
+                (void) fprintf(f,
+                               "[service s%d]\nport = 80/tcp\nexternal-ip = 198.18.%d.%d\n"
+                               "backend = 10.0.0.1:80, 10.0.0.2:80\n",
+                               i, i / 250, i % 250 + 1);
         cr_assert_eq(fclose(f), 0);
         load_well(&s);
         cr_assert_eq(s.config->n_services, 10000);
@@ -264,7 +272,7 @@ Test(config, thousands_of_services_are_read)
         site_done(&s);
 }
 
-/* ---- files ---- */
+/* ---- files -------------------------------------------------------------------------------- */
 
 Test(config, drop_ins_are_read_in_the_order_of_their_names_whatever_their_directory)
 {
@@ -368,7 +376,7 @@ Test(config, a_file_that_cannot_be_read_is_named_beside_the_errors_of_the_others
         site_done(&s);
 }
 
-/* ---- what is refused ---- */
+/* ---- what is refused ---------------------------------------------------------------------- */
 
 struct refusal {
         const char *text;
@@ -385,8 +393,8 @@ static void expect_refusals(const struct refusal *rows, size_t n)
 
                 put(&s, MAIN, rows[i].text);
                 cr_expect_eq(load(&s), -EINVAL, "%s", rows[i].text);
-                cr_assert_eq(s.diagnostics.n, 1, "%zu for %s: %s; %s", s.diagnostics.n, rows[i].text,
-                             s.diagnostics.n > 0 ? s.diagnostics.items[0].text : "",
+                cr_assert_eq(s.diagnostics.n, 1, "%zu for %s: %s; %s", s.diagnostics.n,
+                             rows[i].text, s.diagnostics.n > 0 ? s.diagnostics.items[0].text : "",
                              s.diagnostics.n > 1 ? s.diagnostics.items[1].text : "");
                 d = &s.diagnostics.items[0];
                 cr_expect_eq(d->origin.line, rows[i].line, "line %u for %s", d->origin.line,
@@ -422,7 +430,8 @@ Test(config, sections_that_are_none_are_refused)
 Test(config, keys_and_values_that_are_wrong_are_refused_with_what_would_be_right)
 {
         static const struct refusal rows[] = {
-                { "[weft]\nmdoe = probe\n", 2, "[weft] mdoe = probe: unknown key, did you mean \"mode\"?" },
+                { "[weft]\nmdoe = probe\n", 2,
+                  "[weft] mdoe = probe: unknown key, did you mean \"mode\"?" },
                 { "[weft]\nmode = lenient\n", 2, "must be one of probe, strict, partial" },
                 { "[weft]\nxdp = on\n", 2, "one of auto, off, best-effort, native" },
                 { "[weft]\nflow-table-size = big\n", 2, "must be auto or a number" },
@@ -431,7 +440,8 @@ Test(config, keys_and_values_that_are_wrong_are_refused_with_what_would_be_right
                 { "[weft]\ndebug-attach = xdp\n", 2, "one of auto, tcx, clsact" },
                 { "[node]\naddress = 192.0.2\n", 2, "\"192.0.2\" is no address" },
                 { "[node]\npod-cidr = 10.244.1.1/24\n", 2, "write 10.244.1.0/24" },
-                { "[node]\nuplink = eth0,a-name-too-long-for-linux\n", 2, "no name of an interface" },
+                { "[node]\nuplink = eth0,a-name-too-long-for-linux\n", 2,
+                  "no name of an interface" },
                 { "[node]\nuplink = eth0/1\n", 2, "no name of an interface" },
                 { PEER "identity = 2\n", 3, "must be from 3 to 16777215" },
                 { ENDPOINT "identity = 16777216\n", 4, "must be from 0 to 16777215" },
@@ -445,8 +455,10 @@ Test(config, keys_and_values_that_are_wrong_are_refused_with_what_would_be_right
                 { SERVICE "backend = 10.0.0.1:80,\n", 4, "between two commas" },
                 { SERVICE "backend = 224.0.0.1:80\n", 4, "no address that a host can have" },
                 { SERVICE "backend = 10.0.0.1:80 weigth=2\n", 4, "did you mean \"weight\"?" },
-                { SERVICE "backend = 10.0.0.1:80 weight=0\n", 4, "weight=0: must be from 1 to 1000" },
-                { SERVICE "backend = 10.0.0.1:80 state=up\n", 4, "one of active, draining, maintenance" },
+                { SERVICE "backend = 10.0.0.1:80 weight=0\n", 4,
+                  "weight=0: must be from 1 to 1000" },
+                { SERVICE "backend = 10.0.0.1:80 state=up\n", 4,
+                  "one of active, draining, maintenance" },
                 { SERVICE "backend = 10.0.0.1:80 fast\n", 4, "\"fast\" is no option of a backend" },
                 { SERVICE "backend = 10.0.0.1:80 node=\n", 4, "\"node=\" is no option" },
                 { SERVICE "no-backend = ignore\n", 4, "one of reject, drop" },
@@ -484,7 +496,8 @@ Test(config, objects_that_lack_something_are_refused_where_they_begin)
 {
         static const struct refusal rows[] = {
                 { "\n[peer p]\npod-cidr = 10.0.0.0/24\n", 2, "[peer p] has no address" },
-                { "[endpoint e]\naddress = 10.0.0.1\n", 1, "exactly one of netns, pid and interface" },
+                { "[endpoint e]\naddress = 10.0.0.1\n", 1,
+                  "exactly one of netns, pid and interface" },
                 { ENDPOINT "pid = 1\n", 1, "exactly one of netns, pid and interface" },
                 { ENDPOINT "interface = veth0\n", 1, "exactly one of netns, pid and interface" },
                 { "[endpoint e]\ninterface = veth0\n", 1, "add address = ADDRESS" },
@@ -507,19 +520,22 @@ Test(config, two_objects_that_want_the_same_are_refused_at_the_later_one_or_the_
                 { SERVICE "[service t]\nport = 81/tcp\nnode-port = 30080\n", 4,
                   "[service t] node port 30080 is taken by [service s]" },
                 { SERVICE "external-ip = 198.51.100.7\n"
-                  "[service t]\nport = 80/tcp\nload-balancer-ip = 198.51.100.7\n", 5,
-                  "[service t] 198.51.100.7 port 80 is taken by [service s]" },
+                          "[service t]\nport = 80/tcp\nload-balancer-ip = 198.51.100.7\n",
+                  5, "[service t] 198.51.100.7 port 80 is taken by [service s]" },
                 { ENDPOINT "[service t]\nport = 80/tcp\nexternal-ip = 10.0.0.1\n", 4,
                   "[service t] 10.0.0.1 port 80 is taken by [endpoint e]" },
                 { "[service t]\nport = 80/tcp\nexternal-ip = 10.0.0.1\n" ENDPOINT, 1,
                   "[service t] 10.0.0.1 port 80 is taken by [endpoint e]" },
                 { "[node]\npod-cidr = 10.244.0.0/16\n" PEER "pod-cidr = 10.244.2.0/24\n", 3,
                   "[peer p] pod-cidr = 10.244.2.0/24 overlaps 10.244.0.0/16 of [node]" },
-                { "[node]\npod-cidr = 10.1.0.0/31\n", 1, "[node] pod-cidr = 10.1.0.0/31: has no room" },
+                { "[node]\npod-cidr = 10.1.0.0/31\n", 1,
+                  "[node] pod-cidr = 10.1.0.0/31: has no room" },
                 { PEER "pod-cidr = 10.244.2.0/24\n[peer q]\naddress = 192.0.2.13\n"
-                  "pod-cidr = 10.244.2.0/24\n", 4, "give each node its own" },
+                       "pod-cidr = 10.244.2.0/24\n",
+                  4, "give each node its own" },
                 { "[node]\nname = p\n" PEER, 3, "has the name of this node" },
-                { "[node]\naddress = 192.0.2.1, 192.0.2.2\n", 1, "several addresses of one family" },
+                { "[node]\naddress = 192.0.2.1, 192.0.2.2\n", 1,
+                  "several addresses of one family" },
                 { PEER "address = 192.0.2.13\n", 1, "several addresses of one family" },
                 { ENDPOINT "[endpoint f]\nnetns = /run/netns/e\naddress = 10.0.0.2\n", 4,
                   "same netns and device as [endpoint e]" },
@@ -535,7 +551,7 @@ Test(config, what_only_looks_alike_is_accepted)
         static const char *const texts[] = {
                 SERVICE "[service t]\nport = 80/udp\nnode-port = 30080\n",
                 SERVICE "external-ip = 198.51.100.7\n"
-                "[service t]\nport = 81/tcp\nexternal-ip = 198.51.100.7\n",
+                        "[service t]\nport = 81/tcp\nexternal-ip = 198.51.100.7\n",
                 ENDPOINT "[endpoint f]\nnetns = /run/netns/e\naddress = 10.0.0.2\ndevice = eth1\n",
                 SERVICE "backend = 10.0.0.1:80, 10.0.0.1:81, [fd00::1]:80\n",
                 "[node]\nname = n1\npod-cidr = 10.244.1.0/24\n" PEER "pod-cidr = 10.244.2.0/24\n",
@@ -557,13 +573,14 @@ Test(config, all_errors_of_all_files_come_at_once_with_their_places)
                 const char *file;
                 unsigned line;
         } places[] = {
-                { "etc/weft/weft.conf", 2 },         { "etc/weft/weft.conf", 4 },
+                { "etc/weft/weft.conf", 2 },          { "etc/weft/weft.conf", 4 },
                 { "usr/lib/weft/conf.d/10.conf", 3 }, { "etc/weft/conf.d/20.conf", 1 },
                 { "etc/weft/weft.conf", 5 },
         };
         struct site s = site_new();
 
-        put(&s, MAIN, "[weft]\nmode = x\n[node]\n address = 192.0.2.1\n[endpoint e]\ndevice = eth1\n");
+        put(&s, MAIN,
+            "[weft]\nmode = x\n[node]\n address = 192.0.2.1\n[endpoint e]\ndevice = eth1\n");
         put(&s, "usr/lib/weft/conf.d/10.conf", "[service s]\nnode-port = 30080\nport = 80\n");
         put(&s, "etc/weft/conf.d/20.conf", "[nod]\n");
         cr_expect_eq(load(&s), -EINVAL);

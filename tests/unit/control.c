@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The control socket against a real client in the same process: the loop is turned by hand until the
- * client has what it waits for. */
+/* The control socket against a real client in the same process: the loop is turned by hand until
+ * the client has what it waits for. */
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -23,7 +23,7 @@
 
 enum { TURNS_MAX = 20000, REPLY_MAX = 1 << 20 };
 
-/* ---- an interface to serve ---- */
+/* ---- an interface to serve ---------------------------------------------------------------- */
 
 static void echo(void *data, struct control_call *call, json_t *parameters)
 {
@@ -56,7 +56,8 @@ static json_t *count_next(void *data, bool *ret_last)
         struct counter *c = data;
 
         *ret_last = ++c->i == c->end;
-        return json_pack("{s:i, s:s}", "i", c->i, "padding", "0123456789012345678901234567890123456789");
+        return json_pack("{s:i, s:s}", "i", c->i, "padding",
+                         "0123456789012345678901234567890123456789");
 }
 
 static void count_free(void *data)
@@ -76,7 +77,7 @@ static void count(void *data, struct control_call *call, json_t *parameters)
                 control_fail(call, "org.varlink.service.ExpectedMore", NULL);
                 return;
         }
-        control_stream(call, &(struct control_stream){ count_next, count_free, c });
+        control_stream(call, &(struct control_stream) { count_next, count_free, c });
 }
 
 static const struct control_method methods[] = {
@@ -87,7 +88,7 @@ static const struct control_method methods[] = {
         { 0 },
 };
 
-/* ---- server and client ---- */
+/* ---- server and client -------------------------------------------------------------------- */
 
 struct bench {
         sd_event *loop;
@@ -102,10 +103,10 @@ static void bench_init(struct bench *b)
         struct weft_error why = { 0 };
         int fd;
 
-        *b = (struct bench){ .directory = "/tmp/weft-control-XXXXXX" };
+        *b = (struct bench) { .directory = "/tmp/weft-control-XXXXXX" };
         cr_assert_not_null(mkdtemp(b->directory));
         (void) snprintf(b->path, sizeof(b->path), "%s/control", b->directory);
-        b->interface = (struct control_interface){
+        b->interface = (struct control_interface) {
                 .name = "io.weft.Node",
                 .description = control_node_description,
                 .methods = methods,
@@ -115,7 +116,8 @@ static void bench_init(struct bench *b)
 
         cr_assert_geq(sd_event_new(&b->loop), 0);
         cr_assert_eq(control_listen(b->path, &fd, &why), 0, "%s", why.text);
-        cr_assert_eq(control_open(b->loop, fd, &b->interface, &b->control, &why), 0, "%s", why.text);
+        cr_assert_eq(control_open(b->loop, fd, &b->interface, &b->control, &why), 0, "%s",
+                     why.text);
 }
 
 static void bench_done(struct bench *b)
@@ -126,8 +128,8 @@ static void bench_done(struct bench *b)
         (void) rmdir(b->directory);
 }
 
-#define BENCH(b)                                                                                           \
-        _cleanup_(bench_done) struct bench b;                                                              \
+#define BENCH(b)                                                                                   \
+        _cleanup_(bench_done) struct bench b;                                                      \
         bench_init(&b)
 
 static int client(const struct bench *b)
@@ -198,13 +200,14 @@ static void expect_error(struct bench *b, const char *call, const char *error)
         cr_expect_str_eq(json_string_value(json_object_get(reply, "error")), error, "%s", call);
 }
 
-/* ---- tests ---- */
+/* ---- tests -------------------------------------------------------------------------------- */
 
 Test(control, a_call_is_answered_with_its_parameters)
 {
         BENCH(b);
         _cleanup_close_ int fd = client(&b);
-        json_auto_t *reply = ask(&b, fd, "{\"method\":\"io.weft.Node.Echo\",\"parameters\":{\"a\":[1,2]}}");
+        json_auto_t *reply =
+                ask(&b, fd, "{\"method\":\"io.weft.Node.Echo\",\"parameters\":{\"a\":[1,2]}}");
         json_auto_t *wanted = json_loads("{\"parameters\":{\"a\":[1,2]}}", 0, NULL);
 
         cr_expect(json_equal(reply, wanted));
@@ -215,7 +218,8 @@ Test(control, parameters_may_be_left_out_or_null)
         BENCH(b);
         _cleanup_close_ int fd = client(&b);
         json_auto_t *without = ask(&b, fd, "{\"method\":\"io.weft.Node.Echo\"}");
-        json_auto_t *with_null = ask(&b, fd, "{\"method\":\"io.weft.Node.Echo\",\"parameters\":null}");
+        json_auto_t *with_null =
+                ask(&b, fd, "{\"method\":\"io.weft.Node.Echo\",\"parameters\":null}");
 
         cr_expect(json_is_object(json_object_get(without, "parameters")));
         cr_expect(json_equal(without, with_null));
@@ -245,18 +249,20 @@ Test(control, the_interface_file_is_given_as_it_stands)
 
         cr_assert_not_null(f);
         cr_assert_gt(fread(file, 1, REPLY_MAX - 1, f), 100);
-        cr_expect_str_eq(
-                json_string_value(json_object_get(json_object_get(reply, "parameters"), "description")),
-                file);
+        cr_expect_str_eq(json_string_value(json_object_get(json_object_get(reply, "parameters"),
+                                                           "description")),
+                         file);
 }
 
 Test(control, what_is_not_there_is_named_in_the_error)
 {
         BENCH(b);
 
-        expect_error(&b, "{\"method\":\"io.weft.Other.Echo\"}", "org.varlink.service.InterfaceNotFound");
+        expect_error(&b, "{\"method\":\"io.weft.Other.Echo\"}",
+                     "org.varlink.service.InterfaceNotFound");
         expect_error(&b, "{\"method\":\"Echo\"}", "org.varlink.service.InterfaceNotFound");
-        expect_error(&b, "{\"method\":\"io.weft.Node.Nothing\"}", "org.varlink.service.MethodNotFound");
+        expect_error(&b, "{\"method\":\"io.weft.Node.Nothing\"}",
+                     "org.varlink.service.MethodNotFound");
         expect_error(&b, "{\"method\":\"org.varlink.service.Nothing\"}",
                      "org.varlink.service.MethodNotFound");
         expect_error(&b, "{\"method\":\"io.weft.Node.Forget\"}",
@@ -305,7 +311,8 @@ Test(control, calls_sent_at_once_are_answered_in_their_order)
                 _cleanup_free_ char *text = receive(&b, fd);
                 json_auto_t *reply = json_loads(text, 0, NULL);
 
-                cr_expect_eq(json_integer_value(json_object_get(json_object_get(reply, "parameters"), "n")),
+                cr_expect_eq(json_integer_value(
+                                     json_object_get(json_object_get(reply, "parameters"), "n")),
                              i);
         }
 }
@@ -342,12 +349,14 @@ Test(control, a_stream_ends_with_the_reply_that_does_not_continue)
         _cleanup_close_ int fd = client(&b);
 
         streams_freed = 0;
-        send_text(fd, "{\"method\":\"io.weft.Node.Count\",\"parameters\":{\"to\":3},\"more\":true}");
+        send_text(fd,
+                  "{\"method\":\"io.weft.Node.Count\",\"parameters\":{\"to\":3},\"more\":true}");
         for (int i = 1; i <= 3; i++) {
                 _cleanup_free_ char *text = receive(&b, fd);
                 json_auto_t *reply = json_loads(text, 0, NULL);
 
-                cr_expect_eq(json_integer_value(json_object_get(json_object_get(reply, "parameters"), "i")),
+                cr_expect_eq(json_integer_value(
+                                     json_object_get(json_object_get(reply, "parameters"), "i")),
                              i);
                 cr_expect_eq(json_is_true(json_object_get(reply, "continues")), i < 3);
         }
@@ -361,8 +370,8 @@ Test(control, a_client_that_takes_nothing_holds_nobody_up)
         json_auto_t *reply = NULL;
 
         streams_freed = 0;
-        send_text(slow,
-                  "{\"method\":\"io.weft.Node.Count\",\"parameters\":{\"to\":1000000000},\"more\":true}");
+        send_text(slow, "{\"method\":\"io.weft.Node.Count\",\"parameters\":{\"to\":1000000000},"
+                        "\"more\":true}");
         for (int i = 0; i < 10000; i++)
                 turn(&b);
         reply = ask(&b, other, "{\"method\":\"io.weft.Node.Echo\"}");
@@ -461,7 +470,7 @@ Test(control, anybody_may_connect_so_that_both_groups_can)
         cr_expect_eq(st.st_mode & 07777, 0666);
 }
 
-/* ---- who may ---- */
+/* ---- who may ------------------------------------------------------------------------------ */
 
 enum { USER = 65534, GROUP_CHANGE = 54321, GROUP_READ = 54322, GROUP_OTHER = 54323 };
 

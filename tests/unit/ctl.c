@@ -8,7 +8,8 @@
 #include "util.h"
 
 /* What f prints, as a string. */
-static char *printed(void (*show)(const json_t *, FILE *, unsigned), const char *json, unsigned width)
+static char *printed(void (*show)(const json_t *, FILE *, unsigned), const char *json,
+                     unsigned width)
 {
         json_error_t why;
         json_auto_t *reply = json_loads(json, 0, &why);
@@ -71,7 +72,9 @@ Test(ctl, sizes_and_ages_are_short)
                       { 1024, "1.0K" },
                       { 10240, "10K" },
                       { 5 << 20, "5.0M" } },
-          ages[] = { { 0, "0s" }, { 119, "119s" }, { 120, "2min" }, { 7200, "2h" }, { 172800, "2d" } };
+          ages[] = {
+                  { 0, "0s" }, { 119, "119s" }, { 120, "2min" }, { 7200, "2h" }, { 172800, "2d" }
+          };
         char buf[24];
 
         for (size_t i = 0; i < ELEMENTS(sizes); i++)
@@ -80,13 +83,16 @@ Test(ctl, sizes_and_ages_are_short)
                 cr_expect_str_eq(age_text((long long) ages[i].n, buf), ages[i].text);
 }
 
-#define FLOW(addr1, addr2, new2, extra)                                                                    \
-        "{\"flows\":[{\"protocol\":\"tcp\",\"side\":\"uplink\",\"source\":\"" addr1                        \
-        "\",\"source_port\":40000,"                                                                        \
-        "\"destination\":\"" addr2 "\",\"destination_port\":30080,\"new_source\":\"" addr1 "\","           \
-        "\"new_source_port\":40000,\"new_destination\":\"" new2 "\",\"new_destination_port\":30080,"       \
-        "\"state\":\"established\",\"reply\":false,\"expired\":false,\"module\":\"nodeport-snat\","        \
-        "\"delivery\":\"wire\",\"age_seconds\":5,\"expires_seconds\":100,\"packets\":3,\"bytes\":2048}"    \
+#define FLOW(addr1, addr2, new2, extra)                                                            \
+        "{\"flows\":[{\"protocol\":\"tcp\",\"side\":\"uplink\",\"source\":\"" addr1                \
+        "\",\"source_port\":40000,"                                                                \
+        "\"destination\":\"" addr2 "\",\"destination_port\":30080,\"new_source\":\"" addr1 "\","   \
+        "\"new_source_port\":40000,\"new_destination\":\"" new2                                    \
+        "\",\"new_destination_port\":30080,"                                                       \
+        "\"state\":\"established\",\"reply\":false,\"expired\":false,\"module\":\"nodeport-"       \
+        "snat\","                                                                                  \
+        "\"delivery\":\"wire\",\"age_seconds\":5,\"expires_seconds\":100,\"packets\":3,\"bytes\":" \
+        "2048}"                                                                                    \
         "]" extra "}"
 
 Test(ctl, a_flow_shows_its_tuple_and_its_translation)
@@ -94,16 +100,18 @@ Test(ctl, a_flow_shows_its_tuple_and_its_translation)
         _cleanup_free_ char *text =
                 printed(show_flows, FLOW("10.0.0.9", "10.0.0.11", "10.244.2.10", ""), 0);
 
-        cr_expect_not_null(strstr(text, "10.0.0.9:40000 -> 10.0.0.11:30080  "
-                                        "=> 10.0.0.9:40000 -> 10.244.2.10:30080  uplink  established  "
-                                        "nodeport-snat  wire"),
+        cr_expect_not_null(strstr(text,
+                                  "10.0.0.9:40000 -> 10.0.0.11:30080  "
+                                  "=> 10.0.0.9:40000 -> 10.244.2.10:30080  uplink  established  "
+                                  "nodeport-snat  wire"),
                            "%s", text);
         cr_expect_not_null(strstr(text, "5s        3   2.0K\n"), "%s", text);
 }
 
 Test(ctl, a_flow_that_is_not_translated_shows_a_dash_and_ipv6_has_brackets)
 {
-        _cleanup_free_ char *text = printed(show_flows, FLOW("fd00::1", "fd00::2", "fd00::2", ""), 0);
+        _cleanup_free_ char *text =
+                printed(show_flows, FLOW("fd00::1", "fd00::2", "fd00::2", ""), 0);
 
         cr_expect_not_null(strstr(text, "[fd00::1]:40000 -> [fd00::2]:30080  -  "), "%s", text);
         cr_expect_null(strstr(text, "=>"), "%s", text);
@@ -111,8 +119,8 @@ Test(ctl, a_flow_that_is_not_translated_shows_a_dash_and_ipv6_has_brackets)
 
 Test(ctl, a_cut_off_list_says_so)
 {
-        _cleanup_free_ char *text =
-                printed(show_flows, FLOW("10.0.0.9", "10.0.0.1", "10.0.0.1", ",\"truncated\":true"), 0);
+        _cleanup_free_ char *text = printed(
+                show_flows, FLOW("10.0.0.9", "10.0.0.1", "10.0.0.1", ",\"truncated\":true"), 0);
 
         cr_expect_not_null(strstr(text, "and more"), "%s", text);
 }
@@ -126,37 +134,41 @@ Test(ctl, no_flows_are_said_in_words)
 
 Test(ctl, a_chain_shows_hook_phase_module_stage_program_and_runs)
 {
-        _cleanup_free_ char *text = printed(
-                show_chain,
-                "{\"stages\":[{\"hook\":\"from-uplink\",\"module\":\"engine\",\"stage\":\"weft_from_"
-                "uplink\","
-                "\"program\":12,\"runs\":0},{\"hook\":\"from-uplink\",\"phase\":\"service\",\"module\":"
-                "\"nodeport-snat\",\"stage\":\"nodeport\",\"program\":19,\"runs\":44}]}",
-                0);
+        _cleanup_free_ char *text =
+                printed(show_chain,
+                        "{\"stages\":[{\"hook\":\"from-uplink\",\"module\":\"engine\",\"stage\":"
+                        "\"weft_from_"
+                        "uplink\","
+                        "\"program\":12,\"runs\":0},{\"hook\":\"from-uplink\",\"phase\":"
+                        "\"service\",\"module\":"
+                        "\"nodeport-snat\",\"stage\":\"nodeport\",\"program\":19,\"runs\":44}]}",
+                        0);
 
-        cr_expect_str_eq(text, "HOOK         PHASE    MODULE         STAGE             PROGRAM  RUNS\n"
-                               "from-uplink  entry    engine         weft_from_uplink       12     -\n"
-                               "from-uplink  service  nodeport-snat  nodeport               19    44\n");
+        cr_expect_str_eq(text,
+                         "HOOK         PHASE    MODULE         STAGE             PROGRAM  RUNS\n"
+                         "from-uplink  entry    engine         weft_from_uplink       12     -\n"
+                         "from-uplink  service  nodeport-snat  nodeport               19    44\n");
 }
 
 Test(ctl, status_shows_only_the_sections_that_have_something)
 {
-        _cleanup_free_ char *text =
-                printed(show_status,
-                        "{\"node\":\"n1\",\"version\":\"0.1.0\",\"generation\":3,\"attach\":\"tcx\","
-                        "\"addresses\":[],"
-                        "\"pod_cidrs\":[\"10.244.1.0/"
-                        "24\"],\"uplinks\":[],\"modules\":[],\"peers\":[],\"services\":[],"
-                        "\"endpoints\":[{\"name\":\"web\",\"addresses\":[\"10.244.1.10\"],\"identity\":7,"
-                        "\"state\":\"pending\",\"reason\":\"no "
-                        "namespace\"}],\"flows\":{\"new\":1,\"established\":2,"
-                        "\"closing\":3,\"expired\":4},\"drops\":[],\"forwards\":[],\"events\":[],\"table_"
-                        "bytes\":2097152}",
-                        0);
+        _cleanup_free_ char *text = printed(
+                show_status,
+                "{\"node\":\"n1\",\"version\":\"0.1.0\",\"generation\":3,\"attach\":\"tcx\","
+                "\"addresses\":[],"
+                "\"pod_cidrs\":[\"10.244.1.0/"
+                "24\"],\"uplinks\":[],\"modules\":[],\"peers\":[],\"services\":[],"
+                "\"endpoints\":[{\"name\":\"web\",\"addresses\":[\"10.244.1.10\"],\"identity\":7,"
+                "\"state\":\"pending\",\"reason\":\"no "
+                "namespace\"}],\"flows\":{\"new\":1,\"established\":2,"
+                "\"closing\":3,\"expired\":4},\"drops\":[],\"forwards\":[],\"events\":[],\"table_"
+                "bytes\":2097152}",
+                0);
 
         cr_expect_not_null(strstr(text, "Generation  3, attached by tcx\n"), "%s", text);
         cr_expect_not_null(strstr(text, "Addresses   none; pods 10.244.1.0/24\n"), "%s", text);
-        cr_expect_not_null(strstr(text, "2 established, 1 new, 3 closing, 4 expired\n"), "%s", text);
+        cr_expect_not_null(strstr(text, "2 established, 1 new, 3 closing, 4 expired\n"), "%s",
+                           text);
         cr_expect_not_null(strstr(text, "Tables      2.0M\n"), "%s", text);
         cr_expect_not_null(strstr(text, "web   pending  10.244.1.10"), "%s", text);
         cr_expect_null(strstr(text, "Dropped"), "%s", text);
@@ -165,10 +177,11 @@ Test(ctl, status_shows_only_the_sections_that_have_something)
 
 Test(ctl, a_dry_run_shows_each_module_and_what_becomes_of_it)
 {
-        _cleanup_free_ char *text = printed(show_plan,
-                                            "{\"changes\": [{\"module\": \"bpf-masq\", \"change\": \"replaced\"},"
-                                            " {\"module\": \"other\", \"change\": \"removed\"}]}",
-                                            80);
+        _cleanup_free_ char *text =
+                printed(show_plan,
+                        "{\"changes\": [{\"module\": \"bpf-masq\", \"change\": \"replaced\"},"
+                        " {\"module\": \"other\", \"change\": \"removed\"}]}",
+                        80);
         _cleanup_free_ char *none = printed(show_plan, "{\"changes\": []}", 80);
 
         cr_assert_str_eq(text, "MODULE    CHANGE\nbpf-masq  replaced\nother     removed\n");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* What weftctl says of module files, and that the manual's chapters and the samples say the same. */
+/* What weftctl says of module files, and that the manual's chapters and the samples say the same.
+ */
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -168,8 +169,9 @@ Test(describe, a_file_that_others_can_write_is_not_loaded)
 
         cr_assert_not_null(mkdtemp(dir));
         cr_assert_geq(asprintf(&path, "%s/host-routing.so", dir), 0);
-        cr_assert_geq(asprintf(&command, "cp " MODULE_DIR "/host-routing.so %s && chmod 666 %s", path,
-                               path), 0);
+        cr_assert_geq(asprintf(&command, "cp " MODULE_DIR "/host-routing.so %s && chmod 666 %s",
+                               path, path),
+                      0);
         cr_assert_eq(system(command), 0);
 
         cr_expect_eq(description_open(path, &d, &why), -EPERM);
@@ -199,10 +201,12 @@ Test(describe, types_are_told_with_their_range_and_choices)
                 cr_expect_str_eq(option_type_text(&rows[i].option, buf, sizeof(buf)), rows[i].text);
 }
 
-/* ---- probe ---- */
+/* ---- probe -------------------------------------------------------------------------------- */
 
-static const struct weft_need helper[] = { WEFT_NEEDS(HELPER, "fib_lookup", "asks for the way"), {} };
-static const struct weft_need wish[] = { WEFT_WANTS(HELPER, "fib_lookup", "goes by the stack"), {} };
+static const struct weft_need helper[] = { WEFT_NEEDS(HELPER, "fib_lookup", "asks for the way"),
+                                           {} };
+static const struct weft_need wish[] = { WEFT_WANTS(HELPER, "fib_lookup", "goes by the stack"),
+                                         {} };
 static const struct weft_need role[] = { WEFT_NEEDS(ROLE, "routing", "forwards"), {} };
 static const struct weft_module needy = { .name = "needy", .needs = helper },
                                 modest = { .name = "modest", .needs = wish },

@@ -121,7 +121,10 @@ Test(filter, has_the_ports_of_a_service_and_its_address)
 {
         struct weft_addr ip = fixture_addr("fd00::80"), node = fixture_addr("192.0.2.1");
         struct config_service s = {
-                .name = "web", .port = 80, .proto = IPPROTO_TCP, .node_port = 30080,
+                .name = "web",
+                .port = 80,
+                .proto = IPPROTO_TCP,
+                .node_port = 30080,
                 .external_ip = { &ip, 1 },
         };
         struct tables *t = fixture_open(4096);

@@ -75,7 +75,9 @@ struct instance *make_instance(const char *name, uint16_t id)
 
         cr_assert_leq(used, ELEMENTS(modules));
 
-        m->desc = (struct weft_module) { .size = sizeof(m->desc), .abi = WEFT_ABI, .name = name,
+        m->desc = (struct weft_module) { .size = sizeof(m->desc),
+                                         .abi = WEFT_ABI,
+                                         .name = name,
                                          .summary = "a module for tests" };
         m->desc.object = object_bytes(name, &size);
         m->desc.object_end = (const char *) m->desc.object + size;
@@ -92,7 +94,8 @@ struct generation_settings make_settings(uint32_t number)
         return s;
 }
 
-struct generation *build(struct tables *t, uint32_t number, struct instance *const *modules, size_t n)
+struct generation *build(struct tables *t, uint32_t number, struct instance *const *modules,
+                         size_t n)
 {
         struct generation_settings s = make_settings(number);
         struct weft_error why = { 0 };
@@ -106,8 +109,9 @@ uint32_t run_program(int fd, uint32_t mark, uint32_t *ret_mark)
 {
         struct __sk_buff in = { .mark = mark }, out = { 0 };
         char packet[64] = { 0 };
-        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof(packet), .ctx_in = &in,
-                    .ctx_size_in = sizeof(in), .ctx_out = &out, .ctx_size_out = sizeof(out));
+        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof(packet),
+                    .ctx_in = &in, .ctx_size_in = sizeof(in), .ctx_out = &out,
+                    .ctx_size_out = sizeof(out));
 
         cr_assert_eq(bpf_prog_test_run_opts(fd, &opts), 0);
         if (ret_mark)

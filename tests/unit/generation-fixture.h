@@ -2,7 +2,8 @@
 #pragma once
 
 /* Tables and generations on a bpffs and in a network namespace of the test's own: each Criterion
- * test is a process, so that everything is gone when it ends. Needs root. Objects: tests/unit/data. */
+ * test is a process, so that everything is gone when it ends. Needs root. Objects: tests/unit/data.
+ */
 
 #include "generation/generation.h"
 #include "module/module.h"
@@ -23,7 +24,8 @@ struct tables *open_tables(void);
 struct instance *make_instance(const char *name, uint16_t id);
 
 struct generation_settings make_settings(uint32_t number);
-struct generation *build(struct tables *t, uint32_t number, struct instance *const *modules, size_t n);
+struct generation *build(struct tables *t, uint32_t number, struct instance *const *modules,
+                         size_t n);
 
 /* Runs a program on an empty packet; returns its value and the mark it leaves. */
 uint32_t run_program(int fd, uint32_t mark, uint32_t *ret_mark);

@@ -30,7 +30,7 @@ static void teardown(void)
 
 TestSuite(generation, .init = setup, .fini = teardown);
 
-/* ---- slots: pure ---- */
+/* ---- slots: pure -------------------------------------------------------------------------- */
 
 Test(chain, an_empty_chain_is_finished_at_once)
 {
@@ -61,7 +61,7 @@ Test(chain, slots_skip_phases_that_are_done_and_what_known_flows_keep)
         cr_assert_eq(chain_slots(s, 4, 2).done_known, WEFT_SLOT_FINISH);
 }
 
-/* ---- running ---- */
+/* ---- running ------------------------------------------------------------------------------ */
 
 Test(generation, without_modules_is_the_engine_alone)
 {
@@ -234,7 +234,7 @@ Test(generation, ports_that_do_not_meet_the_node_s_are_not_contested)
         (void) generation_free(g);
 }
 
-/* ---- looking ---- */
+/* ---- looking ------------------------------------------------------------------------------ */
 
 Test(generation, the_chain_can_be_shown)
 {
@@ -272,7 +272,7 @@ Test(generation, module_ids_have_names)
         (void) generation_free(g);
 }
 
-/* ---- refusals ---- */
+/* ---- refusals ----------------------------------------------------------------------------- */
 
 static void expect_refusal(struct instance *const *m, size_t n, int r, const char *const *texts)
 {
@@ -286,22 +286,28 @@ static void expect_refusal(struct instance *const *m, size_t n, int r, const cha
                 cr_assert_not_null(strstr(why.text, *texts), "%s", why.text);
 }
 
-#define TEXTS(...) (const char *const[]) { __VA_ARGS__, NULL }
+#define TEXTS(...)                                                                                 \
+        (const char *const[])                                                                      \
+        {                                                                                          \
+                __VA_ARGS__, NULL                                                                  \
+        }
 
 Test(generation, the_verifier_s_last_words_are_handed_on)
 {
         struct instance *m = make_instance("stages-refused", 1);
 
-        expect_refusal(&m, 1, -EACCES, TEXTS("module stages-refused, stage careless at from-uplink",
-                                             "invalid mem access 'map_value_or_null'"));
+        expect_refusal(&m, 1, -EACCES,
+                       TEXTS("module stages-refused, stage careless at from-uplink",
+                             "invalid mem access 'map_value_or_null'"));
 }
 
 Test(generation, early_stages_are_refused)
 {
         struct instance *m = make_instance("stages-early", 1);
 
-        expect_refusal(&m, 1, -EOPNOTSUPP, TEXTS("module stages-early, stage too_early",
-                                                 "early stages are not supported by this version"));
+        expect_refusal(&m, 1, -EOPNOTSUPP,
+                       TEXTS("module stages-early, stage too_early",
+                             "early stages are not supported by this version"));
 }
 
 Test(generation, more_stages_than_there_are_slots_are_refused)
@@ -329,7 +335,7 @@ Test(generation, a_constant_the_object_does_not_have_is_named)
         expect_refusal(&m, 1, -ENOENT, TEXTS("module stages-b", "no constant nothing of 4 bytes"));
 }
 
-/* ---- pins ---- */
+/* ---- pins --------------------------------------------------------------------------------- */
 
 Test(generation, goes_on_by_its_pin_when_the_daemon_is_gone)
 {

@@ -44,11 +44,11 @@ static void crash(void)
         h = lab_host(n);
 }
 
-#define MUST(call)                                                                                  \
-        do {                                                                                        \
-                struct weft_error reason = { "" };                                                  \
-                int must_r = call;                                                                  \
-                cr_assert_geq(must_r, 0, "%s: %s", #call, reason.text);                             \
+#define MUST(call)                                                                                 \
+        do {                                                                                       \
+                struct weft_error reason = { "" };                                                 \
+                int must_r = call;                                                                 \
+                cr_assert_geq(must_r, 0, "%s: %s", #call, reason.text);                            \
         } while (0)
 
 static void expect_sysctl(const char *path, const char *expected)
@@ -56,7 +56,7 @@ static void expect_sysctl(const char *path, const char *expected)
         lab_expect(expected, "cat /proc/sys/%s", path);
 }
 
-/* ---- sysctls ---- */
+/* ---- sysctls ------------------------------------------------------------------------------ */
 
 Test(host, a_sysctl_goes_back_when_the_last_who_asked_gives_it_back)
 {
@@ -130,7 +130,7 @@ Test(host, a_sysctl_that_does_not_exist_is_refused_by_name)
                   error.text);
 }
 
-/* ---- the record ---- */
+/* ---- the record --------------------------------------------------------------------------- */
 
 Test(host, a_change_is_in_the_record_before_it_is_made)
 {
@@ -182,7 +182,7 @@ Test(host, the_record_does_not_grow_with_history)
         expect_sysctl(SYSCTL, "0");
 }
 
-/* ---- ports ---- */
+/* ---- ports -------------------------------------------------------------------------------- */
 
 Test(host, reserved_ports_keep_what_others_reserved)
 {
@@ -233,7 +233,7 @@ Test(host, a_list_of_ports_longer_than_a_page_is_written_whole)
         lab_expect("31998", "tr , '\\n' < /proc/sys/" RESERVED " | tail -1");
 }
 
-/* ---- routes ---- */
+/* ---- routes ------------------------------------------------------------------------------- */
 
 static int route(const char *dst, const char *gateway, uint32_t mtu, struct weft_error *reterr)
 {
@@ -396,7 +396,7 @@ Test(host, a_route_of_weft_without_a_record_is_found_by_its_protocol)
         lab_expect("", "ip route show proto 119");
 }
 
-/* ---- forwarding ---- */
+/* ---- forwarding --------------------------------------------------------------------------- */
 
 /* A default route as the kernel itself makes it from a router advertisement. */
 static void learn_default_route(void)
@@ -497,7 +497,7 @@ Test(host, a_killed_daemons_forwarding_is_undone_by_a_successor_that_does_not_wa
         expect_sysctl("net/ipv6/conf/d0/accept_ra", "1");
 }
 
-/* ---- cleanup ---- */
+/* ---- cleanup ------------------------------------------------------------------------------ */
 
 static unsigned n_told;
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "config/values.h"
-#include "leases.h"
+#include "daemon/leases.h"
 #include "paths.h"
 #include "util.h"
 
@@ -37,7 +37,8 @@ static void expect_taken(struct leases *l, const char *name, const char *cidr, c
         struct weft_prefix p = prefix(cidr);
         char buf[ADDRESS_TEXT];
         struct weft_addr a;
-        int r = leases_take(l, name, &p, in_use ? equals_text : nothing_in_use, (void *) in_use, &a);
+        int r = leases_take(l, name, &p, in_use ? equals_text : nothing_in_use, (void *) in_use,
+                            &a);
 
         if (!expected) {
                 cr_expect_eq(r, -ENOSPC, "%s", cidr);
@@ -98,7 +99,7 @@ Test(leases, what_is_saved_is_found_again_by_name_and_prefix)
         struct weft_prefix cidr = prefix("10.1.0.0/24"), other = prefix("10.2.0.0/24");
         struct weft_error why = { 0 };
 
-        closep(&(int){ mkstemp(path) });
+        closep(&(int) { mkstemp(path) });
         expect_taken(&l, "a", "10.1.0.0/24", NULL, "10.1.0.2");
         expect_taken(&l, "a", "fd00::/64", NULL, "fd00::2");
         cr_assert_eq(leases_save(&l, path, &why), 0, "%s", why.text);
@@ -121,7 +122,7 @@ Test(leases, a_missing_file_is_empty_and_a_broken_one_is_named_with_its_line)
         cr_expect_eq(leases_load("/nonexistent/weft", &l, &why), 0);
         cr_expect_eq(l.n, 0);
 
-        closep(&(int){ mkstemp(path) });
+        closep(&(int) { mkstemp(path) });
         cr_assert_eq(file_replace(path, "a 10.1.0.2\nb\n", &why), 0);
         cr_expect_eq(leases_load(path, &l, &why), -EINVAL);
         cr_expect_not_null(strstr(why.text, ":2:"), "%s", why.text);

@@ -129,7 +129,8 @@ Test(maps, a_failed_build_leaves_a_kept_instance_its_maps)
         struct generation *g = build_pinned(1, i), *h = NULL;
 
         i->kept = true;
-        cr_assert_lt(generation_build(tables, &s, (struct instance *[]){ i, bad }, 2, &h, NULL), 0);
+        cr_assert_lt(generation_build(tables, &s, (struct instance *[]) { i, bad }, 2, &h, NULL),
+                     0);
         expect_values(i, 0, 0, 0);
         (void) generation_free(g);
 }

@@ -12,7 +12,7 @@
 #include "module/module.h"
 #include "util.h"
 
-/* ---- descriptors ---- */
+/* ---- descriptors -------------------------------------------------------------------------- */
 
 static void stray_unload(struct weft_instance *self, const struct weft_api *api)
 {
@@ -24,7 +24,10 @@ static void stray_unload(struct weft_instance *self, const struct weft_api *api)
 Test(adopt, an_older_module_reads_as_zero_where_it_was_silent)
 {
         struct weft_module m, old = {
-                .size = offsetof(struct weft_module, unload), .abi = WEFT_ABI, .name = "old", .summary = "s",
+                .size = offsetof(struct weft_module, unload),
+                .abi = WEFT_ABI,
+                .name = "old",
+                .summary = "s",
                 .unload = stray_unload, /* beyond its size: must not be seen */
         };
 
@@ -38,7 +41,9 @@ Test(adopt, a_newer_module_is_cut_to_what_we_know)
         struct {
                 struct weft_module m;
                 void *future;
-        } new = { .m = { .size = sizeof(new), .abi = WEFT_ABI + 7, .name = "new", .summary = "s" } };
+        } new = {
+                .m = { .size = sizeof(new), .abi = WEFT_ABI + 7, .name = "new", .summary = "s" }
+        };
         struct weft_module m;
 
         cr_assert_eq(module_adopt(&new.m, &m, NULL), 0);
@@ -47,7 +52,8 @@ Test(adopt, a_newer_module_is_cut_to_what_we_know)
 
 Test(adopt, another_major_is_refused_with_both_numbers)
 {
-        struct weft_module m, other = { .size = sizeof(m), .abi = 2u << 16, .name = "x", .summary = "s" };
+        struct weft_module m,
+                other = { .size = sizeof(m), .abi = 2u << 16, .name = "x", .summary = "s" };
         struct weft_error why = { 0 };
 
         cr_assert_eq(module_adopt(&other, &m, &why), -EPROTO);
@@ -61,8 +67,16 @@ Test(adopt, what_cannot_be_right_is_refused)
                 { .size = 8, .abi = WEFT_ABI, .name = "x", .summary = "s" },
                 { .size = sizeof(bad[0]), .abi = WEFT_ABI, .summary = "s" },
                 { .size = sizeof(bad[0]), .abi = WEFT_ABI, .name = "../x", .summary = "s" },
-                { .size = sizeof(bad[0]), .abi = WEFT_ABI, .name = "x", .summary = "s", .options = options },
-                { .size = sizeof(bad[0]), .abi = WEFT_ABI, .name = "x", .summary = "s", .object = "o" },
+                { .size = sizeof(bad[0]),
+                  .abi = WEFT_ABI,
+                  .name = "x",
+                  .summary = "s",
+                  .options = options },
+                { .size = sizeof(bad[0]),
+                  .abi = WEFT_ABI,
+                  .name = "x",
+                  .summary = "s",
+                  .object = "o" },
         };
         struct weft_module m;
 
@@ -70,7 +84,7 @@ Test(adopt, what_cannot_be_right_is_refused)
                 cr_expect_eq(module_adopt(&bad[i], &m, NULL), -EPROTO, "%zu", i);
 }
 
-/* ---- files ---- */
+/* ---- files -------------------------------------------------------------------------------- */
 
 static char dir[] = "/tmp/weft-module-XXXXXX";
 static struct weft_error why;
@@ -279,7 +293,7 @@ Test(file, a_file_named_otherwise_than_its_module_is_refused)
         cr_assert_not_null(strstr(why.text, "calls itself sample"), "%s", why.text);
 }
 
-/* ---- instances ---- */
+/* ---- instances ---------------------------------------------------------------------------- */
 
 static int held;
 static char log_text[256];
@@ -308,9 +322,12 @@ static void keep_log(void *data, const char *module, int level, const char *text
         (void) snprintf(log_text, sizeof(log_text), "%s %d %s", module, level, text);
 }
 
-static const struct core_services services = { .route = hold, .unroute = give_back, .log = keep_log };
+static const struct core_services services = { .route = hold,
+                                               .unroute = give_back,
+                                               .log = keep_log };
 
-static int two_routes(struct weft_instance *self, const struct weft_api *api, struct weft_error *reterr)
+static int two_routes(struct weft_instance *self, const struct weft_api *api,
+                      struct weft_error *reterr)
 {
         const struct weft_prefix a = { .len = 128 }, b = { .len = 120 }, c = { .len = 129 };
         struct weft_addr gateway = { 0 };
@@ -356,7 +373,8 @@ Test(instance, gives_back_the_routes_it_holds_when_attaching_fails)
         cr_assert_eq(held, 0);
 }
 
-static int silent_failure(struct weft_instance *self, const struct weft_api *api, struct weft_error *reterr)
+static int silent_failure(struct weft_instance *self, const struct weft_api *api,
+                          struct weft_error *reterr)
 {
         (void) self;
         (void) api;
@@ -377,13 +395,15 @@ Test(instance, a_callback_that_fails_without_a_word_still_has_a_reason)
 Test(instance, a_section_that_does_not_configure_is_named_with_its_line)
 {
         struct module m = { .desc = { .name = "m", .configure = silent_failure } };
-        const struct config_module section = { .origin = { .file = "/etc/weft/weft.conf", .line = 12 } };
+        const struct config_module section = { .origin = { .file = "/etc/weft/weft.conf",
+                                                           .line = 12 } };
         struct diagnostics d = { 0 };
         struct instance *i = NULL;
 
         cr_assert_eq(instance_new(&m, 1, &section, &services, &d, &i, &why), -EPERM);
         cr_assert_null(i);
-        cr_assert_str_eq(why.text, "/etc/weft/weft.conf:12: module m, configure: Operation not permitted");
+        cr_assert_str_eq(why.text,
+                         "/etc/weft/weft.conf:12: module m, configure: Operation not permitted");
 }
 
 static int failing_event(struct weft_instance *self, const struct weft_api *api,
@@ -397,7 +417,8 @@ Test(instance, a_failed_event_marks_it_as_degraded)
 {
         struct module m = { .desc = { .name = "m", .event = failing_event } };
         struct instance *i = new_instance(&m);
-        const struct weft_module_event fine = { .kind = WEFT_PEER_ADDED }, bad = { .kind = WEFT_LINK_CHANGED };
+        const struct weft_module_event fine = { .kind = WEFT_PEER_ADDED },
+                                       bad = { .kind = WEFT_LINK_CHANGED };
 
         cr_assert_eq(instance_event(i, &fine, &why), 0);
         cr_assert_not(i->degraded);
@@ -406,7 +427,8 @@ Test(instance, a_failed_event_marks_it_as_degraded)
         (void) instance_free(i);
 }
 
-static int set_constants(struct weft_instance *self, const struct weft_api *api, struct weft_error *reterr)
+static int set_constants(struct weft_instance *self, const struct weft_api *api,
+                         struct weft_error *reterr)
 {
         uint32_t secret = 3;
 
@@ -430,7 +452,8 @@ Test(instance, constants_are_checked_against_the_object_at_once)
         i = new_instance(&m);
         cr_assert_eq(instance_load(i, &why), 0, "%s", why.text);
         cr_assert_eq(i->n_constants, 1);
-        cr_assert_eq(core_api.map((struct weft_instance *) i, "a_runs"), -ENOENT, "nothing is loaded yet");
+        cr_assert_eq(core_api.map((struct weft_instance *) i, "a_runs"), -ENOENT,
+                     "nothing is loaded yet");
         (void) instance_free(i);
 }
 

@@ -25,7 +25,7 @@ struct weft_instance {
         char config[256];
         void *data;
         int map;
-        char notes[2048];        /* what was asked for, a line each */
+        char notes[2048]; /* what was asked for, a line each */
         struct weft_peer_info peers[PEERS_MAX];
         size_t n_peers;
         int route_answer;
@@ -42,7 +42,7 @@ static void note(struct weft_instance *self, const char *format, ...)
         va_end(ap);
 }
 
-/* ---- the api ---- */
+/* ---- the api ------------------------------------------------------------------------------ */
 
 static void api_log(struct weft_instance *self, int level, const char *format, ...)
 {
@@ -60,7 +60,8 @@ static const void *api_config(struct weft_instance *self)
         return self->config;
 }
 
-static int api_constant(struct weft_instance *self, const char *name, const void *value, size_t size)
+static int api_constant(struct weft_instance *self, const char *name, const void *value,
+                        size_t size)
 {
         char text[ADDRESS_TEXT];
 
@@ -124,7 +125,8 @@ static int api_map(struct weft_instance *self, const char *name)
 }
 
 static void api_cluster_prefixes(struct weft_instance *self,
-                                 void (*f)(void *data, const struct weft_prefix *prefix), void *data)
+                                 void (*f)(void *data, const struct weft_prefix *prefix),
+                                 void *data)
 {
         for (size_t i = 0; i < self->n_peers; i++)
                 for (size_t j = 0; j < self->peers[i].n_pod_cidrs; j++)
@@ -142,14 +144,25 @@ static void api_set_data(struct weft_instance *self, void *data)
 }
 
 static const struct weft_api api = {
-        .size = sizeof(struct weft_api), .abi = WEFT_ABI, .fail = weft_fail, .log = api_log,
-        .config = api_config, .constant = api_constant, .give_out_ports = api_give_out_ports,
-        .free_ports = api_free_ports, .route = api_route, .unroute = api_unroute, .peers = api_peers,
-        .map = api_map, .cluster_prefixes = api_cluster_prefixes, .data = api_data,
-        .set_data = api_set_data, .node_ports = api_node_ports,
+        .size = sizeof(struct weft_api),
+        .abi = WEFT_ABI,
+        .fail = weft_fail,
+        .log = api_log,
+        .config = api_config,
+        .constant = api_constant,
+        .give_out_ports = api_give_out_ports,
+        .free_ports = api_free_ports,
+        .route = api_route,
+        .unroute = api_unroute,
+        .peers = api_peers,
+        .map = api_map,
+        .cluster_prefixes = api_cluster_prefixes,
+        .data = api_data,
+        .set_data = api_set_data,
+        .node_ports = api_node_ports,
 };
 
-/* ---- instances ---- */
+/* ---- instances ---------------------------------------------------------------------------- */
 
 /* An instance of the module with one or two options set. */
 static struct weft_instance instance(const char *name, const char *key, const char *value,
@@ -172,8 +185,8 @@ static struct weft_instance instance(const char *name, const char *key, const ch
         cr_assert_str_eq(self.module->name, name);
         cr_assert_leq(self.module->config_size, sizeof(self.config));
         cr_assert_eq(options_fill(self.module->options, self.config, name, a, !!key + !!key2,
-                                  &diagnostics), 0, "%s",
-                     diagnostics.n > 0 ? diagnostics.items[0].text : "");
+                                  &diagnostics),
+                     0, "%s", diagnostics.n > 0 ? diagnostics.items[0].text : "");
 
         return self;
 }
@@ -189,8 +202,8 @@ static void make_map(struct weft_instance *self)
 {
         LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_NO_PREALLOC);
 
-        self->map = bpf_map_create(BPF_MAP_TYPE_LPM_TRIE, "prefixes", sizeof(struct weft_peer_key), 1,
-                                   64, &opts);
+        self->map = bpf_map_create(BPF_MAP_TYPE_LPM_TRIE, "prefixes", sizeof(struct weft_peer_key),
+                                   1, 64, &opts);
         cr_assert_geq(self->map, 0, "needs root: %s", strerror(-self->map));
 }
 
@@ -207,7 +220,9 @@ static bool covers(const struct weft_instance *self, const char *address)
 static struct weft_peer_info peer(const char *name, const char *node4, const char *node6,
                                   const struct weft_prefixes *pods)
 {
-        struct weft_peer_info p = { .name = name, .pod_cidrs = pods->items, .n_pod_cidrs = pods->n };
+        struct weft_peer_info p = { .name = name,
+                                    .pod_cidrs = pods->items,
+                                    .n_pod_cidrs = pods->n };
 
         if (node4)
                 cr_assert_eq(parse_address(node4, &p.node4), 0);
@@ -250,7 +265,7 @@ static void expect_configure(const char *name, const struct refusal *rows, size_
         }
 }
 
-/* ---- nodeport-snat ---- */
+/* ---- nodeport-snat ------------------------------------------------------------------------ */
 
 Test(nodeport_snat, gives_out_what_the_node_leaves)
 {
@@ -291,7 +306,7 @@ Test(nodeport_snat, refuses_ranges_that_leave_nothing_or_hit_servers)
         expect_configure("nodeport-snat", rows, ELEMENTS(rows));
 }
 
-/* ---- native-routing ---- */
+/* ---- native-routing ----------------------------------------------------------------------- */
 
 Test(native_routing, lists_the_native_cidrs)
 {
@@ -313,8 +328,8 @@ Test(native_routing, routes_to_peers_in_each_family_only_where_asked_to)
         struct weft_prefixes both = pods("10.244.2.0/24", "fd00:2::/64");
 
         for (int on = 0; on <= 1; on++) {
-                struct weft_instance self =
-                        instance("native-routing", "direct-node-routes", on ? "yes" : "no", NULL, NULL);
+                struct weft_instance self = instance("native-routing", "direct-node-routes",
+                                                     on ? "yes" : "no", NULL, NULL);
                 struct weft_peer_info n2 = peer("n2", "192.0.2.12", "2001:db8::12", &both);
                 struct weft_module_event gone = { WEFT_PEER_REMOVED, &n2 };
 
@@ -378,7 +393,7 @@ Test(native_routing, a_peer_that_cannot_be_routed_to_is_named)
         free(one.items);
 }
 
-/* ---- bpf-masq ---- */
+/* ---- bpf-masq ----------------------------------------------------------------------------- */
 
 Test(bpf_masq, tracks_replies)
 {
@@ -455,7 +470,8 @@ Test(bpf_masq, follows_peers_as_they_come_and_go)
         struct weft_instance self = instance("bpf-masq", NULL, NULL, NULL, NULL);
         struct weft_prefixes one = pods("10.244.2.0/24", NULL);
         struct weft_peer_info n2 = peer("n2", "192.0.2.12", NULL, &one);
-        struct weft_module_event added = { WEFT_PEER_ADDED, &n2 }, gone = { WEFT_PEER_REMOVED, &n2 };
+        struct weft_module_event added = { WEFT_PEER_ADDED, &n2 },
+                                 gone = { WEFT_PEER_REMOVED, &n2 };
 
         make_map(&self);
         cr_assert_eq(self.module->attach(&self, &api, &self.why), 0, "%s", self.why.text);
@@ -475,7 +491,7 @@ Test(bpf_masq, follows_peers_as_they_come_and_go)
         free(one.items);
 }
 
-/* ---- host-routing ---- */
+/* ---- host-routing ------------------------------------------------------------------------- */
 
 Test(host_routing, says_what_it_needs_and_why)
 {

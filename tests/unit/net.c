@@ -241,7 +241,8 @@ Test(net, what_is_reached_without_a_gateway_is_on_the_link)
         lab_device("d1");
         lab_run("ip link set d0 up && ip link set d1 up && ip addr add 10.9.0.1/24 dev d0 &&"
                 "ip addr add fd09::1/64 dev d0 nodad && ip route add default via 10.9.0.2 &&"
-                "ip route add blackhole 10.8.0.0/16 && ip route add 10.7.0.0/16 nexthop dev d0 nexthop dev d1");
+                "ip route add blackhole 10.8.0.0/16 && ip route add 10.7.0.0/16 nexthop dev d0 "
+                "nexthop dev d1");
 
         cr_expect(on_link("10.9.0.7"));
         cr_expect(on_link("fd09::7"));
@@ -274,7 +275,7 @@ Test(net, all_addresses_are_listed_and_the_listener_may_ask_more)
         cr_assert_eq(n_addresses, 3, "127.0.0.1, ::1 and 10.9.0.1");
 }
 
-/* ---- listening sockets ---- */
+/* ---- listening sockets -------------------------------------------------------------------- */
 
 struct expected {
         struct weft_addr addr;
@@ -324,9 +325,13 @@ Test(net, sockets_that_take_packets_are_told_and_others_are_not)
 
         connected = bound(SOCK_DGRAM, "::1", 30054);
         cr_expect(is_listening("::1", 30054, IPPROTO_UDP));
-        cr_assert_eq(connect(connected, (struct sockaddr *) &(struct sockaddr_in6) {
-                             .sin6_family = AF_INET6, .sin6_port = htons(9),
-                             .sin6_addr = IN6ADDR_LOOPBACK_INIT }, sizeof(struct sockaddr_in6)), 0);
+        cr_assert_eq(connect(connected,
+                             (struct sockaddr *) &(struct sockaddr_in6) {
+                                     .sin6_family = AF_INET6,
+                                     .sin6_port = htons(9),
+                                     .sin6_addr = IN6ADDR_LOOPBACK_INIT },
+                             sizeof(struct sockaddr_in6)),
+                     0);
         cr_expect_not(is_listening("::1", 30054, IPPROTO_UDP), "it takes packets of one peer only");
 
         closep(&tcp);
@@ -337,7 +342,8 @@ Test(net, sockets_that_take_packets_are_told_and_others_are_not)
 
 Test(net, listeners_of_an_IPv4_address_are_told_by_their_mapped_address)
 {
-        struct sockaddr_in a = { .sin_family = AF_INET, .sin_port = htons(30081),
+        struct sockaddr_in a = { .sin_family = AF_INET,
+                                 .sin_port = htons(30081),
                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
         int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 

@@ -8,7 +8,11 @@
 #include "plan/plan.h"
 #include "util.h"
 
-#define LIST(...) (const char *const[]) { __VA_ARGS__, NULL }
+#define LIST(...)                                                                                  \
+        (const char *const[])                                                                      \
+        {                                                                                          \
+                __VA_ARGS__, NULL                                                                  \
+        }
 
 static void expect(struct stage *s, size_t n, const char *const *modules)
 {
@@ -72,7 +76,10 @@ Test(order, every_permutation_gives_the_same_order)
                         { .module = "a", .name = "s", .phase = WEFT_ROUTE, .after = LIST("b") },
                         { .module = "b", .name = "s", .phase = WEFT_ROUTE },
                         { .module = "c", .name = "s", .phase = WEFT_ROUTE },
-                        { .module = "d", .name = "s", .phase = WEFT_ROUTE, .before = LIST("a", "b") },
+                        { .module = "d",
+                          .name = "s",
+                          .phase = WEFT_ROUTE,
+                          .before = LIST("a", "b") },
                 };
 
                 for (size_t i = ELEMENTS(s) - 1; i > 0; i--) {

@@ -9,9 +9,24 @@
 #include "plan/plan.h"
 #include "util.h"
 
-#define LIST(...) (const char *const[]) { __VA_ARGS__, NULL }
-#define MODULES(...) (const struct weft_module *const[]) { __VA_ARGS__, NULL }
-#define NEEDS(...) (const struct weft_need[]) { __VA_ARGS__, { 0 } }
+#define LIST(...)                                                                                  \
+        (const char *const[])                                                                      \
+        {                                                                                          \
+                __VA_ARGS__, NULL                                                                  \
+        }
+#define MODULES(...)                                                                               \
+        (const struct weft_module *const[])                                                        \
+        {                                                                                          \
+                __VA_ARGS__, NULL                                                                  \
+        }
+#define NEEDS(...)                                                                                 \
+        (const struct weft_need[])                                                                 \
+        {                                                                                          \
+                __VA_ARGS__,                                                                       \
+                {                                                                                  \
+                        0                                                                          \
+                }                                                                                  \
+        }
 
 static const struct fact facts[] = {
         { WEFT_NEED_HELPER, "fib_lookup", true },
@@ -32,11 +47,17 @@ static size_t count(const struct weft_module *const *list)
         return n;
 }
 
-static int plan(uint32_t mode, const struct weft_module *const *named, const struct weft_module *const *available)
+static int plan(uint32_t mode, const struct weft_module *const *named,
+                const struct weft_module *const *available)
 {
         struct plan_input in = {
-                .named = named, .n_named = count(named), .available = available,
-                .n_available = count(available), .facts = facts, .n_facts = ELEMENTS(facts), .mode = mode,
+                .named = named,
+                .n_named = count(named),
+                .available = available,
+                .n_available = count(available),
+                .facts = facts,
+                .n_facts = ELEMENTS(facts),
+                .mode = mode,
         };
 
         return plan_modules(&in, rows, &n_rows, &why);
@@ -45,19 +66,25 @@ static int plan(uint32_t mode, const struct weft_module *const *named, const str
 static const struct weft_module plain = { .name = "plain" };
 static const struct weft_module routing = { .name = "routing", .provides = LIST("routing") };
 static const struct weft_module tunnel = { .name = "tunnel", .exclusive = "routing" };
-static const struct weft_module user = { .name = "user",
-                                         .needs = NEEDS(WEFT_NEEDS(MODULE, "plain", "stands on it")) };
+static const struct weft_module user = {
+        .name = "user", .needs = NEEDS(WEFT_NEEDS(MODULE, "plain", "stands on it"))
+};
 static const struct weft_module lonely = { .name = "lonely",
-                                           .needs = NEEDS(WEFT_NEEDS(ROLE, "routing", "forwards")) };
+                                           .needs =
+                                                   NEEDS(WEFT_NEEDS(ROLE, "routing", "forwards")) };
 static const struct weft_module modern = {
-        .name = "modern", .provides = LIST("routing"),
+        .name = "modern",
+        .provides = LIST("routing"),
         .needs = NEEDS(WEFT_NEEDS(HELPER, "fib_lookup", "asks"),
                        WEFT_NEEDS(HELPER, "redirect_neigh", "sends")),
 };
-static const struct weft_module modest = { .name = "modest",
-                                           .needs = NEEDS(WEFT_WANTS(FEATURE, "tcx", "else clsact")) };
-static const struct weft_module egg = { .name = "egg", .needs = NEEDS(WEFT_NEEDS(MODULE, "hen", "")) };
-static const struct weft_module hen = { .name = "hen", .needs = NEEDS(WEFT_NEEDS(MODULE, "egg", "")) };
+static const struct weft_module modest = {
+        .name = "modest", .needs = NEEDS(WEFT_WANTS(FEATURE, "tcx", "else clsact"))
+};
+static const struct weft_module egg = { .name = "egg",
+                                        .needs = NEEDS(WEFT_NEEDS(MODULE, "hen", "")) };
+static const struct weft_module hen = { .name = "hen",
+                                        .needs = NEEDS(WEFT_NEEDS(MODULE, "egg", "")) };
 static const struct weft_module enemy = { .name = "enemy", .conflicts = LIST("plain") };
 
 Test(plan, what_a_module_needs_is_brought_in_before_it_and_says_by_whom)
@@ -103,7 +130,8 @@ Test(plan, a_role_nobody_fills_is_refused)
 
 Test(plan, what_the_kernel_lacks_switches_off_the_module_and_its_users)
 {
-        cr_assert_eq(plan(MODE_PROBE, MODULES(&lonely, &modern), MODULES(&lonely, &modern)), 0, "%s", why.text);
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&lonely, &modern), MODULES(&lonely, &modern)), 0,
+                     "%s", why.text);
         cr_assert_not(rows[0].on);
         cr_assert_str_eq(rows[0].reason, "needs the kernel's eBPF helper redirect_neigh (sends)");
         cr_assert_not(rows[1].on);
@@ -113,7 +141,8 @@ Test(plan, what_the_kernel_lacks_switches_off_the_module_and_its_users)
 Test(plan, strict_mode_refuses_what_probe_mode_switches_off)
 {
         cr_assert_eq(plan(MODE_STRICT, MODULES(&modern), MODULES(&modern)), -EOPNOTSUPP);
-        cr_assert_str_eq(why.text, "module modern needs the kernel's eBPF helper redirect_neigh (sends)");
+        cr_assert_str_eq(why.text,
+                         "module modern needs the kernel's eBPF helper redirect_neigh (sends)");
 }
 
 Test(plan, partial_mode_runs_what_can_run)
@@ -132,13 +161,15 @@ Test(plan, a_soft_need_is_only_mentioned)
 
 Test(plan, an_exclusive_role_has_one_holder_in_every_mode)
 {
-        cr_assert_eq(plan(MODE_PARTIAL, MODULES(&routing, &tunnel), MODULES(&routing, &tunnel)), -EEXIST);
+        cr_assert_eq(plan(MODE_PARTIAL, MODULES(&routing, &tunnel), MODULES(&routing, &tunnel)),
+                     -EEXIST);
         cr_assert_str_eq(why.text, "modules routing and tunnel both do routing; take one away");
 }
 
 Test(plan, a_module_that_is_off_excludes_nobody)
 {
-        cr_assert_eq(plan(MODE_PROBE, MODULES(&modern, &tunnel), MODULES(&modern, &tunnel)), 0, "%s", why.text);
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&modern, &tunnel), MODULES(&modern, &tunnel)), 0,
+                     "%s", why.text);
         cr_assert(rows[1].on);
 }
 
@@ -149,27 +180,42 @@ Test(plan, enemies_are_refused_whoever_says_so)
         cr_assert_str_eq(why.text, "modules enemy and plain cannot run together; take one away");
 }
 
-/* ---- the automatic set ---- */
+/* ---- the automatic set -------------------------------------------------------------------- */
 
-static const struct weft_module native = { .name = "native", .exclusive = "routing", .role = "routing",
-                                           .rank = 20, .condition = WEFT_PEERS_SHARE_L2 };
-static const struct weft_module overlay = { .name = "overlay", .exclusive = "routing", .role = "routing",
-                                            .rank = 10 };
-static const struct weft_module fast = { .name = "fast", .role = "delivery", .rank = 2,
-                                         .needs = NEEDS(WEFT_NEEDS(HELPER, "redirect_neigh", "sends")) };
+static const struct weft_module native = { .name = "native",
+                                           .exclusive = "routing",
+                                           .role = "routing",
+                                           .rank = 20,
+                                           .condition = WEFT_PEERS_SHARE_L2 };
+static const struct weft_module overlay = {
+        .name = "overlay", .exclusive = "routing", .role = "routing", .rank = 10
+};
+static const struct weft_module fast = { .name = "fast",
+                                         .role = "delivery",
+                                         .rank = 2,
+                                         .needs = NEEDS(
+                                                 WEFT_NEEDS(HELPER, "redirect_neigh", "sends")) };
 static const struct weft_module slow = { .name = "slow", .role = "delivery", .rank = 1 };
 static const struct weft_module twin_b = { .name = "b", .role = "twin" };
 static const struct weft_module twin_a = { .name = "a", .role = "twin" };
-static const struct weft_module orphan = { .name = "orphan", .role = "orphan",
-                                           .needs = NEEDS(WEFT_NEEDS(ROLE, "parents", "stands on them")) };
+static const struct weft_module orphan = { .name = "orphan",
+                                           .role = "orphan",
+                                           .needs = NEEDS(
+                                                   WEFT_NEEDS(ROLE, "parents", "stands on them")) };
 
 /* Names of the chosen modules that run, in order. */
-static const char *chosen(uint32_t mode, uint32_t conditions, const struct weft_module *const *available)
+static const char *chosen(uint32_t mode, uint32_t conditions,
+                          const struct weft_module *const *available)
 {
         static char names[128];
         struct plan_input in = {
-                .available = available, .n_available = count(available), .facts = facts,
-                .n_facts = ELEMENTS(facts), .mode = mode, .choose = true, .conditions = conditions,
+                .available = available,
+                .n_available = count(available),
+                .facts = facts,
+                .n_facts = ELEMENTS(facts),
+                .mode = mode,
+                .choose = true,
+                .conditions = conditions,
         };
 
         names[0] = '\0';
@@ -208,8 +254,8 @@ Test(plan, with_nothing_named_each_role_gets_the_best_module_that_fits)
         };
 
         for (size_t i = 0; i < ELEMENTS(cases); i++)
-                cr_expect_str_eq(chosen(cases[i].mode, cases[i].conditions, cases[i].available), cases[i].names,
-                                 "case %zu: %s", i, why.text);
+                cr_expect_str_eq(chosen(cases[i].mode, cases[i].conditions, cases[i].available),
+                                 cases[i].names, "case %zu: %s", i, why.text);
 }
 
 Test(plan, a_chosen_module_says_what_for)

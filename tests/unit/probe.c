@@ -47,7 +47,9 @@ Test(probe, a_fact_is_the_same_alone_and_in_the_table)
 
 Test(probe, tcx_is_there_where_the_kernels_types_know_it)
 {
-        FILE *f = popen("bpftool btf dump file /sys/kernel/btf/vmlinux format c | grep -c BPF_TCX_INGRESS", "re");
+        FILE *f = popen(
+                "bpftool btf dump file /sys/kernel/btf/vmlinux format c | grep -c BPF_TCX_INGRESS",
+                "re");
         int n = -1;
 
         cr_assert_eq(fscanf(f, "%d", &n), 1);
@@ -73,7 +75,8 @@ Test(probe, trying_a_kind_of_link_changes_nothing_here)
 Test(probe, hz_is_what_the_kernel_was_built_with)
 {
         FILE *f = popen("{ zcat /proc/config.gz || cat /boot/config-$(uname -r); } 2>/dev/null |"
-                        " sed -n 's/^CONFIG_HZ=//p'", "re");
+                        " sed -n 's/^CONFIG_HZ=//p'",
+                        "re");
         unsigned hz = 0;
 
         if (fscanf(f, "%u", &hz) != 1)
@@ -84,7 +87,8 @@ Test(probe, hz_is_what_the_kernel_was_built_with)
         cr_assert_eq(probe_hz(), hz);
 }
 
-/* The clock of the kernel's own programs: it starts five minutes before it wraps (INITIAL_JIFFIES). */
+/* The clock of the kernel's own programs: it starts five minutes before it wraps (INITIAL_JIFFIES).
+ */
 Test(probe, hz_fits_the_jiffies_that_programs_see)
 {
         static const struct bpf_insn insns[] = {
@@ -92,7 +96,8 @@ Test(probe, hz_fits_the_jiffies_that_programs_see)
                 { .code = BPF_JMP | BPF_EXIT },
         };
         LIBBPF_OPTS(bpf_prog_load_opts, load, .log_level = 0);
-        int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "jiffies", "GPL", insns, ELEMENTS(insns), &load);
+        int fd = bpf_prog_load(BPF_PROG_TYPE_SCHED_CLS, "jiffies", "GPL", insns, ELEMENTS(insns),
+                               &load);
         char packet[64] = { 0 };
         LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = packet, .data_size_in = sizeof(packet));
         uint32_t hz = probe_hz(), expected;
@@ -103,6 +108,6 @@ Test(probe, hz_fits_the_jiffies_that_programs_see)
         cr_assert_eq(clock_gettime(CLOCK_MONOTONIC, &t), 0);
 
         expected = (uint32_t) (-300 * (int64_t) hz + t.tv_sec * hz + t.tv_nsec / (1000000000 / hz));
-        cr_assert_lt(abs((int32_t) (expected - run.retval)), (int) (hz * 2), "%u jiffies and not %u", run.retval,
-                     expected);
+        cr_assert_lt(abs((int32_t) (expected - run.retval)), (int) (hz * 2),
+                     "%u jiffies and not %u", run.retval, expected);
 }

@@ -66,13 +66,13 @@ static void load_engine(void)
         cr_assert(fd >= 0 && fstat(fd, &st) == 0, "%s is not built", ENGINE);
         bytes = malloc((size_t) st.st_size);
         cr_assert_eq(read(fd, bytes, (size_t) st.st_size), st.st_size);
-        settings = (struct generation_settings){ .number = 1,
-                                                 .hz = probe_hz(),
-                                                 .mark_mask = 0x100,
-                                                 .can_cast = probe_has(WEFT_NEED_FEATURE,
-                                                                       "cast-to-kern-ctx"),
-                                                 .engine = bytes,
-                                                 .engine_size = (size_t) st.st_size };
+        settings = (struct generation_settings) { .number = 1,
+                                                  .hz = probe_hz(),
+                                                  .mark_mask = 0x100,
+                                                  .can_cast = probe_has(WEFT_NEED_FEATURE,
+                                                                        "cast-to-kern-ctx"),
+                                                  .engine = bytes,
+                                                  .engine_size = (size_t) st.st_size };
 }
 
 static void add_module(const char *name, const char *key, const char *value)

@@ -18,15 +18,22 @@ static struct weft_addr node;
 static struct config_backend backend(const char *addr, uint32_t weight, enum backend_state state)
 {
         return (struct config_backend) {
-                .addr = fixture_addr(addr), .port = 8080, .weight = weight, .state = state,
+                .addr = fixture_addr(addr),
+                .port = 8080,
+                .weight = weight,
+                .state = state,
         };
 }
 
 static struct config_service service(const char *name, struct config_backend *backends, size_t n)
 {
         return (struct config_service) {
-                .name = (char *) name, .port = 80, .proto = IPPROTO_TCP, .node_port = 30080,
-                .backends = backends, .n_backends = n,
+                .name = (char *) name,
+                .port = 80,
+                .proto = IPPROTO_TCP,
+                .node_port = 30080,
+                .backends = backends,
+                .n_backends = n,
         };
 }
 
@@ -182,7 +189,7 @@ Test(services, without_backends_the_flag_says_what_to_do)
         tables_close(t);
 }
 
-/* ---- choice ---- */
+/* ---- choice ------------------------------------------------------------------------------- */
 
 Test(services, weights_are_slots_in_lowest_terms)
 {
@@ -247,7 +254,7 @@ Test(services, draining_backends_are_chosen_only_where_none_is_active)
         tables_close(t);
 }
 
-/* ---- backends ---- */
+/* ---- backends ----------------------------------------------------------------------------- */
 
 Test(services, share_a_backend_until_the_last_one_drops_it)
 {
@@ -327,7 +334,7 @@ Test(services, an_index_that_comes_to_mean_another_backend_has_another_number)
         tables_close(t);
 }
 
-/* ---- slots ---- */
+/* ---- slots -------------------------------------------------------------------------------- */
 
 Test(services, slots_of_old_ranges_are_used_again_when_there_are_no_others)
 {
@@ -397,7 +404,7 @@ Test(services, a_full_table_refuses_a_service_whole)
         tables_close(t);
 }
 
-/* ---- taking over ---- */
+/* ---- taking over -------------------------------------------------------------------------- */
 
 Test(services, a_successor_keeps_ids_ranges_backends_and_numbers)
 {

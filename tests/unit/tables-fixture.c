@@ -66,7 +66,8 @@ static uint32_t run(struct bpf_object *o, const char *program)
 
 uint32_t fixture_run(struct tables *t, const char *program)
 {
-        _cleanup_(close_object) struct bpf_object *o = bpf_object__open_mem(object, object_size, NULL);
+        _cleanup_(close_object) struct bpf_object *o =
+                bpf_object__open_mem(object, object_size, NULL);
         struct weft_error error = {};
 
         cr_assert_eq(tables_share(t, o, &error), 0, "%s", error.text);
@@ -77,7 +78,8 @@ uint32_t fixture_run(struct tables *t, const char *program)
 uint32_t fixture_hz(void)
 {
         static const uint32_t known[] = { 100, 250, 300, 1000 };
-        _cleanup_(close_object) struct bpf_object *o = bpf_object__open_mem(object, object_size, NULL);
+        _cleanup_(close_object) struct bpf_object *o =
+                bpf_object__open_mem(object, object_size, NULL);
         uint32_t now = run(o, "read_jiffies");
 
         for (size_t i = 0; i < ELEMENTS(known); i++)
@@ -124,7 +126,9 @@ bool fixture_service(struct tables *t, const char *addr, uint16_t port, uint8_t 
                      struct weft_service *ret)
 {
         struct weft_service_key key = {
-                .addr = fixture_addr(addr), .port = htons(port), .proto = proto,
+                .addr = fixture_addr(addr),
+                .port = htons(port),
+                .proto = proto,
         };
 
         return bpf_map_lookup_elem(tables_fd(t, "services"), &key, ret) == 0;

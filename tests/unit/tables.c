@@ -28,8 +28,13 @@ static const struct weft_nexthop *hop(struct tables *t, uint32_t i)
 static struct table_endpoint web(const struct weft_addr *addrs, size_t n)
 {
         return (struct table_endpoint) {
-                .addrs = addrs, .n_addrs = n, .ifindex = 7, .identity = 1001,
-                .mac = { 2, 0, 0, 0, 0, 1 }, .gateway_mac = { 2, 0, 0, 0, 0, 2 }, .has_peer = true,
+                .addrs = addrs,
+                .n_addrs = n,
+                .ifindex = 7,
+                .identity = 1001,
+                .mac = { 2, 0, 0, 0, 0, 1 },
+                .gateway_mac = { 2, 0, 0, 0, 0, 2 },
+                .has_peer = true,
         };
 }
 
@@ -40,7 +45,7 @@ static void set(struct tables *t, const char *name, const struct table_endpoint 
         cr_assert_eq(tables_set_endpoint(t, name, e, &error), 0, "%s", error.text);
 }
 
-/* ---- maps ---- */
+/* ---- maps --------------------------------------------------------------------------------- */
 
 Test(tables, are_pinned_with_the_size_asked_for)
 {
@@ -61,7 +66,8 @@ Test(tables, size_by_ram_is_a_power_of_two_within_bounds)
         uint32_t n = entries(tables_fd(t, "flows4"));
 
         cr_assert(n >= 16384 && n <= 1048576 && (n & (n - 1)) == 0, "%u", n);
-        cr_assert_gt(tables_memory(t), (size_t) n * (sizeof(struct weft_flow4) + sizeof(struct weft_flow6)));
+        cr_assert_gt(tables_memory(t),
+                     (size_t) n * (sizeof(struct weft_flow4) + sizeof(struct weft_flow6)));
         tables_close(t);
 }
 
@@ -130,7 +136,9 @@ Test(tables, an_object_that_shares_them_counts_in_them)
 Test(tables, drops_are_shown_by_reason_module_and_hook)
 {
         struct tables *t = fixture_open(4096);
-        struct weft_drop_key key = { .reason = WEFT_DROP_SPOOFED, .module = 3, .hook = WEFT_FROM_UPLINK };
+        struct weft_drop_key key = { .reason = WEFT_DROP_SPOOFED,
+                                     .module = 3,
+                                     .hook = WEFT_FROM_UPLINK };
         struct weft_count counts[libbpf_num_possible_cpus()];
         struct count_view seen = {};
 
@@ -164,7 +172,7 @@ Test(tables, moving_the_epoch_is_seen_in_the_map)
         tables_close(t);
 }
 
-/* ---- endpoints ---- */
+/* ---- endpoints ---------------------------------------------------------------------------- */
 
 Test(tables, an_endpoint_has_a_filled_slot_and_an_entry_for_each_address)
 {
@@ -182,7 +190,8 @@ Test(tables, an_endpoint_has_a_filled_slot_and_an_entry_for_each_address)
 
         cr_assert_eq(hop(t, four.nexthop)->ifindex, 7);
         cr_assert_eq(hop(t, four.nexthop)->flags, WEFT_NEXTHOP_PEER);
-        cr_assert_gt((int64_t) (hop(t, four.nexthop)->fresh - tables_jiffies(t->hz)), INT64_MAX / 2);
+        cr_assert_gt((int64_t) (hop(t, four.nexthop)->fresh - tables_jiffies(t->hz)),
+                     INT64_MAX / 2);
         cr_assert_arr_eq(hop(t, four.nexthop)->dmac, e.mac, 6);
         cr_assert_arr_eq(hop(t, four.nexthop)->smac, e.gateway_mac, 6);
         tables_close(t);
@@ -310,13 +319,16 @@ Test(tables, no_slot_is_given_to_two_endpoints)
         tables_close(t);
 }
 
-/* ---- links, next hops, peers ---- */
+/* ---- links, next hops, peers -------------------------------------------------------------- */
 
 static uint32_t fill_hop(struct tables *t, uint32_t i, uint32_t ifindex, const char *gateway)
 {
         struct weft_nexthop n = {
-                .ifindex = ifindex, .number = 5, .gateway = fixture_addr(gateway),
-                .dmac = { 1, 1, 1, 1, 1, 1 }, .smac = { 2, 2, 2, 2, 2, 2 },
+                .ifindex = ifindex,
+                .number = 5,
+                .gateway = fixture_addr(gateway),
+                .dmac = { 1, 1, 1, 1, 1, 1 },
+                .smac = { 2, 2, 2, 2, 2, 2 },
         };
 
         cr_assert_eq(bpf_map_update_elem(tables_fd(t, "nexthops"), &i, &n, 0), 0);
@@ -360,7 +372,8 @@ Test(tables, a_removed_link_takes_its_next_hops_along)
 Test(tables, a_changed_peer_moves_its_number_and_an_unwanted_one_goes)
 {
         struct tables *t = fixture_open(4096);
-        struct weft_prefix a = { fixture_addr("10.2.0.0"), 120 }, b = { fixture_addr("10.3.0.0"), 120 };
+        struct weft_prefix a = { fixture_addr("10.2.0.0"), 120 },
+                           b = { fixture_addr("10.3.0.0"), 120 };
         struct weft_peer peer = { .node = fixture_addr("192.0.2.2"), .identity = 6 }, got;
         struct weft_peer_key key = { .prefixlen = 128, .addr = fixture_addr("10.2.0.9") };
 

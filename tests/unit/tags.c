@@ -71,7 +71,8 @@ Test(tags, what_is_no_object_says_so)
         struct weft_error why = { 0 };
 
         cr_assert_lt(object_open("not an object", 13, "odd", NULL, NULL, &o, &why), 0);
-        cr_assert_not_null(strstr(why.text, "the eBPF object of odd cannot be read"), "%s", why.text);
+        cr_assert_not_null(strstr(why.text, "the eBPF object of odd cannot be read"), "%s",
+                           why.text);
 }
 
 Test(constants, are_found_by_name_and_size)

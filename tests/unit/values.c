@@ -16,9 +16,9 @@ Test(values, booleans_are_eight_words_and_nothing_else)
                 int r;
                 bool value;
         } rows[] = {
-                { "yes", 0, true },       { "on", 0, true },     { "true", 0, true },
-                { "1", 0, true },         { "no", 0, false },    { "off", 0, false },
-                { "false", 0, false },    { "0", 0, false },     { "", -EINVAL, false },
+                { "yes", 0, true },        { "on", 0, true },       { "true", 0, true },
+                { "1", 0, true },          { "no", 0, false },      { "off", 0, false },
+                { "false", 0, false },     { "0", 0, false },       { "", -EINVAL, false },
                 { "Yes", -EINVAL, false }, { "y", -EINVAL, false }, { "yess", -EINVAL, false },
         };
 
@@ -158,8 +158,8 @@ Test(values, unicast_is_what_a_host_can_have)
                 const char *text;
                 bool unicast;
         } rows[] = {
-                { "10.0.0.1", true },  { "127.0.0.1", true },         { "fd00::1", true },
-                { "fe80::1", true },   { "0.0.0.0", false },          { "0.1.2.3", false },
+                { "10.0.0.1", true },   { "127.0.0.1", true },        { "fd00::1", true },
+                { "fe80::1", true },    { "0.0.0.0", false },         { "0.1.2.3", false },
                 { "224.0.0.1", false }, { "255.255.255.255", false }, { "::", false },
                 { "ff02::1", false },
         };
@@ -186,9 +186,9 @@ Test(values, prefixes_come_back_as_they_were_written)
                 { "fd00::1", "fd00::1/128", 128 },
                 { "2000::/3", "2000::/3", 3 },
                 { "8000::/1", "8000::/1", 1 },
-                { "10.0.0.1/8", NULL, 0 },   /* bits behind the length */
+                { "10.0.0.1/8", NULL, 0 }, /* bits behind the length */
                 { "fd00::1/64", NULL, 0 },
-                { "::/0", NULL, 0 },         /* covers ::ffff:0:0/96, that is all of IPv4 */
+                { "::/0", NULL, 0 }, /* covers ::ffff:0:0/96, that is all of IPv4 */
                 { "::/80", NULL, 0 },
                 { "10.0.0.0/33", NULL, 0 },
                 { "fd00::/129", NULL, 0 },
@@ -326,11 +326,11 @@ Test(values, a_service_port_names_its_protocol)
                 uint16_t port;
                 uint8_t proto;
         } rows[] = {
-                { "80/tcp", 0, 80, IPPROTO_TCP },    { "53/udp", 0, 53, IPPROTO_UDP },
-                { "9/sctp", 0, 9, IPPROTO_SCTP },    { "80", -EINVAL, 0, 0 },
-                { "80/TCP", -EINVAL, 0, 0 },         { "0/tcp", -ERANGE, 0, 0 },
-                { "65536/tcp", -ERANGE, 0, 0 },      { "80/", -EINVAL, 0, 0 },
-                { "/tcp", -EINVAL, 0, 0 },           { "80/icmp", -EINVAL, 0, 0 },
+                { "80/tcp", 0, 80, IPPROTO_TCP }, { "53/udp", 0, 53, IPPROTO_UDP },
+                { "9/sctp", 0, 9, IPPROTO_SCTP }, { "80", -EINVAL, 0, 0 },
+                { "80/TCP", -EINVAL, 0, 0 },      { "0/tcp", -ERANGE, 0, 0 },
+                { "65536/tcp", -ERANGE, 0, 0 },   { "80/", -EINVAL, 0, 0 },
+                { "/tcp", -EINVAL, 0, 0 },        { "80/icmp", -EINVAL, 0, 0 },
         };
 
         for (size_t i = 0; i < ELEMENTS(rows); i++) {
@@ -385,9 +385,14 @@ Test(values, the_nearest_word_is_the_one_with_the_fewest_edits)
         static const struct {
                 const char *word, *best;
         } rows[] = {
-                { "prot", "port" },           { "nodeport", "node-port" }, { "backends", "backend" },
-                { "backnd", "backend" },      { "externl-ip", "external-ip" },
-                { "colour", NULL },           { "x", NULL },               { "", NULL },
+                { "prot", "port" },
+                { "nodeport", "node-port" },
+                { "backends", "backend" },
+                { "backnd", "backend" },
+                { "externl-ip", "external-ip" },
+                { "colour", NULL },
+                { "x", NULL },
+                { "", NULL },
         };
 
         for (size_t i = 0; i < ELEMENTS(rows); i++) {

@@ -57,8 +57,12 @@ static struct endpoint endpoint(const char *name, const char *netns, const char 
                                 const char *six)
 {
         return (struct endpoint) {
-                .request = { .name = name, .netns = netns, .device = "eth0", .n_addrs = 2,
-                             .n_gateways = 2, .mtu = 1400 },
+                .request = { .name = name,
+                             .netns = netns,
+                             .device = "eth0",
+                             .n_addrs = 2,
+                             .n_gateways = 2,
+                             .mtu = 1400 },
                 .addrs = { lab_address(four), lab_address(six) },
                 .gateways = { lab_address("10.244.1.1"), lab_address("fd44:1::1") },
         };
@@ -110,7 +114,7 @@ static void expect_nothing_left(void)
 /* Reachable from the host, both families. */
 static void ping(const char *four, const char *six)
 {
-        lab_run("ping -q -c 1 -W 2 %s >/dev/null && ping -q -c 1 -W 2 %s >/dev/null", four, six);
+        lab_run("ping -q -c 4 -i 0.2 -W 2 %s >/dev/null && ping -q -c 4 -i 0.2 -W 2 %s >/dev/null", four, six);
 }
 
 static void give_host_addresses(void)
@@ -120,7 +124,7 @@ static void give_host_addresses(void)
                 "ip link set d0 up");
 }
 
-/* ---- what a wired endpoint looks like ---- */
+/* ---- what a wired endpoint looks like ----------------------------------------------------- */
 
 Test(wire, an_endpoint_gets_device_addresses_routes_and_neighbours)
 {
@@ -153,8 +157,10 @@ Test(wire, the_host_side_has_no_address_routes_to_the_endpoint_and_forwards)
         cr_assert_eq(memcmp(l.mac, e.wire.mac, 6), 0);
         cr_assert(l.up);
         lab_expect("", "ip -o addr show dev %s", e.wire.ifname);
-        lab_expect("2", "(ip route show 10.244.1.10; ip -6 route show fd44:1::10) |"
-                   " grep -c 'dev %s proto 119'", e.wire.ifname);
+        lab_expect("2",
+                   "(ip route show 10.244.1.10; ip -6 route show fd44:1::10) |"
+                   " grep -c 'dev %s proto 119'",
+                   e.wire.ifname);
         lab_expect("1 1 0",
                    "cd /proc/sys/net; echo $(cat ipv4/conf/%s/forwarding ipv6/conf/%s/forwarding"
                    " ipv6/conf/%s/accept_ra)",
@@ -175,8 +181,10 @@ Test(wire, the_gateway_inside_is_the_host_side_without_asking)
         (void) snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3],
                         m[4], m[5]);
 
-        lab_expect("2", "(ip -n web-1 neigh show; ip -n web-1 -6 neigh show) | sort -u |"
-                   " grep -c 'eth0 lladdr %s PERMANENT'", mac);
+        lab_expect("2",
+                   "(ip -n web-1 neigh show; ip -n web-1 -6 neigh show) | sort -u |"
+                   " grep -c 'eth0 lladdr %s PERMANENT'",
+                   mac);
         cr_assert_eq(e.wire.mac[0] & 3, 2, "locally administered, unicast");
         cr_assert_neq(memcmp(e.wire.mac, e.wire.peer_mac, 6), 0);
 }
@@ -197,9 +205,9 @@ Test(wire, two_endpoints_reach_each_other_through_the_host)
         lab_run("sysctl -qw net.ipv4.conf.all.rp_filter=1");
         up(&a);
         up(&b);
-        lab_run("ip netns exec web-1 ping -q -c 1 -W 2 10.244.1.11 >/dev/null");
-        lab_run("ip netns exec web-1 ping -q -c 1 -W 2 fd44:1::11 >/dev/null");
-        lab_run("ip netns exec web-2 ping -q -c 1 -W 2 127.0.0.1 >/dev/null");
+        lab_run("ip netns exec web-1 ping -q -c 4 -i 0.2 -W 2 10.244.1.11 >/dev/null");
+        lab_run("ip netns exec web-1 ping -q -c 4 -i 0.2 -W 2 fd44:1::11 >/dev/null");
+        lab_run("ip netns exec web-2 ping -q -c 4 -i 0.2 -W 2 127.0.0.1 >/dev/null");
 }
 
 Test(wire, an_endpoint_of_one_family_gets_nothing_of_the_other)
@@ -225,7 +233,7 @@ Test(wire, a_large_mtu_needs_large_devices)
         lab_expect("1", "ip -n web-1 link show eth0 | grep -c 'mtu 9000'");
 }
 
-/* ---- once more, changed, taken over ---- */
+/* ---- once more, changed, taken over ------------------------------------------------------- */
 
 Test(wire, a_second_time_changes_nothing)
 {
@@ -349,11 +357,12 @@ Test(wire, half_made_wiring_of_a_killed_daemon_is_completed)
         give_host_addresses();
         up(&e);
         lab_run("ip link set %s down alias '' && ip -n web-1 addr flush dev eth0 &&"
-                "ip -n web-1 link set eth0 down && ip -n web-1 link set lo down", e.wire.ifname);
+                "ip -n web-1 link set eth0 down && ip -n web-1 link set lo down",
+                e.wire.ifname);
         crash();
         up(&e);
         ping("10.244.1.10", "fd44:1::10");
-        lab_run("ip netns exec web-1 ping -q -c 1 -W 2 127.0.0.1 >/dev/null");
+        lab_run("ip netns exec web-1 ping -q -c 4 -i 0.2 -W 2 127.0.0.1 >/dev/null");
 }
 
 Test(wire, a_namespace_made_anew_is_wired_anew)
@@ -401,7 +410,7 @@ Test(wire, another_device_name_makes_the_pair_anew)
         lab_expect("net1", "ip -n web-1 -o link show type veth | sed 's/^[0-9]*: //; s/@.*//'");
 }
 
-/* ---- refusals ---- */
+/* ---- refusals ----------------------------------------------------------------------------- */
 
 Test(wire, a_namespace_that_is_not_there_is_pending_and_nothing_is_made)
 {
@@ -503,7 +512,7 @@ Test(wire, an_address_that_is_routed_elsewhere_is_eexist_and_nothing_stays)
         expect_nothing_left();
 }
 
-/* ---- down ---- */
+/* ---- down --------------------------------------------------------------------------------- */
 
 Test(wire, down_takes_away_what_up_made_and_nothing_else)
 {

@@ -2,8 +2,8 @@
 #pragma once
 
 /* Headers and the arithmetic of their checksums (RFC 1071, RFC 1624). Sums are 32 bits wide and
- * folded to 16 when stored; a "difference" is what has to be added to a sum when one value takes the
- * place of another. */
+ * folded to 16 when stored; a "difference" is what has to be added to a sum when one value takes
+ * the place of another. */
 
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -61,7 +61,8 @@ static __always_inline __u32 weft_diff32(__u32 from, __u32 to)
 }
 
 /* Unfolded; of two mapped IPv4 addresses it is that of the IPv4 addresses. */
-static __always_inline __u32 weft_diff_addr(const struct weft_addr *from, const struct weft_addr *to)
+static __always_inline __u32 weft_diff_addr(const struct weft_addr *from,
+                                            const struct weft_addr *to)
 {
         return weft_diff32(from->w[0], to->w[0]) + weft_diff32(from->w[1], to->w[1]) +
                weft_diff32(from->w[2], to->w[2]) + weft_diff32(from->w[3], to->w[3]);

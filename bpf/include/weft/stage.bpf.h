@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 #pragma once
 
-/* What the eBPF half of a module includes: the packet as the engine parsed it, the plan, the verdicts
- * and WEFT_STAGE(), which places a function on the packet path. A stage looks and plans; it never
- * touches the packet. It runs for the first packet of a flow, and again when a generation or the
- * world has changed since. */
+/* What the eBPF half of a module includes: the packet as the engine parsed it, the plan, the
+ * verdicts and WEFT_STAGE(), which places a function on the packet path. A stage looks and plans;
+ * it never touches the packet. It runs for the first packet of a flow, and again when a generation
+ * or the world has changed since. */
 
 #include <linux/in.h>
 #include <linux/in6.h>
 
 #include <weft/tables.bpf.h>
 
-/* ---- the packet ------------------------------------------------------------------------------- */
+/* ---- the packet --------------------------------------------------------------------------- */
 
 #ifdef WEFT_RELOCATED
 #pragma clang attribute push(WEFT_RELOCATED, apply_to = record)
@@ -43,7 +43,7 @@ struct weft_plan {
         __u8 proto;
         __u16 low, high;           /* host order: source ports to choose from */
         __u16 skip_low, skip_high; /* but none of these */
-        __u32 backend; /* index; 0: none */
+        __u32 backend;             /* index; 0: none */
         __u16 backend_number;
         __u16 module;    /* who set the translation */
         __u32 endpoint;  /* interface of the local endpoint at dst; 0: none */
@@ -69,21 +69,22 @@ struct weft_act {
         __u16 addr_delta, l4_delta;
         union weft_route route;
         __u8 set;
-        __u8 neighbour;     /* 1: through the kernel's neighbour layer */
-        __u16 fixed_delta;  /* of l4_delta: all but the source port */
-        __u8 to_endpoint;   /* 1: its end is a local endpoint */
+        __u8 neighbour;    /* 1: through the kernel's neighbour layer */
+        __u16 fixed_delta; /* of l4_delta: all but the source port */
+        __u8 to_endpoint;  /* 1: its end is a local endpoint */
         __u8 spare[3];
 };
 
 struct weft_pkt {
         struct weft_tuple key;
         struct weft_plan plan;
-        struct weft_service service; /* that key.dst, dport, proto belongs to; count 0 or id 0: none */
-        __u32 ifindex;               /* where it was seen */
-        __u32 len;                   /* of the IP packet */
-        __u16 l4_off;                /* from the start of the frame */
-        __u8 hook;                   /* enum weft_hook: where it was decided */
-        __u8 tcp_flags;              /* TCP: as on the wire; 0 else */
+        struct weft_service
+                service; /* that key.dst, dport, proto belongs to; count 0 or id 0: none */
+        __u32 ifindex;   /* where it was seen */
+        __u32 len;       /* of the IP packet */
+        __u16 l4_off;    /* from the start of the frame */
+        __u8 hook;       /* enum weft_hook: where it was decided */
+        __u8 tcp_flags;  /* TCP: as on the wire; 0 else */
         __u8 icmp_type;
         __u8 fragment;     /* 0: whole; 1: first; 2: a later one, without ports of its own */
         __u8 known;        /* 1: the flow exists, its translation is given and kept */
@@ -96,7 +97,7 @@ struct weft_pkt {
         __u8 silent;    /* an ICMP error: never answered (RFC 1122 §3.2.2) */
         __u16 drop_module, drop_reason;
         __be32 fragment_id;
-        __u32 half_open4, half_open6; /* where this CPU writes next in the half-open rings */
+        __u32 half_open4, half_open6;     /* where this CPU writes next in the half-open rings */
         __u64 answer_tokens, answer_last; /* rate limit of what weft sends itself */
         __u64 epoch, now;
         struct weft_way way;
@@ -117,7 +118,7 @@ struct weft_pkt {
 #pragma clang attribute pop
 #endif
 
-/* ---- verdicts ---------------------------------------------------------------------------------- */
+/* ---- verdicts ----------------------------------------------------------------------------- */
 
 enum weft_verdict {
         WEFT_NEXT,  /* the next stage */
@@ -134,7 +135,7 @@ enum weft_verdict {
 /* Drop, and tell the sender: TCP reset or ICMP port unreachable, rate limited. */
 #define WEFT_REJECT(reason) (WEFT_REJECT_BASE | WEFT_DROP_##reason)
 
-/* ---- set by the core before the program is loaded ---------------------------------------------- */
+/* ---- set by the core before the program is loaded ----------------------------------------- */
 
 const volatile __u32 weft_next = WEFT_SLOT_UNSET, weft_next_known = WEFT_SLOT_UNSET;
 const volatile __u32 weft_done = WEFT_SLOT_UNSET, weft_done_known = WEFT_SLOT_UNSET;
@@ -153,9 +154,9 @@ WEFT_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, scratch, __u32, struct weft_pkt, 1, 0);
 #define WEFT_TCX_NEXT (-1)
 #define WEFT_TCX_DROP 2
 
-/* Goes on with another program of the generation; comes back only where the slot is empty. Assembly,
- * because a compiler that joins two calls makes the slot a variable, and a jump through a variable
- * costs ten times the direct one; %= keeps them apart. */
+/* Goes on with another program of the generation; comes back only where the slot is empty.
+ * Assembly, because a compiler that joins two calls makes the slot a variable, and a jump through a
+ * variable costs ten times the direct one; %= keeps them apart. */
 static __always_inline void weft_tail_call(void *ctx, __u32 slot)
 {
         asm volatile("r1 = %[ctx]\n\t"
@@ -175,8 +176,8 @@ static __always_inline struct weft_pkt *weft_packet(void)
 }
 
 /* Goes on with a drop in the engine, which counts it. */
-static __always_inline int weft_verdict_drop(struct __sk_buff *ctx, struct weft_pkt *pkt, int verdict,
-                                             __u16 module)
+static __always_inline int weft_verdict_drop(struct __sk_buff *ctx, struct weft_pkt *pkt,
+                                             int verdict, __u16 module)
 {
         pkt->drop_reason = verdict;
         pkt->drop_module = module;
@@ -217,18 +218,21 @@ static __always_inline int weft_dispatch(struct __sk_buff *ctx, struct weft_pkt 
 #define BEFORE(module) __weft_tag("weft.before:" module)
 
 /* WEFT_STAGE(name, FROM_ENDPOINT | FROM_UPLINK, SERVICE, AFTER("policy") …): the function that
- * follows is run in these hooks and this phase. Its parameters are `ctx`, the raw context, and `pkt`;
- * it returns a verdict. Order inside a phase is by module name: naming an absent one has no effect. */
-#define WEFT_STAGE(name, hooks, phase, ...)                                                         \
-        static __always_inline int name##_stage(struct __sk_buff *ctx, struct weft_pkt *pkt);       \
-        __weft_tag(__weft_abi(WEFT_STAGE_ABI_MAJOR, WEFT_STAGE_ABI_MINOR)) __weft_tag("weft.hooks:" #hooks) __weft_tag("weft.phase:" #phase) __VA_ARGS__ SEC("tc")     \
-        int name(struct __sk_buff *ctx)                                                             \
-        {                                                                                           \
-                struct weft_pkt *pkt = weft_packet();                                               \
-                                                                                                    \
-                return pkt ? weft_dispatch(ctx, pkt, name##_stage(ctx, pkt)) : WEFT_TCX_NEXT;       \
-        }                                                                                           \
-        static __always_inline int name##_stage(struct __sk_buff *ctx __attribute__((unused)),      \
+ * follows is run in these hooks and this phase. Its parameters are `ctx`, the raw context, and
+ * `pkt`; it returns a verdict. Order inside a phase is by module name: naming an absent one has no
+ * effect. */
+#define WEFT_STAGE(name, hooks, phase, ...)                                                        \
+        static __always_inline int name##_stage(struct __sk_buff *ctx, struct weft_pkt *pkt);      \
+        __weft_tag(__weft_abi(WEFT_STAGE_ABI_MAJOR, WEFT_STAGE_ABI_MINOR))                         \
+                __weft_tag("weft.hooks:" #hooks) __weft_tag("weft.phase:" #phase)                  \
+                        __VA_ARGS__ SEC("tc") int                                                  \
+                        name(struct __sk_buff *ctx)                                                \
+        {                                                                                          \
+                struct weft_pkt *pkt = weft_packet();                                              \
+                                                                                                   \
+                return pkt ? weft_dispatch(ctx, pkt, name##_stage(ctx, pkt)) : WEFT_TCX_NEXT;      \
+        }                                                                                          \
+        static __always_inline int name##_stage(struct __sk_buff *ctx __attribute__((unused)),     \
                                                 struct weft_pkt *pkt __attribute__((unused)))
 
 /* ---- a module's own maps -----------------------------------------------------------------------
@@ -237,19 +241,19 @@ static __always_inline int weft_dispatch(struct __sk_buff *ctx, struct weft_pkt 
  * changes. A map that says nothing is CONFIG.
  *   CONFIG  made anew for each generation, and filled by the module's attach; goes on only with an
  *           instance that is kept
- *   STATE   goes on in the next generation, also in another build of the module and after a restart of
- *           the daemon. Another layout or version is refused, unless the module's migrate fills the
- *           new map from the old one
- *   STATS   the same for counters, without a version */
+ *   STATE   goes on in the next generation, also in another build of the module and after a restart
+ * of the daemon. Another layout or version is refused, unless the module's migrate fills the new
+ * map from the old one STATS   the same for counters, without a version */
 #define WEFT_MAP_CONFIG __weft_tag("weft.map:CONFIG")
 #define WEFT_MAP_STATE(version) __weft_tag("weft.map:STATE." __weft_text(version))
 #define WEFT_MAP_STATS __weft_tag("weft.map:STATS")
 
-/* ---- planning ---------------------------------------------------------------------------------- */
+/* ---- planning ----------------------------------------------------------------------------- */
 
 enum weft_claim { WEFT_CLAIM_SRC, WEFT_CLAIM_DST, WEFT_CLAIM_DELIVERY, WEFT_CLAIM_TUNNEL };
 
-/* 1: the field is this module's to set. 0: another module has set it; counted, and left as it is. */
+/* 1: the field is this module's to set. 0: another module has set it; counted, and left as it is.
+ */
 static __always_inline int weft_claim(struct weft_pkt *pkt, enum weft_claim what)
 {
         if (pkt->plan.claims[what] && pkt->plan.claims[what] != weft_module_id) {
@@ -262,8 +266,8 @@ static __always_inline int weft_claim(struct weft_pkt *pkt, enum weft_claim what
 
 /* The flow goes to addr:port (network order) instead. Finds out whether that is a local endpoint:
  * pkt->plan.endpoint afterwards. */
-static __always_inline void weft_plan_destination(struct weft_pkt *pkt, const struct weft_addr *addr,
-                                                  __be16 port)
+static __always_inline void weft_plan_destination(struct weft_pkt *pkt,
+                                                  const struct weft_addr *addr, __be16 port)
 {
         const struct weft_endpoint *e;
 
@@ -312,7 +316,7 @@ static __always_inline void weft_plan_delivery(struct weft_pkt *pkt, enum weft_d
                 pkt->plan.delivery = delivery;
 }
 
-/* ---- questions --------------------------------------------------------------------------------- */
+/* ---- questions ---------------------------------------------------------------------------- */
 
 /* The service that the packet is for; NULL: none. Its backends: service_slots[slots .. + count]. */
 static __always_inline const struct weft_service *weft_service_of(const struct weft_pkt *pkt)

@@ -2,8 +2,8 @@
 #pragma once
 
 /* The core's tables as stages and the engine see them. Every object that includes this file defines
- * them; the core makes all of them the same maps when it loads the object. A stage reads, the engine
- * writes. Layouts: types.h. Sizes of the flow tables are set before loading. */
+ * them; the core makes all of them the same maps when it loads the object. A stage reads, the
+ * engine writes. Layouts: types.h. Sizes of the flow tables are set before loading. */
 
 #include <linux/bpf.h>
 
@@ -12,13 +12,13 @@
 
 #include <weft/types.h>
 
-#define WEFT_MAP(map_type, name, key_type, value_type, entries, flags)                              \
-        struct {                                                                                    \
-                __uint(type, map_type);                                                             \
-                __uint(max_entries, entries);                                                       \
-                __uint(map_flags, flags);                                                           \
-                __type(key, key_type);                                                              \
-                __type(value, value_type);                                                          \
+#define WEFT_MAP(map_type, name, key_type, value_type, entries, flags)                             \
+        struct {                                                                                   \
+                __uint(type, map_type);                                                            \
+                __uint(max_entries, entries);                                                      \
+                __uint(map_flags, flags);                                                          \
+                __type(key, key_type);                                                             \
+                __type(value, value_type);                                                         \
         } name SEC(".maps")
 
 /* Rings of the flows that were new, one stretch for each CPU: who comes round finds the oldest. */
@@ -44,10 +44,12 @@ WEFT_MAP(BPF_MAP_TYPE_ARRAY, backends, __u32, struct weft_backend, 131072, BPF_F
 WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, peers, struct weft_peer_key, struct weft_peer, 16384,
          BPF_F_NO_PREALLOC);
 WEFT_MAP(BPF_MAP_TYPE_HASH, links, __u32, struct weft_link, 256, 0);
-WEFT_MAP(BPF_MAP_TYPE_LRU_HASH, fragments, struct weft_fragment_key, struct weft_fragment, 16384, 0);
+WEFT_MAP(BPF_MAP_TYPE_LRU_HASH, fragments, struct weft_fragment_key, struct weft_fragment, 16384,
+         0);
 WEFT_MAP(BPF_MAP_TYPE_ARRAY, filter, __u32, __u64, WEFT_FILTER_WORDS, BPF_F_MMAPABLE);
 WEFT_MAP(BPF_MAP_TYPE_ARRAY, world, __u32, struct weft_world, 1, BPF_F_MMAPABLE);
-WEFT_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, forwards, __u32, struct weft_count, WEFT_HOOKS *WEFT_DELIVERIES, 0);
+WEFT_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, forwards, __u32, struct weft_count, WEFT_HOOKS *WEFT_DELIVERIES,
+         0);
 WEFT_MAP(BPF_MAP_TYPE_PERCPU_HASH, drops, struct weft_drop_key, struct weft_count, 4096, 0);
 WEFT_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, events, __u32, __u64, 64, 0);
 

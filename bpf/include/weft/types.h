@@ -6,20 +6,23 @@
  * include the same file.
  *
  * Addresses are 16 bytes everywhere but in the flow tables of IPv4, where size is speed: an IPv4
- * address is kept as IPv4-mapped IPv6 (::ffff:a.b.c.d, RFC 4291 §2.5.5.2). So a module is dual-stack
- * without asking for the family. Ports and addresses are in network order, everything else in the
- * machine's. Times are in jiffies of the running kernel unless a name says otherwise. */
+ * address is kept as IPv4-mapped IPv6 (::ffff:a.b.c.d, RFC 4291 §2.5.5.2). So a module is
+ * dual-stack without asking for the family. Ports and addresses are in network order, everything
+ * else in the machine's. Times are in jiffies of the running kernel unless a name says otherwise.
+ */
 
 #include <linux/types.h>
 
-/* The eBPF half's ABI: what a stage may rely on, this file and stage.bpf.h. The minor grows with what is
- * added, the major where something moved that relocation cannot follow: sizes and meanings. */
+/* The eBPF half's ABI: what a stage may rely on, this file and stage.bpf.h. The minor grows with
+ * what is added, the major where something moved that relocation cannot follow: sizes and meanings.
+ */
 #define WEFT_STAGE_ABI_MAJOR 1
 #define WEFT_STAGE_ABI_MINOR 0
 
-/* A stage reads these structs where the running engine has their fields, not where the author's header
- * had them: each access is relocated against the engine's BTF when the stage is loaded. So they may
- * grow. The engine itself, which defines WEFT_ENGINE, is what they are relocated against. */
+/* A stage reads these structs where the running engine has their fields, not where the author's
+ * header had them: each access is relocated against the engine's BTF when the stage is loaded. So
+ * they may grow. The engine itself, which defines WEFT_ENGINE, is what they are relocated against.
+ */
 #if defined(__bpf__) && !defined(WEFT_ENGINE)
 #define WEFT_RELOCATED __attribute__((preserve_access_index))
 #pragma clang attribute push(WEFT_RELOCATED, apply_to = record)
@@ -38,7 +41,10 @@ enum weft_side {
         WEFT_SIDE_OVERLAY, /* came out of a tunnel */
 };
 
-#define WEFT_SIDE_NAMES { "uplink", "inside", "overlay" }
+#define WEFT_SIDE_NAMES                                                                            \
+        {                                                                                          \
+                "uplink", "inside", "overlay"                                                      \
+        }
 #define WEFT_HOST 0xffffffffu /* weft_flow.ifindex: the node's own stack */
 
 enum weft_hook {
@@ -50,8 +56,11 @@ enum weft_hook {
         WEFT_XDP_UPLINK,
         WEFT_HOOKS,
 };
-#define WEFT_HOOK_NAMES                                                                             \
-        { "from-endpoint", "to-endpoint", "from-uplink", "to-uplink", "from-overlay", "xdp-uplink" }
+#define WEFT_HOOK_NAMES                                                                            \
+        {                                                                                          \
+                "from-endpoint", "to-endpoint", "from-uplink", "to-uplink", "from-overlay",        \
+                        "xdp-uplink"                                                               \
+        }
 
 /* The named steps inside a hook, in their order. A flow that is decided again runs without SERVICE
  * and MASQUERADE: what they said is the durable part of its plan. */
@@ -65,8 +74,10 @@ enum weft_phase {
         WEFT_DELIVER,
         WEFT_PHASES,
 };
-#define WEFT_PHASE_NAMES                                                                            \
-        { "early", "filter", "service", "route", "masquerade", "encap", "deliver" }
+#define WEFT_PHASE_NAMES                                                                           \
+        {                                                                                          \
+                "early", "filter", "service", "route", "masquerade", "encap", "deliver"            \
+        }
 
 /* How a packet goes on once its plan is applied. */
 enum weft_delivery {
@@ -77,9 +88,12 @@ enum weft_delivery {
         WEFT_LOCAL,    /* to a socket of the node */
         WEFT_DELIVERIES,
 };
-#define WEFT_DELIVERY_NAMES { "stack", "endpoint", "wire", "tunnel", "local" }
+#define WEFT_DELIVERY_NAMES                                                                        \
+        {                                                                                          \
+                "stack", "endpoint", "wire", "tunnel", "local"                                     \
+        }
 
-/* ---- flows ------------------------------------------------------------------------------------ */
+/* ---- flows -------------------------------------------------------------------------------- */
 
 struct weft_key4 {
         __be32 saddr, daddr;
@@ -100,13 +114,17 @@ enum weft_flow_state {
         WEFT_ESTABLISHED, /* seen in both directions */
         WEFT_CLOSING,     /* both FINs or a RST seen */
 };
-#define WEFT_FLOW_STATE_NAMES { "new", "established", "closing" }
+#define WEFT_FLOW_STATE_NAMES                                                                      \
+        {                                                                                          \
+                "new", "established", "closing"                                                    \
+        }
 
 enum weft_flow_flag {
-        WEFT_FLOW_REPLY = 1,      /* this entry is the answer's direction */
-        WEFT_FLOW_FIN = 2,        /* FIN seen in this direction */
-        WEFT_FLOW_PORT = 4,       /* the pair holds a port that was searched for: keep it through TIME_WAIT */
-        WEFT_FLOW_WHOLE = 8,      /* both directions pass the node without its stack */
+        WEFT_FLOW_REPLY = 1, /* this entry is the answer's direction */
+        WEFT_FLOW_FIN = 2,   /* FIN seen in this direction */
+        WEFT_FLOW_PORT =
+                4, /* the pair holds a port that was searched for: keep it through TIME_WAIT */
+        WEFT_FLOW_WHOLE = 8, /* both directions pass the node without its stack */
 };
 
 /* What of the packet a plan changes. */
@@ -145,10 +163,10 @@ struct weft_flow {
         /* living: written by replay, by whichever CPU sees the packet */
         __u64 deadline;
         __u32 lifetime;
-        __u8 watch;  /* TCP flags (and WEFT_WATCH_ALL) that leave the short path */
-        __u8 state;  /* enum weft_flow_state */
-        __u8 flags;  /* enum weft_flow_flag */
-        __u8 dead;   /* 1: being freed; absent for lookups */
+        __u8 watch; /* TCP flags (and WEFT_WATCH_ALL) that leave the short path */
+        __u8 state; /* enum weft_flow_state */
+        __u8 flags; /* enum weft_flow_flag */
+        __u8 dead;  /* 1: being freed; absent for lookups */
         __u64 packets, bytes;
 };
 
@@ -171,22 +189,28 @@ struct weft_flow6 {
 static inline void weft_partner4(const struct weft_flow4 *flow, struct weft_key4 *ret)
 {
         *ret = (struct weft_key4) {
-                .saddr = flow->daddr, .daddr = flow->saddr,
-                .sport = flow->f.dport, .dport = flow->f.sport,
-                .proto = flow->key.proto, .side = flow->f.partner_side,
+                .saddr = flow->daddr,
+                .daddr = flow->saddr,
+                .sport = flow->f.dport,
+                .dport = flow->f.sport,
+                .proto = flow->key.proto,
+                .side = flow->f.partner_side,
         };
 }
 
 static inline void weft_partner6(const struct weft_flow6 *flow, struct weft_key6 *ret)
 {
         *ret = (struct weft_key6) {
-                .saddr = flow->daddr, .daddr = flow->saddr,
-                .sport = flow->f.dport, .dport = flow->f.sport,
-                .proto = flow->key.proto, .side = flow->f.partner_side,
+                .saddr = flow->daddr,
+                .daddr = flow->saddr,
+                .sport = flow->f.dport,
+                .dport = flow->f.sport,
+                .proto = flow->key.proto,
+                .side = flow->f.partner_side,
         };
 }
 
-/* ---- the state of the world ------------------------------------------------------------------- */
+/* ---- the state of the world --------------------------------------------------------------- */
 
 /* endpoints: address -> local workload. */
 struct weft_endpoint {
@@ -222,14 +246,15 @@ struct weft_backend {
         struct weft_addr addr;
         __be16 port;
         __u8 proto;
-        __u8 state; /* 0: in use; 1: removed */
+        __u8 state;   /* 0: in use; 1: removed */
         __u16 number; /* moves when the index comes to mean another backend, or none */
         __u16 spare;
         __u32 spare2[2];
 };
 
 /* Next hops: array by index. 1 .. WEFT_NEXTHOP_OWN-1 are handed out by the daemon (one for each
- * local endpoint), the rest by the datapath, which finds a slot by hashing interface and gateway. */
+ * local endpoint), the rest by the datapath, which finds a slot by hashing interface and gateway.
+ */
 #define WEFT_NEXTHOPS 65536
 #define WEFT_NEXTHOP_OWN 16384
 #define WEFT_NEXTHOP_PROBES 8
@@ -244,7 +269,7 @@ struct weft_nexthop {
         __u32 claims;  /* try-lock of the datapath: whoever reads 1 after adding 1 may write */
         __u8 dmac[6], smac[6]; /* 8-byte aligned: dmac moves by one 8-byte store */
         __u32 number;          /* moves when the slot comes to mean something else */
-        __u64 fresh;           /* jiffies until which the addresses are believed; for ever: INT64_MAX */
+        __u64 fresh; /* jiffies until which the addresses are believed; for ever: INT64_MAX */
         struct weft_addr gateway;
         __u32 flags;
         __u32 spare;
@@ -315,7 +340,7 @@ struct weft_world {
         __u32 spare;
 };
 
-/* ---- counters --------------------------------------------------------------------------------- */
+/* ---- counters ----------------------------------------------------------------------------- */
 
 /* forwards: per-CPU array, index hook * WEFT_DELIVERIES + delivery. drops: per-CPU hash. */
 struct weft_count {
@@ -347,7 +372,7 @@ enum weft_event {
 #pragma clang attribute pop
 #endif
 
-/* ---- the prog array of a generation ------------------------------------------------------------ */
+/* ---- the prog array of a generation ------------------------------------------------------- */
 
 enum weft_slot {
 #define WEFT_SLOT(name, program) WEFT_SLOT_##name,
@@ -358,6 +383,7 @@ enum weft_slot {
 };
 
 #define WEFT_STAGES_PER_HOOK 28
-#define WEFT_STAGE_SLOT(hook, n) (WEFT_SLOT_STAGES + (hook) * WEFT_STAGES_PER_HOOK + (n))
+#define WEFT_STAGE_SLOT(hook, n) (WEFT_SLOT_STAGES + (hook) *WEFT_STAGES_PER_HOOK + (n))
 #define WEFT_SLOTS WEFT_STAGE_SLOT(WEFT_HOOKS, 0)
-#define WEFT_SLOT_UNSET 0xffffffffu /* what a constant is before the core sets it: no tail call succeeds */
+#define WEFT_SLOT_UNSET                                                                            \
+        0xffffffffu /* what a constant is before the core sets it: no tail call succeeds */

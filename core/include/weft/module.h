@@ -13,9 +13,9 @@
  * What the core offers is the table of functions struct weft_api, handed to every callback through
  * the instance; a module links against nothing of weft.
  *
- * Callbacks return 0 or a negative errno and, on failure, say why with weft_api.fail(). None of them
- * logs an error: the core logs it once, with the module and the phase. All run in the daemon's only
- * thread, and none may block. */
+ * Callbacks return 0 or a negative errno and, on failure, say why with weft_api.fail(). None of
+ * them logs an error: the core logs it once, with the module and the phase. All run in the daemon's
+ * only thread, and none may block. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,7 +32,7 @@
 struct weft_instance; /* one module in one generation; opaque to the module */
 struct weft_error;    /* where a failing callback says why, see weft_api.fail() */
 
-/* ---- needs ------------------------------------------------------------------------------------ */
+/* ---- needs -------------------------------------------------------------------------------- */
 
 /* What a module wants from the kernel or from other modules. A table and not code, so that "why is
  * it off?" is answered without running the module. */
@@ -51,10 +51,16 @@ struct weft_need {
         const char *why; /* shown to the administrator */
 };
 
-#define WEFT_NEEDS(k, n, w) { .kind = WEFT_NEED_##k, .name = n, .why = w }
-#define WEFT_WANTS(k, n, w) { .kind = WEFT_NEED_##k, .name = n, .soft = 1, .why = w }
+#define WEFT_NEEDS(k, n, w)                                                                        \
+        {                                                                                          \
+                .kind = WEFT_NEED_##k, .name = n, .why = w                                         \
+        }
+#define WEFT_WANTS(k, n, w)                                                                        \
+        {                                                                                          \
+                .kind = WEFT_NEED_##k, .name = n, .soft = 1, .why = w                              \
+        }
 
-/* ---- options ---------------------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------------------------ */
 
 struct weft_prefix {
         struct weft_addr addr; /* IPv4: mapped */
@@ -94,34 +100,37 @@ enum weft_option_type {
 struct weft_option {
         const char *key; /* as written in the file */
         enum weft_option_type type;
-        uint32_t offset;  /* in the module's config struct */
-        const char *def;  /* in the file's own syntax, read by the same parser; "" is an empty list */
-        uint64_t min, max; /* numbers: the range; max 0: no limit */
+        uint32_t offset; /* in the module's config struct */
+        const char
+                *def; /* in the file's own syntax, read by the same parser; "" is an empty list */
+        uint64_t min, max;          /* numbers: the range; max 0: no limit */
         const char *const *choices; /* WEFT_TYPE_ENUM: names of 0, 1, 2 … ended by NULL */
         const char *help;           /* one sentence, ended by a full stop */
 };
 
 /* offsetof() that also refuses, when compiled, a field of another C type. */
-#define WEFT_FIELD(t, f, ctype)                                                                     \
-        (uint32_t) (offsetof(t, f) +                                                                \
-                    0 * sizeof(struct {                                                             \
-                            _Static_assert(__builtin_types_compatible_p(__typeof__(((t *) 0)->f),   \
-                                                                        ctype),                     \
-                                           "option " #f " is not a " #ctype);                       \
-                            char c;                                                                 \
-                    }))
+#define WEFT_FIELD(t, f, ctype)                                                                    \
+        (uint32_t)(offsetof(t, f) +                                                                \
+                   0 * sizeof(struct {                                                             \
+                           _Static_assert(                                                         \
+                                   __builtin_types_compatible_p(__typeof__(((t *) 0)->f), ctype),  \
+                                   "option " #f " is not a " #ctype);                              \
+                           char c;                                                                 \
+                   }))
 
-#define WEFT_OPT_(T, ctype, t, f, k, d, h, ...)                                                     \
-        { .key = k, .type = WEFT_TYPE_##T, .offset = WEFT_FIELD(t, f, ctype), .def = d, .help = h,  \
-          __VA_ARGS__ }
+#define WEFT_OPT_(T, ctype, t, f, k, d, h, ...)                                                    \
+        {                                                                                          \
+                .key = k, .type = WEFT_TYPE_##T, .offset = WEFT_FIELD(t, f, ctype), .def = d,      \
+                .help = h, __VA_ARGS__                                                             \
+        }
 #define WEFT_OPT_BOOL(t, f, k, d, h) WEFT_OPT_(BOOL, bool, t, f, k, d, h)
-#define WEFT_OPT_U16(t, f, k, d, lo, hi, h)                                                         \
+#define WEFT_OPT_U16(t, f, k, d, lo, hi, h)                                                        \
         WEFT_OPT_(U16, uint16_t, t, f, k, d, h, .min = lo, .max = hi)
-#define WEFT_OPT_U32(t, f, k, d, lo, hi, h)                                                         \
+#define WEFT_OPT_U32(t, f, k, d, lo, hi, h)                                                        \
         WEFT_OPT_(U32, uint32_t, t, f, k, d, h, .min = lo, .max = hi)
-#define WEFT_OPT_SIZE(t, f, k, d, lo, hi, h)                                                        \
+#define WEFT_OPT_SIZE(t, f, k, d, lo, hi, h)                                                       \
         WEFT_OPT_(SIZE, uint64_t, t, f, k, d, h, .min = lo, .max = hi)
-#define WEFT_OPT_TIME(t, f, k, d, lo, hi, h)                                                        \
+#define WEFT_OPT_TIME(t, f, k, d, lo, hi, h)                                                       \
         WEFT_OPT_(TIME, uint64_t, t, f, k, d, h, .min = lo, .max = hi)
 #define WEFT_OPT_ENUM(t, f, k, d, c, h) WEFT_OPT_(ENUM, uint32_t, t, f, k, d, h, .choices = c)
 #define WEFT_OPT_STRING(t, f, k, d, h) WEFT_OPT_(STRING, char *, t, f, k, d, h)
@@ -129,7 +138,7 @@ struct weft_option {
 #define WEFT_OPT_PREFIXES(t, f, k, d, h) WEFT_OPT_(PREFIXES, struct weft_prefixes, t, f, k, d, h)
 #define WEFT_OPT_ADDRESSES(t, f, k, d, h) WEFT_OPT_(ADDRESSES, struct weft_addresses, t, f, k, d, h)
 
-/* ---- what the core offers --------------------------------------------------------------------- */
+/* ---- what the core offers ----------------------------------------------------------------- */
 
 /* A peer, as events and weft_api.peers() show it. */
 struct weft_peer_info {
@@ -157,7 +166,8 @@ struct weft_api {
 
         /* In load: fills the `const volatile` NAME of the module's object. -ENOENT: no such
          * constant; -EINVAL: it has another size. */
-        int (*constant)(struct weft_instance *self, const char *name, const void *value, size_t size);
+        int (*constant)(struct weft_instance *self, const char *name, const void *value,
+                        size_t size);
 
         /* In load: the module gives out source ports low..high (host order) of the node's own
          * addresses. Where they overlap the node's ephemeral range, the engine tracks the node's
@@ -187,7 +197,8 @@ struct weft_api {
         /* Adds the prefixes that never leave the cluster: all pod CIDRs of this node and its peers
          * and the peers' node addresses. f as in peers(). */
         void (*cluster_prefixes)(struct weft_instance *self,
-                                 void (*f)(void *data, const struct weft_prefix *prefix), void *data);
+                                 void (*f)(void *data, const struct weft_prefix *prefix),
+                                 void *data);
 
         /* The module's own state, for its callbacks. */
         void *(*data)(struct weft_instance *self);
@@ -206,12 +217,13 @@ struct weft_api {
         /* append here */
 };
 
-/* ---- self-tests -------------------------------------------------------------------------------- */
+/* ---- self-tests --------------------------------------------------------------------------- */
 
-/* Packets that a module ships as data. Before a generation is switched to, the core loads it a second
- * time with maps of its own (copies of the modules' CONFIG maps, all others empty) and runs them with
- * BPF_PROG_TEST_RUN; one that comes out otherwise refuses the generation. So they must hold for every
- * setting and beside every other module: `applies` and `with` leave out what does not.
+/* Packets that a module ships as data. Before a generation is switched to, the core loads it a
+ * second time with maps of its own (copies of the modules' CONFIG maps, all others empty) and runs
+ * them with BPF_PROG_TEST_RUN; one that comes out otherwise refuses the generation. So they must
+ * hold for every setting and beside every other module: `applies` and `with` leave out what does
+ * not.
  *
  * The world of a test is the core's, in a network namespace without any wire:
  *
@@ -221,19 +233,19 @@ struct weft_api {
  *                 device 02:00:00:00:04:00
  *     10.244.2.0/24 and fd00:244:2::/64 are behind 192.0.2.12 and 2001:db8::12, same MAC
  *
- * Before each test the flow tables are empty and the services its own; one that `goes_on` finds what the
- * test before it left. */
+ * Before each test the flow tables are empty and the services its own; one that `goes_on` finds
+ * what the test before it left. */
 
 /* A service of a test; what it does not say is as in the INI files. */
 struct weft_test_service {
-        const char *external_ip; /* NULL: none */
+        const char *external_ip;  /* NULL: none */
         uint16_t port, node_port; /* host order; node_port 0: none */
         uint8_t proto;
         const char *const *backends; /* "10.244.2.10:8080", ended by NULL */
 };
 
 enum weft_test_verdict {
-        WEFT_TEST_NEXT = -1,    /* to the stack and other programs */
+        WEFT_TEST_NEXT = -1, /* to the stack and other programs */
         WEFT_TEST_DROP = 2,
         WEFT_TEST_REDIRECT = 7, /* to a wire or an endpoint */
 };
@@ -262,9 +274,12 @@ struct weft_test {
         bool (*applies)(struct weft_instance *self, const struct weft_api *api);
 };
 
-#define WEFT_TEST_BYTES(array) { (array), sizeof(array) }
+#define WEFT_TEST_BYTES(array)                                                                     \
+        {                                                                                          \
+                (array), sizeof(array)                                                             \
+        }
 
-/* ---- the module -------------------------------------------------------------------------------- */
+/* ---- the module --------------------------------------------------------------------------- */
 
 enum weft_event_kind {
         WEFT_PEER_ADDED = 1,
@@ -298,9 +313,9 @@ struct weft_module {
         const char *summary; /* one line, no full stop */
         const char *version; /* the module's own; NULL: that of weft */
 
-        const char *const *provides; /* roles, ended by NULL */
-        const char *exclusive;       /* role that only one loaded module may fill */
-        const char *const *conflicts; /* modules that cannot be loaded with this one */
+        const char *const *provides;       /* roles, ended by NULL */
+        const char *exclusive;             /* role that only one loaded module may fill */
+        const char *const *conflicts;      /* modules that cannot be loaded with this one */
         const struct weft_need *needs;     /* ended by kind 0 */
         const struct weft_option *options; /* ended by key NULL */
         uint32_t config_size;
@@ -315,7 +330,8 @@ struct weft_module {
                          struct weft_error *reterr);
 
         /* Set constants before the programs are loaded. Nothing outside may be changed. */
-        int (*load)(struct weft_instance *self, const struct weft_api *api, struct weft_error *reterr);
+        int (*load)(struct weft_instance *self, const struct weft_api *api,
+                    struct weft_error *reterr);
 
         /* Programs and maps are there: fill maps, add routes and devices. Undone by detach. */
         int (*attach)(struct weft_instance *self, const struct weft_api *api,
@@ -332,36 +348,40 @@ struct weft_module {
         /* Free what data() holds. */
         void (*unload)(struct weft_instance *self, const struct weft_api *api);
 
-        /* Programs and maps of all modules are there, nothing is attached. Look at and copy what will
-         * be taken over from the instance this one replaces, which runs on and may be of another
-         * version (weft_api.version()); take nothing yet. old NULL: there is none. Called with old
-         * as `self`, the functions config, data and map of weft_api tell about it. */
-        int (*prepare)(struct weft_instance *self, const struct weft_api *api, struct weft_instance *old,
-                       struct weft_error *reterr);
+        /* Programs and maps of all modules are there, nothing is attached. Look at and copy what
+         * will be taken over from the instance this one replaces, which runs on and may be of
+         * another version (weft_api.version()); take nothing yet. old NULL: there is none. Called
+         * with old as `self`, the functions config, data and map of weft_api tell about it. */
+        int (*prepare)(struct weft_instance *self, const struct weft_api *api,
+                       struct weft_instance *old, struct weft_error *reterr);
 
         /* Every hook runs the new programs: become the owner. Cannot fail. old is detached and
-         * unloaded after this; NULL: there is none. An instance that was reconfigured (see there) is
-         * called with itself as old, and config() is the new one. */
-        void (*takeover)(struct weft_instance *self, const struct weft_api *api, struct weft_instance *old);
+         * unloaded after this; NULL: there is none. An instance that was reconfigured (see there)
+         * is called with itself as old, and config() is the new one. */
+        void (*takeover)(struct weft_instance *self, const struct weft_api *api,
+                         struct weft_instance *old);
 
-        /* The file is the same, the options are others: can this instance go on with `config`, which
-         * is laid out like its own? Answers and changes nothing, because the reload may yet fail; what
-         * is to be done is done in takeover. Programs are loaded anew, with the constants that come
-         * from options; those from load stay as they are. NULL: WEFT_REPLACE_ME always. */
-        int (*reconfigure)(struct weft_instance *self, const struct weft_api *api, const void *config,
-                           struct weft_error *reterr); /* enum weft_reconfigured, or negative errno */
+        /* The file is the same, the options are others: can this instance go on with `config`,
+         * which is laid out like its own? Answers and changes nothing, because the reload may yet
+         * fail; what is to be done is done in takeover. Programs are loaded anew, with the
+         * constants that come from options; those from load stay as they are. NULL: WEFT_REPLACE_ME
+         * always. */
+        int (*reconfigure)(
+                struct weft_instance *self, const struct weft_api *api, const void *config,
+                struct weft_error *reterr); /* enum weft_reconfigured, or negative errno */
 
-        /* Fills new_fd, the empty map of class STATE or STATS, from old_fd, which another build of the
-         * module left with another version or layout and which its programs go on writing until the
-         * switch: what they write after this is lost. Called before prepare. from_version: 0 for STATS.
-         * NULL: such a build is refused. */
+        /* Fills new_fd, the empty map of class STATE or STATS, from old_fd, which another build of
+         * the module left with another version or layout and which its programs go on writing until
+         * the switch: what they write after this is lost. Called before prepare. from_version: 0
+         * for STATS. NULL: such a build is refused. */
         int (*migrate)(struct weft_instance *self, const struct weft_api *api, const char *map,
                        unsigned from_version, int old_fd, int new_fd, struct weft_error *reterr);
 
         const struct weft_test *tests; /* ended by name NULL */
 
-        /* Where no section names any module, the core chooses: for each role the module of the highest
-         * rank whose condition holds and whose needs are met. NULL: only where it is named. */
+        /* Where no section names any module, the core chooses: for each role the module of the
+         * highest rank whose condition holds and whose needs are met. NULL: only where it is named.
+         */
         const char *role;
         int32_t rank;
         enum weft_condition condition;
@@ -371,15 +391,15 @@ struct weft_module {
 };
 
 /* The one exported symbol of a module. */
-#define WEFT_MODULE(...)                                                                            \
-        __attribute__((visibility("default"))) const struct weft_module weft_module_v1 = {          \
-                .size = sizeof(struct weft_module), .abi = WEFT_ABI, __VA_ARGS__                    \
+#define WEFT_MODULE(...)                                                                           \
+        __attribute__((visibility("default"))) const struct weft_module weft_module_v1 = {         \
+                .size = sizeof(struct weft_module), .abi = WEFT_ABI, __VA_ARGS__                   \
         }
 
 /* Puts the bytes of the object FILE (found through the assembler's include path) between
  * weft_object and weft_object_end. */
-#define WEFT_OBJECT(file)                                                                           \
-        __asm__(".pushsection .rodata\n.balign 8\n.globl weft_object\n.hidden weft_object\n"        \
-                "weft_object:\n.incbin \"" file "\"\n.globl weft_object_end\n"                      \
-                ".hidden weft_object_end\nweft_object_end:\n.byte 0\n.popsection\n");               \
+#define WEFT_OBJECT(file)                                                                          \
+        __asm__(".pushsection .rodata\n.balign 8\n.globl weft_object\n.hidden weft_object\n"       \
+                "weft_object:\n.incbin \"" file "\"\n.globl weft_object_end\n"                     \
+                ".hidden weft_object_end\nweft_object_end:\n.byte 0\n.popsection\n");              \
         extern const char weft_object[], weft_object_end[]

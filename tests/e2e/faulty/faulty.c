@@ -11,9 +11,17 @@
 
 WEFT_OBJECT(OBJECT);
 
-enum { FAIL_NOT, FAIL_CONFIGURE, FAIL_LOAD, FAIL_PREPARE, FAIL_ATTACH, FAIL_RECONFIGURE, FAIL_EVENT };
+enum {
+        FAIL_NOT,
+        FAIL_CONFIGURE,
+        FAIL_LOAD,
+        FAIL_PREPARE,
+        FAIL_ATTACH,
+        FAIL_RECONFIGURE,
+        FAIL_EVENT
+};
 
-static const char *const failures[] = { "no",     "configure",   "load", "prepare",
+static const char *const failures[] = { "no",     "configure",   "load",  "prepare",
                                         "attach", "reconfigure", "event", NULL };
 
 struct faulty_config {

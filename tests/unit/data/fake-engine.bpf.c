@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 
 /* An engine that does nothing but run the chains: what a stage leaves in the mark, and which of the
- * engine's own programs ended the run, is all there is to see. A mark of 1 asks for a known flow. */
+ * engine's own programs ended the run, is all there is to see. A mark of 1 asks for a known flow.
+ */
 
 #define WEFT_ENGINE
 #include <weft/stage.bpf.h>
 
 const volatile __u32 weft_generation, weft_hz, weft_mark;
 const volatile __u8 weft_can_cast, weft_track;
-const volatile __u16 weft_host_low, weft_host_high;
+const volatile __u16 weft_host_low, weft_host_high, weft_given_low, weft_given_high;
 const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
 const volatile __u8 weft_has_stages[WEFT_HOOKS];
 const volatile __u32 weft_half_open;
@@ -42,23 +43,23 @@ static __always_inline void tell(void)
                 s->has_stages[i] = weft_has_stages[i];
 }
 
-#define ENTRY(name, hook)                                                                           \
-        SEC("tc")                                                                                   \
-        int name(struct __sk_buff *ctx)                                                             \
-        {                                                                                           \
-                struct weft_pkt *pkt = weft_packet();                                               \
-                                                                                                    \
-                if (!pkt)                                                                           \
-                        return 1;                                                                   \
-                tell();                                                                             \
-                pkt->known = ctx->mark == 1;                                                        \
-                pkt->plan = (struct weft_plan) {};                                                  \
-                ctx->mark = 0;                                                                      \
-                if (pkt->known)                                                                     \
-                        weft_tail_call(ctx, weft_first_known[hook]);                                \
-                else                                                                                \
-                        weft_tail_call(ctx, weft_first[hook]);                                      \
-                return 2;                                                                           \
+#define ENTRY(name, hook)                                                                          \
+        SEC("tc")                                                                                  \
+        int name(struct __sk_buff *ctx)                                                            \
+        {                                                                                          \
+                struct weft_pkt *pkt = weft_packet();                                              \
+                                                                                                   \
+                if (!pkt)                                                                          \
+                        return 1;                                                                  \
+                tell();                                                                            \
+                pkt->known = ctx->mark == 1;                                                       \
+                pkt->plan = (struct weft_plan) {};                                                 \
+                ctx->mark = 0;                                                                     \
+                if (pkt->known)                                                                    \
+                        weft_tail_call(ctx, weft_first_known[hook]);                               \
+                else                                                                               \
+                        weft_tail_call(ctx, weft_first[hook]);                                     \
+                return 2;                                                                          \
         }
 
 ENTRY(weft_from_endpoint, WEFT_FROM_ENDPOINT)
@@ -72,11 +73,11 @@ int weft_xdp(struct xdp_md *ctx __attribute__((unused)))
         return XDP_PASS;
 }
 
-#define WEFT_SLOT(name, program)                                                                    \
-        SEC("tc")                                                                                   \
-        int program(struct __sk_buff *ctx __attribute__((unused)))                                  \
-        {                                                                                           \
-                return 100 + WEFT_SLOT_##name;                                                      \
+#define WEFT_SLOT(name, program)                                                                   \
+        SEC("tc")                                                                                  \
+        int program(struct __sk_buff *ctx __attribute__((unused)))                                 \
+        {                                                                                          \
+                return 100 + WEFT_SLOT_##name;                                                     \
         }
 #include <weft/slots.def>
 #undef WEFT_SLOT

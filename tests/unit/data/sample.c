@@ -4,7 +4,8 @@
 
 #include <weft/module.h>
 
-static int sample_configure(struct weft_instance *self, const struct weft_api *api, struct weft_error *reterr)
+static int sample_configure(struct weft_instance *self, const struct weft_api *api,
+                            struct weft_error *reterr)
 {
         (void) self;
         return api->fail(reterr, -22, "the sample never configures");

@@ -5,11 +5,11 @@
 #include <string.h>
 
 #include "config/values.h"
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "log.h"
 #include "util.h"
 
-/* ---- peers ---- */
+/* ---- peers -------------------------------------------------------------------------------- */
 
 /* The address the node talks to a peer by. */
 static struct weft_addr underlay_address(const struct config *c, const struct config_peer *p)
@@ -28,13 +28,13 @@ static struct weft_addr underlay_address(const struct config *c, const struct co
 }
 
 /* Calls f for each prefix that leads to the peer: its pod CIDRs and its own addresses. */
-static void each_peer_prefix(const struct config_peer *p, void (*f)(void *, const struct weft_prefix *),
-                             void *data)
+static void each_peer_prefix(const struct config_peer *p,
+                             void (*f)(void *, const struct weft_prefix *), void *data)
 {
         for (size_t i = 0; i < p->pod_cidr.n; i++)
                 f(data, &p->pod_cidr.items[i]);
         for (size_t i = 0; i < p->address.n; i++)
-                f(data, &(struct weft_prefix){ p->address.items[i], 128 });
+                f(data, &(struct weft_prefix) { p->address.items[i], 128 });
 }
 
 struct peer_row {
@@ -63,8 +63,8 @@ static void compare_prefix(void *data, const struct weft_prefix *prefix)
 {
         struct prefix_search *s = data;
 
-        s->found = s->found ||
-                   (prefix->len == s->wanted->len && address_equal(&prefix->addr, &s->wanted->addr));
+        s->found = s->found || (prefix->len == s->wanted->len &&
+                                address_equal(&prefix->addr, &s->wanted->addr));
 }
 
 static void drop_peer_prefix(void *data, const struct weft_prefix *prefix)
@@ -97,7 +97,7 @@ static void peers_apply(struct daemon *d, const struct config *old)
                 each_peer_prefix(&old->peers[i], drop_peer_prefix, d);
 }
 
-/* ---- services ---- */
+/* ---- services ----------------------------------------------------------------------------- */
 
 const char *service_reason(const struct daemon *d, const char *name)
 {
@@ -156,9 +156,24 @@ static bool has_service(const struct config *c, const char *name)
         return false;
 }
 
+/* Read and kept, but no module of this version serves it: that must not go unsaid. */
+static void say_what_is_not_served(const struct config *c)
+{
+        for (size_t i = 0; i < c->n_services; i++) {
+                const struct log_fields fields = { .origin = &c->services[i].origin };
+
+                if (c->services[i].cluster_ip.n > 0)
+                        log_line(LOG_NOTICE, &fields,
+                                 "service %s: cluster-ip is not served by this version; its other "
+                                 "addresses are",
+                                 c->services[i].name);
+        }
+}
+
 void daemon_objects_apply(struct daemon *d, const struct config *old)
 {
         peers_apply(d, old);
+        say_what_is_not_served(d->build->config);
         daemon_services_apply(d);
 
         for (size_t i = 0; old && i < old->n_services; i++)

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "config/values.h"
-#include "leases.h"
+#include "daemon/leases.h"
 #include "paths.h"
 #include "util.h"
 
@@ -73,13 +73,13 @@ int leases_load(const char *path, struct leases *ret, struct weft_error *reterr)
         if (r == 0)
                 r = leases_read(&l, text);
         if (r > 0)
-                return weft_fail(reterr, -EINVAL, "%s:%d: not \"NAME ADDRESS\": repair or remove the file",
-                                 path, r);
+                return weft_fail(reterr, -EINVAL,
+                                 "%s:%d: not \"NAME ADDRESS\": repair or remove the file", path, r);
         if (r < 0)
                 return weft_fail(reterr, r, "cannot read %s: %s", path, strerror(-r));
 
         *ret = l;
-        l = (struct leases){ 0 };
+        l = (struct leases) { 0 };
         return 0;
 }
 
@@ -109,7 +109,7 @@ void leases_done(struct leases *l)
         for (size_t i = 0; i < l->n; i++)
                 free(l->items[i].name);
         free(l->items);
-        *l = (struct leases){ 0 };
+        *l = (struct leases) { 0 };
 }
 
 const struct weft_addr *leases_find(const struct leases *l, const char *name,
@@ -132,7 +132,8 @@ static bool is_lent(const struct leases *l, const struct weft_addr *a)
 }
 
 int leases_take(struct leases *l, const char *name, const struct weft_prefix *cidr,
-                bool (*in_use)(void *data, const struct weft_addr *a), void *data, struct weft_addr *ret)
+                bool (*in_use)(void *data, const struct weft_addr *a), void *data,
+                struct weft_addr *ret)
 {
         uint32_t n = cidr->len > 126 ? 0 : addresses_of(cidr);
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "config/values.h"
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "util.h"
 
 enum {
@@ -43,7 +43,7 @@ static void take_record(const struct daemon *d, const struct flow_view *v, struc
         const struct weft_flow *f = v->flow;
         bool source = f->set & WEFT_SET_SRC, destination = f->set & WEFT_SET_DST;
 
-        *ret = (struct record){
+        *ret = (struct record) {
                 .saddr = v->saddr,
                 .daddr = v->daddr,
                 .sport = v->sport,
@@ -106,7 +106,8 @@ static const char *protocol_name(uint8_t proto, char buf[static 8])
 static json_t *record_json(const struct daemon *d, const struct record *f)
 {
         const char *module = generation_module_name(d->build->generation, f->module);
-        char src[ADDRESS_TEXT], dst[ADDRESS_TEXT], new_src[ADDRESS_TEXT], new_dst[ADDRESS_TEXT], proto[8];
+        char src[ADDRESS_TEXT], dst[ADDRESS_TEXT], new_src[ADDRESS_TEXT], new_dst[ADDRESS_TEXT],
+                proto[8];
 
         /* clang-format off: a line for each field */
         return json_pack(
@@ -114,16 +115,17 @@ static json_t *record_json(const struct daemon *d, const struct record *f)
                 "s:I, s:I, s:I, s:I}",
                 "protocol", protocol_name(f->proto, proto), "side",
                 name_of(side_names, ELEMENTS(side_names), f->side), "source",
-                address_format(&f->saddr, src, sizeof(src)), "source_port", ntohs(f->sport), "destination",
-                address_format(&f->daddr, dst, sizeof(dst)), "destination_port", ntohs(f->dport),
-                "new_source", address_format(&f->new_saddr, new_src, sizeof(new_src)), "new_source_port",
+                address_format(&f->saddr, src, sizeof(src)), "source_port", ntohs(f->sport),
+                "destination", address_format(&f->daddr, dst, sizeof(dst)), "destination_port",
+                ntohs(f->dport), "new_source",
+                address_format(&f->new_saddr, new_src, sizeof(new_src)), "new_source_port",
                 ntohs(f->new_sport), "new_destination",
                 address_format(&f->new_daddr, new_dst, sizeof(new_dst)), "new_destination_port",
                 ntohs(f->new_dport), "state", name_of(state_names, ELEMENTS(state_names), f->state),
-                "reply", f->reply, "expired", f->expired, "module", module ? module : "gone", "delivery",
-                name_of(delivery_names, ELEMENTS(delivery_names), f->delivery), "age_seconds",
-                (json_int_t) f->age, "expires_seconds", (json_int_t) f->expires, "packets",
-                (json_int_t) f->packets, "bytes", (json_int_t) f->bytes);
+                "reply", f->reply, "expired", f->expired, "module", module ? module : "gone",
+                "delivery", name_of(delivery_names, ELEMENTS(delivery_names), f->delivery),
+                "age_seconds", (json_int_t) f->age, "expires_seconds", (json_int_t) f->expires,
+                "packets", (json_int_t) f->packets, "bytes", (json_int_t) f->bytes);
         /* clang-format on */
 }
 
@@ -162,10 +164,12 @@ static bool read_limit(struct control_call *call, json_t *parameters, size_t *re
         json_int_t most = control_wants_more(call) ? LIMIT_MORE : LIMIT_DEFAULT;
         json_t *limit = json_object_get(parameters, "limit");
 
-        *ret = json_is_integer(limit) && json_integer_value(limit) < most ? json_integer_value(limit)
-                                                                          : most;
+        *ret = json_is_integer(limit) && json_integer_value(limit) < most
+                       ? json_integer_value(limit)
+                       : most;
 
-        return !limit || json_is_null(limit) || (json_is_integer(limit) && json_integer_value(limit) > 0);
+        return !limit || json_is_null(limit) ||
+               (json_is_integer(limit) && json_integer_value(limit) > 0);
 }
 
 void list_flows(void *data, struct control_call *call, json_t *parameters)
@@ -184,14 +188,14 @@ void list_flows(void *data, struct control_call *call, json_t *parameters)
 
         (void) tables_each_flow(s->d->tables, add_record, s);
         if (control_wants_more(call)) {
-                control_stream(call, &(struct control_stream){ snapshot_next, snapshot_free, s });
+                control_stream(call, &(struct control_stream) { snapshot_next, snapshot_free, s });
         } else {
                 control_reply(call, tell(s, s->n));
                 snapshot_free(s);
         }
 }
 
-/* ---- counts ---- */
+/* ---- counts ------------------------------------------------------------------------------- */
 
 struct counts {
         json_int_t states[3], expired;

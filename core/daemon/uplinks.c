@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 
 #include "config/values.h"
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "log.h"
 #include "util.h"
 
@@ -69,10 +69,11 @@ size_t node_addresses(struct daemon *d, struct weft_addr *ret, size_t max)
         return n;
 }
 
-/* ---- hooks ---- */
+/* ---- hooks -------------------------------------------------------------------------------- */
 
-int daemon_hooks_attach(struct daemon *d, const struct build *b, uint32_t ifindex, const char *ifname,
-                        const uint32_t *hooks, size_t n, struct weft_error *reterr)
+int daemon_hooks_attach(struct daemon *d, const struct build *b, uint32_t ifindex,
+                        const char *ifname, const uint32_t *hooks, size_t n,
+                        struct weft_error *reterr)
 {
         for (size_t i = 0; i < n; i++) {
                 int r, fd = generation_hook_fd(b->generation, hooks[i]);
@@ -103,7 +104,8 @@ static bool wants_xdp(const struct uplink *u, uint32_t mode)
 
 /* XDP only makes the same decisions earlier, so doing without it is no failure unless the
  * configuration says that it is. */
-static int attach_xdp(struct daemon *d, const struct build *b, struct uplink *u, struct weft_error *reterr)
+static int attach_xdp(struct daemon *d, const struct build *b, struct uplink *u,
+                      struct weft_error *reterr)
 {
         int r, fd = generation_hook_fd(b->generation, WEFT_XDP_UPLINK);
         uint32_t mode = b->config->xdp;
@@ -118,7 +120,8 @@ static int attach_xdp(struct daemon *d, const struct build *b, struct uplink *u,
         r = attach_hook(d->attachments, u->link.ifindex, u->name, WEFT_XDP_UPLINK, fd, &why);
         u->xdp = r >= 0;
         if (r < 0 && mode == XDP_NATIVE)
-                return weft_fail(reterr, r, "%s: no XDP here, and [weft] xdp = native asks for it: %.300s",
+                return weft_fail(reterr, r,
+                                 "%s: no XDP here, and [weft] xdp = native asks for it: %.300s",
                                  u->name, why.text);
         if (r < 0)
                 log_info("%s: goes without XDP: %s", u->name, why.text);
@@ -138,7 +141,8 @@ static int hook_uplink(struct daemon *d, struct uplink *u, struct weft_error *re
         return r < 0 ? weft_fail_in(reterr, r, "uplink %s", u->name) : 0;
 }
 
-static int switch_uplinks(struct daemon *d, const struct build *b, uint32_t hook, struct weft_error *reterr)
+static int switch_uplinks(struct daemon *d, const struct build *b, uint32_t hook,
+                          struct weft_error *reterr)
 {
         for (size_t i = 0; i < d->n_uplinks; i++) {
                 struct uplink *u = &d->uplinks[i];
@@ -213,7 +217,7 @@ int daemon_hooks_undo(struct daemon *d, const struct build *b, struct weft_error
         return first_failure;
 }
 
-/* ---- which ---- */
+/* ---- which -------------------------------------------------------------------------------- */
 
 struct address_search {
         uint32_t ifindex;
@@ -259,7 +263,7 @@ static void link_gone(struct daemon *d, struct uplink *u)
                 host_unforwarding(d->host, u->name);
 
         u->forwarding = u->hooked = u->xdp = false;
-        u->link = (struct net_link){ 0 };
+        u->link = (struct net_link) { 0 };
 }
 
 static int set_table(struct daemon *d, struct uplink *u, const struct net_link *now)
@@ -270,8 +274,8 @@ static int set_table(struct daemon *d, struct uplink *u, const struct net_link *
                 .flags = WEFT_NEXTHOP_MARK,
                 .mtu = now->mtu,
         };
-        bool moved = !address_equal(&u->addr4, &link.addr4) || !address_equal(&u->addr6, &link.addr6) ||
-                     u->link.mtu != now->mtu;
+        bool moved = !address_equal(&u->addr4, &link.addr4) ||
+                     !address_equal(&u->addr6, &link.addr6) || u->link.mtu != now->mtu;
         int r;
 
         u->link = *now;
@@ -323,8 +327,8 @@ static int follow(struct daemon *d, struct uplink *u, struct weft_error *reterr)
 
         r = set_table(d, u, &now);
         if (r < 0)
-                return weft_fail(reterr, r, "uplink %s: cannot enter it into the links table: %s", u->name,
-                                 strerror(-r));
+                return weft_fail(reterr, r, "uplink %s: cannot enter it into the links table: %s",
+                                 u->name, strerror(-r));
 
         r = follow_forwarding(d, u, reterr);
         if (r < 0)
@@ -403,7 +407,7 @@ int daemon_uplinks_refresh(struct daemon *d, struct weft_error *reterr)
                         continue;
                 if (list_grow(&d->uplinks, d->n_uplinks, sizeof(*d->uplinks)) < 0)
                         return weft_fail(reterr, -ENOMEM, "out of memory");
-                d->uplinks[d->n_uplinks] = (struct uplink){ 0 };
+                d->uplinks[d->n_uplinks] = (struct uplink) { 0 };
                 (void) snprintf(d->uplinks[d->n_uplinks++].name, sizeof(names[0]), "%s", names[i]);
         }
 

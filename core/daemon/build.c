@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "config/values.h"
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "engine-object.h"
 #include "generation/selftest.h"
 #include "log.h"
@@ -32,10 +32,10 @@ int engine_tables_open(struct daemon *d, const struct config *c, struct weft_err
         return tables_open(&settings, weft_object, engine_size(), &d->tables, reterr);
 }
 
-/* ---- what instances ask for ---- */
+/* ---- what instances ask for --------------------------------------------------------------- */
 
-static int service_route(void *data, const struct weft_prefix *prefix, const struct weft_addr *gateway,
-                         struct weft_error *reterr)
+static int service_route(void *data, const struct weft_prefix *prefix,
+                         const struct weft_addr *gateway, struct weft_error *reterr)
 {
         struct build *b = data;
 
@@ -51,7 +51,7 @@ static void service_unroute(void *data, const struct weft_prefix *prefix)
 
 static void peer_info(const struct config_peer *p, struct weft_peer_info *ret)
 {
-        *ret = (struct weft_peer_info){
+        *ret = (struct weft_peer_info) {
                 .name = p->name,
                 .pod_cidrs = p->pod_cidr.items,
                 .n_pod_cidrs = p->pod_cidr.n,
@@ -64,7 +64,8 @@ static void peer_info(const struct config_peer *p, struct weft_peer_info *ret)
         }
 }
 
-static void service_peers(void *data, void (*f)(void *, const struct weft_peer_info *), void *f_data)
+static void service_peers(void *data, void (*f)(void *, const struct weft_peer_info *),
+                          void *f_data)
 {
         const struct build *b = data;
 
@@ -76,8 +77,8 @@ static void service_peers(void *data, void (*f)(void *, const struct weft_peer_i
         }
 }
 
-static void each_prefix(const struct weft_prefixes *p, void (*f)(void *, const struct weft_prefix *),
-                        void *f_data)
+static void each_prefix(const struct weft_prefixes *p,
+                        void (*f)(void *, const struct weft_prefix *), void *f_data)
 {
         for (size_t i = 0; i < p->n; i++)
                 f(f_data, &p->items[i]);
@@ -94,7 +95,7 @@ static void service_cluster_prefixes(void *data, void (*f)(void *, const struct 
 
                 each_prefix(&p->pod_cidr, f, f_data);
                 for (size_t k = 0; k < p->address.n; k++)
-                        f(f_data, &(struct weft_prefix){ p->address.items[k], 128 });
+                        f(f_data, &(struct weft_prefix) { p->address.items[k], 128 });
         }
 }
 
@@ -109,7 +110,7 @@ static void service_log(void *data, const char *module, int level, const char *t
         log_line(level, &fields, "%s", text);
 }
 
-/* ---- configuration ---- */
+/* ---- configuration ------------------------------------------------------------------------ */
 
 static void build_freep(struct build **b)
 {
@@ -126,7 +127,7 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
         b->daemon = d;
-        b->services = (struct core_services){
+        b->services = (struct core_services) {
                 .data = b,
                 .route = service_route,
                 .unroute = service_unroute,
@@ -147,7 +148,7 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
         return 0;
 }
 
-/* ---- modules and plan ---- */
+/* ---- modules and plan --------------------------------------------------------------------- */
 
 static const struct config_module *section_of(const struct config *c, const char *name)
 {
@@ -207,11 +208,12 @@ static int open_named(struct build *b, struct diagnostics *diagnostics, struct w
                 struct weft_error why = { 0 };
 
                 if (section->enabled && open_module(b, section->name, &why) < 0)
-                        diagnostics_add(diagnostics, &section->origin, "[module %s]: %s", section->name,
-                                        why.text);
+                        diagnostics_add(diagnostics, &section->origin, "[module %s]: %s",
+                                        section->name, why.text);
         }
 
-        return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a module cannot be loaded") : 0;
+        return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a module cannot be loaded")
+                                       : 0;
 }
 
 static int plan(struct build *b, struct weft_error *reterr)
@@ -229,7 +231,8 @@ static int plan(struct build *b, struct weft_error *reterr)
         if (input.choose)
                 input.conditions = build_conditions(b);
         for (size_t i = 0; i < b->n_modules; i++) {
-                const struct config_module *section = section_of(b->config, b->modules[i]->desc.name);
+                const struct config_module *section =
+                        section_of(b->config, b->modules[i]->desc.name);
 
                 available[i] = &b->modules[i]->desc;
                 if (section && section->enabled)
@@ -274,20 +277,21 @@ static struct instance *instance_by_name(const struct build *b, const char *name
         return NULL;
 }
 
-/* Instances ask for the node's addresses and prefixes when they are made, and are told of no change. */
+/* Instances ask for the node's addresses and prefixes when they are made, and are told of no
+ * change. */
 static bool same_node(const struct config_node *a, const struct config_node *b)
 {
         return a->pod_cidr.n == b->pod_cidr.n && a->address.n == b->address.n &&
-               (a->pod_cidr.n == 0 ||
-                memcmp(a->pod_cidr.items, b->pod_cidr.items, a->pod_cidr.n * sizeof(*a->pod_cidr.items)) == 0) &&
-               (a->address.n == 0 ||
-                memcmp(a->address.items, b->address.items, a->address.n * sizeof(*a->address.items)) == 0);
+               (a->pod_cidr.n == 0 || memcmp(a->pod_cidr.items, b->pod_cidr.items,
+                                             a->pod_cidr.n * sizeof(*a->pod_cidr.items)) == 0) &&
+               (a->address.n == 0 || memcmp(a->address.items, b->address.items,
+                                            a->address.n * sizeof(*a->address.items)) == 0);
 }
 
-/* enum instance_change, or a refusal. An instance that failed at an event is made anew: so what it was
- * to do is tried again, and a failure is a refusal then. */
-static int judge(const struct build *b, struct instance *old, const char *name, struct diagnostics *diagnostics,
-                 struct weft_error *reterr)
+/* enum instance_change, or a refusal. An instance that failed at an event is made anew: so what it
+ * was to do is tried again, and a failure is a refusal then. */
+static int judge(const struct build *b, struct instance *old, const char *name,
+                 struct diagnostics *diagnostics, struct weft_error *reterr)
 {
         if (!old)
                 return INSTANCE_ADDED;
@@ -301,7 +305,8 @@ static int judge(const struct build *b, struct instance *old, const char *name, 
 static int make_instance(struct build *b, const char *name, struct diagnostics *diagnostics,
                          struct weft_error *reterr)
 {
-        struct instance *old = instance_by_name(b->running, name), **new = &b->instances[b->n_instances];
+        struct instance *old = instance_by_name(b->running, name),
+                        **new = &b->instances[b->n_instances];
         uint16_t number = module_number(b->daemon, name);
         int change, r;
 
@@ -320,14 +325,15 @@ static int make_instance(struct build *b, const char *name, struct diagnostics *
                 return 0;
         }
 
-        r = instance_new(module_by_name(b, name), number, section_of(b->config, name), &b->services, diagnostics,
-                         new, reterr);
+        r = instance_new(module_by_name(b, name), number, section_of(b->config, name), &b->services,
+                         diagnostics, new, reterr);
         if (r >= 0)
                 (*new)->old = old;
         return r;
 }
 
-static int make_instances(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
+static int make_instances(struct build *b, struct diagnostics *diagnostics,
+                          struct weft_error *reterr)
 {
         int r = 0;
 
@@ -352,7 +358,8 @@ static int make_instances(struct build *b, struct diagnostics *diagnostics, stru
 }
 
 /* What modules say in load is needed to judge the services. */
-static int load_instances(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
+static int load_instances(struct build *b, struct diagnostics *diagnostics,
+                          struct weft_error *reterr)
 {
         size_t before = diagnostics->n;
 
@@ -364,7 +371,8 @@ static int load_instances(struct build *b, struct diagnostics *diagnostics, stru
         }
 
         check_node_ports(b, diagnostics);
-        return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a node port cannot be served") : 0;
+        return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a node port cannot be served")
+                                       : 0;
 }
 
 int build_modules(struct build *b, const struct build *running, struct diagnostics *diagnostics,
@@ -392,7 +400,7 @@ int build_modules(struct build *b, const struct build *running, struct diagnosti
         return load_instances(b, diagnostics, reterr);
 }
 
-/* ---- generation ---- */
+/* ---- generation --------------------------------------------------------------------------- */
 
 static void ephemeral_ports(uint16_t *ret_low, uint16_t *ret_high)
 {
@@ -427,7 +435,8 @@ int build_generation(struct build *b, struct weft_error *reterr)
         struct daemon *d = b->daemon;
         struct generation_settings s = settings(b, generation_last(d->paths.bpffs) + 1);
 
-        return generation_build(d->tables, &s, b->instances, b->n_instances, &b->generation, reterr);
+        return generation_build(d->tables, &s, b->instances, b->n_instances, &b->generation,
+                                reterr);
 }
 
 int build_prepare(struct build *b, struct weft_error *reterr)
@@ -497,11 +506,12 @@ void build_event(struct build *b, enum weft_event_kind kind)
 
 static bool same_peer(const struct config_peer *a, const struct config_peer *b)
 {
-        return strcmp(a->name, b->name) == 0 && a->address.n == b->address.n && a->pod_cidr.n == b->pod_cidr.n &&
-               (a->address.n == 0 ||
-                memcmp(a->address.items, b->address.items, a->address.n * sizeof(*a->address.items)) == 0) &&
-               (a->pod_cidr.n == 0 ||
-                memcmp(a->pod_cidr.items, b->pod_cidr.items, a->pod_cidr.n * sizeof(*a->pod_cidr.items)) == 0);
+        return strcmp(a->name, b->name) == 0 && a->address.n == b->address.n &&
+               a->pod_cidr.n == b->pod_cidr.n &&
+               (a->address.n == 0 || memcmp(a->address.items, b->address.items,
+                                            a->address.n * sizeof(*a->address.items)) == 0) &&
+               (a->pod_cidr.n == 0 || memcmp(a->pod_cidr.items, b->pod_cidr.items,
+                                             a->pod_cidr.n * sizeof(*a->pod_cidr.items)) == 0);
 }
 
 static bool has_peer(const struct config *c, const struct config_peer *p)
@@ -513,7 +523,8 @@ static bool has_peer(const struct config *c, const struct config_peer *p)
         return false;
 }
 
-/* Peers of `of` that are not the same in `other`. A new instance has seen the peers as they are now. */
+/* Peers of `of` that are not the same in `other`. A new instance has seen the peers as they are
+ * now. */
 static void tell_of_peers(struct build *b, const struct config *of, const struct config *other,
                           enum weft_event_kind kind)
 {
@@ -525,7 +536,8 @@ static void tell_of_peers(struct build *b, const struct config *of, const struct
 
                 peer_info(&of->peers[n], &info);
                 for (size_t i = 0; i < b->n_instances; i++)
-                        if (b->changes[i] == INSTANCE_KEPT || b->changes[i] == INSTANCE_RECONFIGURED)
+                        if (b->changes[i] == INSTANCE_KEPT ||
+                            b->changes[i] == INSTANCE_RECONFIGURED)
                                 tell(b, b->instances[i],
                                      &(struct weft_module_event) { .kind = kind, .peer = &info });
         }

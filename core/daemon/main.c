@@ -8,14 +8,15 @@
 #include <sys/resource.h>
 #include <systemd/sd-daemon.h>
 
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "log.h"
 #include "util.h"
 
 static const char help[] =
         "weftd [OPTION…]\n"
         "\n"
-        "Runs a node's weft datapath in the foreground, in the network namespace it is started in.\n"
+        "Runs a node's weft datapath in the foreground, in the network namespace it is started "
+        "in.\n"
         "SIGHUP reads the configuration again; SIGTERM and SIGINT end the daemon and leave the\n"
         "datapath at work (weftctl cleanup takes it away).\n"
         "\n"
@@ -37,9 +38,12 @@ struct arguments {
 static int parse_arguments(int argc, char **argv, struct arguments *a, int *ret_code)
 {
         static const struct option options[] = {
-                { "root", required_argument, NULL, 'r' },       { "bpffs", required_argument, NULL, 'b' },
-                { "module-dir", required_argument, NULL, 'm' }, { "help", no_argument, NULL, 'h' },
-                { "version", no_argument, NULL, 'v' },          { 0 },
+                { "root", required_argument, NULL, 'r' },
+                { "bpffs", required_argument, NULL, 'b' },
+                { "module-dir", required_argument, NULL, 'm' },
+                { "help", no_argument, NULL, 'h' },
+                { "version", no_argument, NULL, 'v' },
+                { 0 },
         };
         int c;
 
@@ -70,7 +74,8 @@ static int parse_arguments(int argc, char **argv, struct arguments *a, int *ret_
         if (optind == argc)
                 return 0;
 
-        (void) fprintf(stderr, "weftd: unexpected argument \"%s\", see weftd --help\n", argv[optind]);
+        (void) fprintf(stderr, "weftd: unexpected argument \"%s\", see weftd --help\n",
+                       argv[optind]);
         *ret_code = 2;
         return 1;
 }

@@ -11,7 +11,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "config/values.h"
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "generation/object.h"
 #include "log.h"
 #include "probe/probe.h"
@@ -26,7 +26,7 @@ void daemon_log_diagnostics(const struct diagnostics *diagnostics)
         }
 }
 
-/* ---- places ---- */
+/* ---- places ------------------------------------------------------------------------------- */
 
 /* weftd never mounts: in a private mount namespace (ip netns exec, a sandboxed unit) the mount and
  * every pin in it would vanish. */
@@ -100,7 +100,7 @@ static int load_leases(struct daemon *d, struct weft_error *reterr)
         return leases_load(path, &d->leases, reterr);
 }
 
-/* ---- start ---- */
+/* ---- start -------------------------------------------------------------------------------- */
 
 static int open_world(struct daemon *d, const struct config *c, struct weft_error *reterr)
 {
@@ -156,8 +156,8 @@ static void list_modules(const struct daemon *d, char *buf, size_t size)
                         int length = (int) strlen(entries[k]->d_name) - 3;
 
                         if (at < size)
-                                at += snprintf(buf + at, size - at, "%s%.*s", k > 0 ? ", " : "", length,
-                                               entries[k]->d_name);
+                                at += snprintf(buf + at, size - at, "%s%.*s", k > 0 ? ", " : "",
+                                               length, entries[k]->d_name);
                         free(entries[k]);
                 }
                 if (n >= 0)
@@ -170,8 +170,10 @@ static void log_no_module(const struct daemon *d)
         char modules[512];
 
         list_modules(d, modules, sizeof(modules));
-        log_warning("no module is chosen, so traffic goes the kernel's way: add a section [module NAME] for "
-                    "each one wanted to %s/etc/weft/weft.conf or to a file in conf.d beside it, and reload "
+        log_warning("no module is chosen, so traffic goes the kernel's way: add a section [module "
+                    "NAME] for "
+                    "each one wanted to %s/etc/weft/weft.conf or to a file in conf.d beside it, "
+                    "and reload "
                     "(installed: %s)",
                     d->paths.root, modules[0] ? modules : "none");
 }
@@ -317,7 +319,7 @@ int daemon_start(struct daemon *d)
         return 0;
 }
 
-/* ---- reload ---- */
+/* ---- reload ------------------------------------------------------------------------------- */
 
 static void build_freep(struct build **b)
 {
@@ -353,8 +355,11 @@ static const struct {
         int (*f)(struct build *b, struct weft_error *reterr);
         const char *step; /* that is reached by it */
 } phases[] = {
-        { build_generation, "built" },  { build_prepare, "prepared" }, { build_attach, "attached" },
-        { build_selftest, "tested" },   { pin, "pinned" },
+        { build_generation, "built" },
+        { build_prepare, "prepared" },
+        { build_attach, "attached" },
+        { build_selftest, "tested" },
+        { pin, "pinned" },
 };
 
 /* Where a reload's time goes. */
@@ -365,7 +370,7 @@ struct stopwatch {
 
 static void stopwatch_start(struct stopwatch *w)
 {
-        *w = (struct stopwatch){ .start = monotonic_now(), .loading = object_load_time() };
+        *w = (struct stopwatch) { .start = monotonic_now(), .loading = object_load_time() };
         w->last = w->start;
 }
 
@@ -374,7 +379,8 @@ static void reached(struct stopwatch *w, const char *step)
         size_t n = strlen(w->text);
         uint64_t now = monotonic_now();
 
-        (void) snprintf(w->text + n, sizeof(w->text) - n, ", %s %.1f", step, (double) (now - w->last) / 1000);
+        (void) snprintf(w->text + n, sizeof(w->text) - n, ", %s %.1f", step,
+                        (double) (now - w->last) / 1000);
         w->last = now;
         debug_switch(step);
 }
@@ -384,8 +390,8 @@ static void log_times(const struct stopwatch *w, const struct build *b)
         const struct log_fields fields = { .generation = generation_number(b->generation) };
 
         log_line(LOG_INFO, &fields, "reload: %.1f ms, %.1f of them loading programs (ms until%s)",
-                 (double) (w->last - w->start) / 1000, (double) (object_load_time() - w->loading) / 1000,
-                 w->text + 1);
+                 (double) (w->last - w->start) / 1000,
+                 (double) (object_load_time() - w->loading) / 1000, w->text + 1);
 }
 
 static int prepare(struct daemon *d, struct build **ret, struct stopwatch *watch,
@@ -474,7 +480,8 @@ static bool has_instance(const struct build *b, const char *name)
         return false;
 }
 
-int daemon_reload_dry(struct daemon *d, void (*f)(void *data, const char *module, enum instance_change change),
+int daemon_reload_dry(struct daemon *d,
+                      void (*f)(void *data, const char *module, enum instance_change change),
                       void *data, struct diagnostics *diagnostics, struct weft_error *reterr)
 {
         _cleanup_(build_freep) struct build *b = NULL;
@@ -497,7 +504,7 @@ int daemon_reload_dry(struct daemon *d, void (*f)(void *data, const char *module
         return 0;
 }
 
-/* ---- stop ---- */
+/* ---- stop --------------------------------------------------------------------------------- */
 
 /* What instances did to the host stays in force with the rest of the datapath. */
 static void leave_instances(struct build *b)

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "config/values.h"
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "log.h"
 #include "util.h"
 
@@ -38,7 +38,7 @@ bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a)
         return false;
 }
 
-/* ---- addresses ---- */
+/* ---- addresses ---------------------------------------------------------------------------- */
 
 static bool is_configured(void *data, const struct weft_addr *a)
 {
@@ -46,7 +46,8 @@ static bool is_configured(void *data, const struct weft_addr *a)
         struct weft_addr gateway;
 
         for (size_t i = 0; i < c->node.pod_cidr.n; i++)
-                if (pod_gateway(&c->node.pod_cidr.items[i], &gateway) == 0 && address_equal(&gateway, a))
+                if (pod_gateway(&c->node.pod_cidr.items[i], &gateway) == 0 &&
+                    address_equal(&gateway, a))
                         return true;
 
         for (size_t i = 0; i < c->n_endpoints; i++)
@@ -76,7 +77,8 @@ static bool lease_is_void(const struct daemon *d, const struct endpoint *e)
         const struct config *c = d->build->config;
 
         for (size_t i = 0; i < c->node.pod_cidr.n; i++) {
-                const struct weft_addr *kept = leases_find(&d->leases, e->name, &c->node.pod_cidr.items[i]);
+                const struct weft_addr *kept =
+                        leases_find(&d->leases, e->name, &c->node.pod_cidr.items[i]);
 
                 if (kept && is_configured((void *) c, kept))
                         return true;
@@ -99,7 +101,7 @@ static int lend_addresses(struct daemon *d, const struct endpoint *e, struct wef
                 const struct weft_prefix *cidr = &cidrs->items[i];
                 const struct weft_addr *kept = leases_find(&d->leases, e->name, cidr);
                 bool *family = &have[address_is_ipv4(&cidr->addr)];
-                struct weft_addr a = kept ? *kept : (struct weft_addr){ 0 };
+                struct weft_addr a = kept ? *kept : (struct weft_addr) { 0 };
 
                 if (*family)
                         continue;
@@ -113,8 +115,9 @@ static int lend_addresses(struct daemon *d, const struct endpoint *e, struct wef
         }
 
         if (ret->n == 0)
-                return weft_fail(reterr, -ENOSPC,
-                                 "its section has no address =, and the node's pod-cidr has no free one");
+                return weft_fail(
+                        reterr, -ENOSPC,
+                        "its section has no address =, and the node's pod-cidr has no free one");
 
         return taken ? save_leases(d, reterr) : 0;
 }
@@ -139,12 +142,12 @@ static int find_addresses(struct daemon *d, struct endpoint *e, struct weft_erro
 
         old = e->addrs;
         e->addrs = found;
-        found = (struct weft_addresses){ 0 };
+        found = (struct weft_addresses) { 0 };
 
         return 0;
 }
 
-/* ---- up ---- */
+/* ---- up ----------------------------------------------------------------------------------- */
 
 /* An endpoint that stands outside the pod CIDRs leaves through the first gateway of its family. */
 static size_t gateways(const struct daemon *d, struct weft_addr *ret, size_t max)
@@ -190,11 +193,11 @@ static void forget_device(struct daemon *d, struct endpoint *e)
                 host_unforwarding(d->host, e->wire.ifname);
 
         e->wired = e->forwarding = e->hooked = false;
-        e->wire = (struct wire){ 0 };
+        e->wire = (struct wire) { 0 };
 }
 
-/* A device that exists already. What weft needs of it is forwarding, as everywhere: without it no FIB
- * lookup for what comes from there finds a way. */
+/* A device that exists already. What weft needs of it is forwarding, as everywhere: without it no
+ * FIB lookup for what comes from there finds a way. */
 static int find_interface(struct daemon *d, struct endpoint *e, struct weft_error *reterr)
 {
         struct net_link link;
@@ -238,12 +241,13 @@ static int bring_up(struct daemon *d, struct endpoint *e, struct weft_error *ret
         int r = find_addresses(d, e, reterr);
 
         if (r == 0)
-                r = e->section->interface ? find_interface(d, e, reterr) : wire_endpoint(d, e, reterr);
+                r = e->section->interface ? find_interface(d, e, reterr)
+                                          : wire_endpoint(d, e, reterr);
         if (r == 0)
                 r = enter_table(d, e, reterr);
         if (r == 0 && d->hooks_on) {
-                r = daemon_hooks_attach(d, d->build, e->wire.ifindex, e->wire.ifname, endpoint_hooks,
-                                        ELEMENTS(endpoint_hooks), reterr);
+                r = daemon_hooks_attach(d, d->build, e->wire.ifindex, e->wire.ifname,
+                                        endpoint_hooks, ELEMENTS(endpoint_hooks), reterr);
                 e->hooked = e->hooked || r == 0;
         }
 
@@ -263,8 +267,8 @@ static void try_endpoint(struct daemon *d, struct endpoint *e)
         if (r == 0 && !was_ready)
                 log_info("endpoint %s is ready on %s", e->name, e->wire.ifname);
         else if (r < 0 && strncmp(e->reason, why.text, sizeof(e->reason) - 1) != 0)
-                log_line(r == -ENOENT ? LOG_INFO : LOG_WARNING, &fields, "endpoint %s is pending: %s",
-                         e->name, why.text);
+                log_line(r == -ENOENT ? LOG_INFO : LOG_WARNING, &fields,
+                         "endpoint %s is pending: %s", e->name, why.text);
 
         (void) snprintf(e->reason, sizeof(e->reason), "%.*s", (int) sizeof(e->reason) - 1,
                         r == 0 ? "" : why.text);
@@ -291,7 +295,8 @@ void daemon_endpoints_repair(struct daemon *d)
         daemon_events_wait_for_endpoints(d);
 }
 
-/* Of a device that weft did not make, the workload's link-layer address is known once it has spoken. */
+/* Of a device that weft did not make, the workload's link-layer address is known once it has
+ * spoken. */
 bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct weft_addr *addr,
                                 const uint8_t mac[6])
 {
@@ -300,7 +305,8 @@ bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct
 
         for (size_t i = 0; e && i < e->addrs.n; i++)
                 its = its || memcmp(&e->addrs.items[i], addr, sizeof(*addr)) == 0;
-        if (!its || !e->section->interface || memcmp(e->wire.peer_mac, mac, sizeof(e->wire.peer_mac)) == 0)
+        if (!its || !e->section->interface ||
+            memcmp(e->wire.peer_mac, mac, sizeof(e->wire.peer_mac)) == 0)
                 return false;
 
         memcpy(e->wire.peer_mac, mac, sizeof(e->wire.peer_mac));
@@ -308,7 +314,7 @@ bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct
         return true;
 }
 
-/* ---- down ---- */
+/* ---- down --------------------------------------------------------------------------------- */
 
 static void take_down(struct daemon *d, struct endpoint *e)
 {
@@ -316,7 +322,7 @@ static void take_down(struct daemon *d, struct endpoint *e)
         forget_device(d, e);
         e->ready = false;
         free(e->addrs.items);
-        e->addrs = (struct weft_addresses){ 0 };
+        e->addrs = (struct weft_addresses) { 0 };
 }
 
 void daemon_endpoints_link_gone(struct daemon *d, uint32_t ifindex)
@@ -363,7 +369,7 @@ void daemon_endpoints_free(struct daemon *d)
         d->n_endpoints = 0;
 }
 
-/* ---- configuration ---- */
+/* ---- configuration ------------------------------------------------------------------------ */
 
 static const struct config_endpoint *section_of(const struct config *c, const char *name)
 {
@@ -382,12 +388,12 @@ static bool same_text(const char *a, const char *b)
 /* Whether both mean the same device: addresses and identity are changed in place. */
 static bool same_device(const struct config_endpoint *a, const struct config_endpoint *b)
 {
-        return same_text(a->netns, b->netns) && a->pid == b->pid && same_text(a->interface, b->interface) &&
-               same_text(a->device, b->device);
+        return same_text(a->netns, b->netns) && a->pid == b->pid &&
+               same_text(a->interface, b->interface) && same_text(a->device, b->device);
 }
 
-/* Whether the section gives the endpoint an address that is another one's until that one follows its
- * own section. */
+/* Whether the section gives the endpoint an address that is another one's until that one follows
+ * its own section. */
 static bool takes_from_another(const struct daemon *d, const struct endpoint *e,
                                const struct config_endpoint *section)
 {
@@ -477,7 +483,7 @@ int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr)
         return r;
 }
 
-/* ---- what a predecessor left ---- */
+/* ---- what a predecessor left -------------------------------------------------------------- */
 
 struct names {
         char (*items)[16];

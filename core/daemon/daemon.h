@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* weftd's own state, between the daemon-*.c files. One thread, one event loop. What is here is the
- * user-space side only: programs, maps and host changes outlive the process.
+/* weftd's own state, between the files of this folder. One thread, one event loop. What is here is
+ * the user-space side only: programs, maps and host changes outlive the process.
  *
  *   daemon.c            start, reload, stop: the order of things
- *   daemon-build.c      configuration -> modules, plan, instances, generation
- *   daemon-choose.c     the same where no module is named
- *   daemon-uplinks.c    interfaces to the network outside, and the hooks on them
- *   daemon-endpoints.c  local workloads
- *   daemon-objects.c    peers and services
- *   daemon-ports.c      services' ports of the node's own addresses
- *   daemon-events.c     what the kernel reports, and the timers
- *   daemon-status.c     the methods of io.weft.Node
- *   daemon-flows.c      flows as they are told to a client */
+ *   build.c             configuration -> modules, plan, instances, generation
+ *   choose.c            the same where no module is named
+ *   uplinks.c           interfaces to the network outside, and the hooks on them
+ *   endpoints.c         local workloads
+ *   objects.c           peers and services
+ *   ports.c             services' ports of the node's own addresses
+ *   events.c            what the kernel reports, and the timers
+ *   status.c            the methods of io.weft.Node
+ *   flows.c             flows as they are told to a client */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -23,7 +23,7 @@
 #include "control/control.h"
 #include "error.h"
 #include "generation/generation.h"
-#include "leases.h"
+#include "daemon/leases.h"
 #include "module/module.h"
 #include "net/net.h"
 #include "paths.h"
@@ -38,13 +38,14 @@ struct daemon;
  * and takes its place, or is freed. */
 struct build {
         struct daemon *daemon;
-        const struct build *running; /* whose files and instances may go on; NULL at a start, and afterwards */
+        const struct build
+                *running; /* whose files and instances may go on; NULL at a start, and afterwards */
         struct config *config;
         struct module **modules; /* every file opened */
         size_t n_modules;
         struct plan_row *rows; /* which run, and why not */
         size_t n_rows;
-        struct instance **instances; /* of the rows that are on, in their order */
+        struct instance **instances;   /* of the rows that are on, in their order */
         enum instance_change *changes; /* of each, against the build that ran before */
         size_t n_instances;
         struct generation *generation;
@@ -66,7 +67,7 @@ struct endpoint {
         bool wired;                            /* by weft, to be taken down by it */
         bool forwarding;                       /* held for a device that weft did not make */
         bool has_peer;
-        bool hooked;                           /* perhaps not ready any more, but to be switched */
+        bool hooked; /* perhaps not ready any more, but to be switched */
         bool ready;
         char reason[256]; /* why it is pending */
 };
@@ -116,7 +117,7 @@ struct daemon {
         bool can_cast;
         bool hooks_on; /* the tables are filled: what appears gets its hooks at once */
 
-        /* daemon-events.c */
+        /* events.c */
         sd_event_source *changes;  /* timer: what events left to do */
         sd_event_source *retry;    /* timer: pending endpoints */
         sd_event_source *collect;  /* timer: pieces of collection */
@@ -129,7 +130,7 @@ struct daemon {
         size_t n_changed;
 };
 
-/* ---- daemon.c ---- */
+/* ---- daemon.c ----------------------------------------------------------------------------- */
 
 /* Starts everything; 0, or the reason is logged already. */
 int daemon_start(struct daemon *d);
@@ -138,17 +139,19 @@ int daemon_start(struct daemon *d);
 int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr);
 /* Frees what the process holds. The datapath stays. */
 void daemon_stop(struct daemon *d);
-/* What a reload would do; changes nothing. f is called for each module that is or would be there. */
-int daemon_reload_dry(struct daemon *d, void (*f)(void *data, const char *module, enum instance_change change),
+/* What a reload would do; changes nothing. f is called for each module that is or would be there.
+ */
+int daemon_reload_dry(struct daemon *d,
+                      void (*f)(void *data, const char *module, enum instance_change change),
                       void *data, struct diagnostics *diagnostics, struct weft_error *reterr);
 /* For tests of what a daemon that dies leaves behind: with WEFTD_DEBUG_SWITCH="kill STEP" in the
  * environment weftd kills itself at that step of a reload, with "stop STEP" it stops there until
- * SIGCONT. Steps: planned, built, prepared, attached, tested, pinned, exit-hooks, switched, taken-over,
- * applied, settled. */
+ * SIGCONT. Steps: planned, built, prepared, attached, tested, pinned, exit-hooks, switched,
+ * taken-over, applied, settled. */
 void debug_switch(const char *step);
 void daemon_log_diagnostics(const struct diagnostics *diagnostics);
 
-/* ---- daemon-build.c ---- */
+/* ---- build.c ------------------------------------------------------------------------------ */
 
 /* Configuration and modules, up to a loaded generation. Needs the tables. */
 int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagnostics,
@@ -172,7 +175,7 @@ struct build *build_free(struct build *b);
 void build_event(struct build *b, enum weft_event_kind kind);
 int engine_tables_open(struct daemon *d, const struct config *c, struct weft_error *reterr);
 
-/* ---- daemon-choose.c ---- */
+/* ---- choose.c ----------------------------------------------------------------------------- */
 
 /* Nothing is named, so the plan chooses. */
 bool build_chooses(const struct build *b);
@@ -183,22 +186,24 @@ int build_open_installed(struct build *b,
 /* Bit for each enum weft_condition that holds. */
 uint32_t build_conditions(const struct build *b);
 
-/* What the plan chose gets the section that would have named it, with the options for that case: from
- * here on it is as if it had been there. */
+/* What the plan chose gets the section that would have named it, with the options for that case:
+ * from here on it is as if it had been there. */
 int build_add_sections(struct build *b, struct weft_error *reterr);
 
-/* ---- daemon-uplinks.c ---- */
+/* ---- uplinks.c ---------------------------------------------------------------------------- */
 
-/* Looks for the configured uplinks (or those of the default routes) and makes table, forwarding and,
- * once hooks are on, hooks follow. Goes on after a failure; the first one is returned. */
+/* Looks for the configured uplinks (or those of the default routes) and makes table, forwarding
+ * and, once hooks are on, hooks follow. Goes on after a failure; the first one is returned. */
 int daemon_uplinks_refresh(struct daemon *d, struct weft_error *reterr);
 /* Puts the generation's programs into every hook of every uplink and endpoint, exit hooks first. */
 int daemon_hooks_switch(struct daemon *d, const struct build *b, struct weft_error *reterr);
 /* Puts b's programs back, in reverse order; goes on after a failure, the first one is returned. */
 int daemon_hooks_undo(struct daemon *d, const struct build *b, struct weft_error *reterr);
-/* The same for some hooks of one interface; a hook that the generation does not need is left out. */
-int daemon_hooks_attach(struct daemon *d, const struct build *b, uint32_t ifindex, const char *ifname,
-                        const uint32_t *hooks, size_t n, struct weft_error *reterr);
+/* The same for some hooks of one interface; a hook that the generation does not need is left out.
+ */
+int daemon_hooks_attach(struct daemon *d, const struct build *b, uint32_t ifindex,
+                        const char *ifname, const uint32_t *hooks, size_t n,
+                        struct weft_error *reterr);
 extern const uint32_t endpoint_hooks[2];
 /* The node's addresses: the configured ones, else those of the uplinks. At most max; the count. */
 size_t node_addresses(struct daemon *d, struct weft_addr *ret, size_t max);
@@ -206,7 +211,7 @@ size_t node_addresses(struct daemon *d, struct weft_addr *ret, size_t max);
 uint32_t uplink_mtu(const struct daemon *d);
 struct uplink *uplink_by_index(struct daemon *d, uint32_t ifindex);
 
-/* ---- daemon-endpoints.c ---- */
+/* ---- endpoints.c -------------------------------------------------------------------------- */
 
 /* Makes the endpoints be those of the running build: gone ones are taken down, new ones wired. */
 int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr);
@@ -227,29 +232,31 @@ bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct
                                 const uint8_t mac[6]);
 bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a);
 
-/* ---- daemon-objects.c ---- */
+/* ---- objects.c ---------------------------------------------------------------------------- */
 
-/* Makes peers and services be those of the running build; old: what the tables were made from before
- * (NULL at a start). */
+/* Makes peers and services be those of the running build; old: what the tables were made from
+ * before (NULL at a start). */
 void daemon_objects_apply(struct daemon *d, const struct config *old);
 /* The node's addresses changed: node ports move with them. */
 void daemon_services_apply(struct daemon *d);
 const char *service_reason(const struct daemon *d, const char *name);
 void daemon_pending_services_free(struct daemon *d);
 
-/* ---- daemon-ports.c ---- */
+/* ---- ports.c ------------------------------------------------------------------------------ */
 
 /* Adds an error for each node port that lies outside the range of a module that serves them. */
 void check_node_ports(const struct build *b, struct diagnostics *diagnostics);
-/* Makes the ports kept from the node's own programs be the running build's, and looks for programs. */
+/* Makes the ports kept from the node's own programs be the running build's, and looks for programs.
+ */
 void daemon_ports_apply(struct daemon *d);
 /* Looks for the node's own programs that listen on a node port; new ones are logged. */
 void daemon_ports_look(struct daemon *d);
 /* Such a program at a port of this service, or NULL. */
-const struct net_listener *daemon_ports_intruder(const struct daemon *d, const struct config_service *s);
+const struct net_listener *daemon_ports_intruder(const struct daemon *d,
+                                                 const struct config_service *s);
 void daemon_ports_free(struct daemon *d);
 
-/* ---- daemon-events.c ---- */
+/* ---- events.c ----------------------------------------------------------------------------- */
 
 int daemon_events_start(struct daemon *d, struct weft_error *reterr);
 void daemon_events_stop(struct daemon *d);
@@ -261,7 +268,7 @@ void daemon_events_look(struct daemon *d);
 /* Pending endpoints are tried soon. */
 void daemon_events_wait_for_endpoints(struct daemon *d);
 
-/* ---- daemon-status.c, daemon-flows.c ---- */
+/* ---- status.c, flows.c -------------------------------------------------------------------- */
 
 extern const struct control_method node_methods[];
 void list_flows(void *data, struct control_call *call, json_t *parameters);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Where no section names a module: what can be chosen from, and under which conditions. Which of them
- * run says the plan. */
+/* Where no section names a module: what can be chosen from, and under which conditions. Which of
+ * them run says the plan. */
 
 #include <errno.h>
 #include <string.h>
 
 #include "config/values.h"
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "log.h"
 #include "net/net.h"
 #include "util.h"
@@ -59,7 +59,9 @@ uint32_t build_conditions(const struct build *b)
 
 static int add_option(struct config_module *section, const char *key, const char *value)
 {
-        struct config_assignment a = { .key = strdup(key), .value = strdup(value), .origin = section->origin };
+        struct config_assignment a = { .key = strdup(key),
+                                       .value = strdup(value),
+                                       .origin = section->origin };
 
         if (!a.key || !a.value ||
             list_grow(&section->assignments, section->n_assignments, sizeof(a)) < 0) {

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "config/values.h"
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "log.h"
 #include "util.h"
 
@@ -47,7 +47,7 @@ static json_t *prefixes_json(const struct weft_prefixes *p)
         return list;
 }
 
-/* ---- modules ---- */
+/* ---- modules ------------------------------------------------------------------------------ */
 
 static const char *module_state(const struct build *b, const struct plan_row *row)
 {
@@ -68,14 +68,14 @@ static json_t *modules_json(const struct build *b)
 
                 add(list, json_pack("{s:s, s:s, s:s, s:s, s:s*}", "name", m->name, "version",
                                     m->version ? m->version : WEFT_VERSION, "summary",
-                                    m->summary ? m->summary : "", "state", module_state(b, row), "reason",
-                                    row->reason[0] ? row->reason : NULL));
+                                    m->summary ? m->summary : "", "state", module_state(b, row),
+                                    "reason", row->reason[0] ? row->reason : NULL));
         }
 
         return list;
 }
 
-/* ---- objects ---- */
+/* ---- objects ------------------------------------------------------------------------------ */
 
 static json_t *uplinks_json(const struct daemon *d)
 {
@@ -85,9 +85,9 @@ static json_t *uplinks_json(const struct daemon *d)
                 const struct uplink *u = &d->uplinks[i];
                 const struct weft_addr addrs[] = { u->addr4, u->addr6 };
 
-                add(list,
-                    json_pack("{s:s, s:i, s:o, s:i, s:b}", "name", u->name, "ifindex", u->link.ifindex,
-                              "addresses", addresses_json(addrs, 2), "mtu", u->link.mtu, "xdp", u->xdp));
+                add(list, json_pack("{s:s, s:i, s:o, s:i, s:b}", "name", u->name, "ifindex",
+                                    u->link.ifindex, "addresses", addresses_json(addrs, 2), "mtu",
+                                    u->link.mtu, "xdp", u->xdp));
         }
 
         return list;
@@ -99,14 +99,15 @@ static json_t *endpoints_json(const struct daemon *d)
 
         for (size_t i = 0; i < d->n_endpoints; i++) {
                 const struct endpoint *e = &d->endpoints[i];
-                json_t *row = json_pack("{s:s, s:o, s:i, s:s}", "name", e->name, "addresses",
-                                        addresses_json(e->addrs.items, e->addrs.n), "identity",
-                                        e->section->identity, "state", e->ready ? "ready" : "pending");
+                json_t *row =
+                        json_pack("{s:s, s:o, s:i, s:s}", "name", e->name, "addresses",
+                                  addresses_json(e->addrs.items, e->addrs.n), "identity",
+                                  e->section->identity, "state", e->ready ? "ready" : "pending");
 
                 if (e->ready)
-                        (void) json_object_update_new(row,
-                                                      json_pack("{s:s, s:i}", "interface", e->wire.ifname,
-                                                                "ifindex", e->wire.ifindex));
+                        (void) json_object_update_new(row, json_pack("{s:s, s:i}", "interface",
+                                                                     e->wire.ifname, "ifindex",
+                                                                     e->wire.ifindex));
                 else
                         (void) json_object_set_new(row, "reason", json_string(e->reason));
                 add(list, row);
@@ -138,8 +139,9 @@ static json_t *backends_json(const struct config_service *s)
         for (size_t i = 0; i < s->n_backends; i++) {
                 const struct config_backend *b = &s->backends[i];
 
-                add(list, json_pack("{s:o, s:i, s:i, s:s}", "address", address_json(&b->addr), "port",
-                                    b->port, "weight", b->weight, "state", states[b->state]));
+                add(list,
+                    json_pack("{s:o, s:i, s:i, s:s}", "address", address_json(&b->addr), "port",
+                              b->port, "weight", b->weight, "state", states[b->state]));
         }
 
         return list;
@@ -177,9 +179,9 @@ static json_t *service_json(const struct daemon *d, const struct config_service 
         const struct net_listener *intruder = daemon_ports_intruder(d, s);
         const char *reason = service_reason(d, s->name);
         json_t *row = json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:s*}", "name", s->name, "protocol",
-                                protocol_name(s->proto), "port", s->port, "addresses", service_addresses(s),
-                                "backends", backends_json(s), "state", reason ? "pending" : "ready",
-                                "reason", reason);
+                                protocol_name(s->proto), "port", s->port, "addresses",
+                                service_addresses(s), "backends", backends_json(s), "state",
+                                reason ? "pending" : "ready", "reason", reason);
 
         if (s->node_port)
                 (void) json_object_set_new(row, "node_port", json_integer(s->node_port));
@@ -200,7 +202,7 @@ static json_t *services_json(const struct daemon *d)
         return list;
 }
 
-/* ---- counters ---- */
+/* ---- counters ----------------------------------------------------------------------------- */
 
 struct counter_list {
         const struct daemon *d;
@@ -208,21 +210,24 @@ struct counter_list {
 };
 
 /* Hook and module say something only where a packet was decided; events are counted without. */
-static void add_counter(struct counter_list *l, const struct count_view *v, bool placed, bool by_module)
+static void add_counter(struct counter_list *l, const struct count_view *v, bool placed,
+                        bool by_module)
 {
-        const char *module = by_module ? generation_module_name(l->d->build->generation, v->module) : NULL;
+        const char *module =
+                by_module ? generation_module_name(l->d->build->generation, v->module) : NULL;
         json_t *row;
 
         if (v->packets == 0)
                 return;
 
-        row = json_pack("{s:s, s:s, s:I, s:s*}", "what", v->what, "help", v->help ? v->help : "", "packets",
-                        (json_int_t) v->packets, "module", by_module && !module ? "gone" : module);
+        row = json_pack("{s:s, s:s, s:I, s:s*}", "what", v->what, "help", v->help ? v->help : "",
+                        "packets", (json_int_t) v->packets, "module",
+                        by_module && !module ? "gone" : module);
         if (placed)
                 (void) json_object_update_new(
                         row, json_pack("{s:s, s:I}", "hook",
-                                       v->hook < WEFT_HOOKS ? hook_names[v->hook] : "unknown", "bytes",
-                                       (json_int_t) v->bytes));
+                                       v->hook < WEFT_HOOKS ? hook_names[v->hook] : "unknown",
+                                       "bytes", (json_int_t) v->bytes));
         add(l->list, row);
 }
 
@@ -242,7 +247,8 @@ static void add_event(void *data, const struct count_view *v)
 }
 
 static json_t *counters(struct daemon *d,
-                        void (*each)(struct tables *, void (*)(void *, const struct count_view *), void *),
+                        void (*each)(struct tables *, void (*)(void *, const struct count_view *),
+                                     void *),
                         void (*f)(void *, const struct count_view *))
 {
         struct counter_list l = { d, json_array() };
@@ -251,7 +257,7 @@ static json_t *counters(struct daemon *d,
         return l.list;
 }
 
-/* ---- methods ---- */
+/* ---- methods ------------------------------------------------------------------------------ */
 
 static void get_status(void *data, struct control_call *call, json_t *parameters)
 {
@@ -269,10 +275,11 @@ static void get_status(void *data, struct control_call *call, json_t *parameters
                                 "node", c->node.name, "version", WEFT_VERSION, "generation",
                                 (json_int_t) generation_number(d->build->generation), "attach",
                                 attach_uses_tcx(d->attachments) ? "tcx" : "clsact", "addresses",
-                                addresses_json(addrs, n), "pod_cidrs", prefixes_json(&c->node.pod_cidr),
-                                "uplinks", uplinks_json(d), "modules", modules_json(d->build), "endpoints",
-                                endpoints_json(d), "peers", peers_json(c), "services", services_json(d),
-                                "flows", flow_counts(d), "drops", counters(d, tables_each_drop, add_drop),
+                                addresses_json(addrs, n), "pod_cidrs",
+                                prefixes_json(&c->node.pod_cidr), "uplinks", uplinks_json(d),
+                                "modules", modules_json(d->build), "endpoints", endpoints_json(d),
+                                "peers", peers_json(c), "services", services_json(d), "flows",
+                                flow_counts(d), "drops", counters(d, tables_each_drop, add_drop),
                                 "forwards", counters(d, tables_each_forward, add_forward), "events",
                                 counters(d, tables_each_event, add_event), "table_bytes",
                                 (json_int_t) tables_memory(d->tables)));
@@ -308,10 +315,11 @@ static void get_chain(void *data, struct control_call *call, json_t *parameters)
 
                 if (hook && strcmp(hook_names[row->hook], hook) != 0)
                         continue;
-                add(stages, json_pack("{s:s, s:s*, s:s, s:s, s:I, s:I}", "hook", hook_names[row->hook],
-                                      "phase", row->phase < WEFT_PHASES ? phase_names[row->phase] : NULL,
-                                      "module", row->module, "stage", row->stage, "program",
-                                      (json_int_t) row->prog_id, "runs", (json_int_t) row->run_count));
+                add(stages,
+                    json_pack("{s:s, s:s*, s:s, s:s, s:I, s:I}", "hook", hook_names[row->hook],
+                              "phase", row->phase < WEFT_PHASES ? phase_names[row->phase] : NULL,
+                              "module", row->module, "stage", row->stage, "program",
+                              (json_int_t) row->prog_id, "runs", (json_int_t) row->run_count));
         }
 
         control_reply(call, json_pack("{s:o}", "stages", stages));
@@ -331,17 +339,20 @@ static json_t *diagnostics_json(const struct diagnostics *diagnostics)
         char place[ORIGIN_TEXT];
 
         for (size_t i = 0; i < diagnostics->n; i++)
-                add(list, json_sprintf("%s: %s",
-                                       origin_format(&diagnostics->items[i].origin, place, sizeof(place)),
-                                       diagnostics->items[i].text));
+                add(list,
+                    json_sprintf("%s: %s",
+                                 origin_format(&diagnostics->items[i].origin, place, sizeof(place)),
+                                 diagnostics->items[i].text));
 
         return list;
 }
 
-static void refuse_reload(struct control_call *call, const char *reason, const struct diagnostics *diagnostics)
+static void refuse_reload(struct control_call *call, const char *reason,
+                          const struct diagnostics *diagnostics)
 {
         control_fail(call, "io.weft.Node.ReloadRefused",
-                     json_pack("{s:s, s:o}", "reason", reason, "diagnostics", diagnostics_json(diagnostics)));
+                     json_pack("{s:s, s:o}", "reason", reason, "diagnostics",
+                               diagnostics_json(diagnostics)));
 }
 
 static void add_change(void *data, const char *module, enum instance_change change)
@@ -383,16 +394,20 @@ static void reload(void *data, struct control_call *call, json_t *parameters)
         } else {
                 log_notice("reloaded (asked for by %s): generation %u runs", control_caller(call),
                            generation_number(d->build->generation));
-                control_reply(call, json_pack("{s:I}", "generation",
-                                              (json_int_t) generation_number(d->build->generation)));
+                control_reply(call,
+                              json_pack("{s:I}", "generation",
+                                        (json_int_t) generation_number(d->build->generation)));
         }
 
         diagnostics_done(&diagnostics);
 }
 
 const struct control_method node_methods[] = {
-        { "GetStatus", CONTROL_READ, get_status }, { "GetChain", CONTROL_READ, get_chain },
-        { "ListFlows", CONTROL_READ, list_flows }, { "ListModules", CONTROL_READ, list_modules },
-        { "Reload", CONTROL_CHANGE, reload },      { "PlanReload", CONTROL_CHANGE, plan_reload },
+        { "GetStatus", CONTROL_READ, get_status },
+        { "GetChain", CONTROL_READ, get_chain },
+        { "ListFlows", CONTROL_READ, list_flows },
+        { "ListModules", CONTROL_READ, list_modules },
+        { "Reload", CONTROL_CHANGE, reload },
+        { "PlanReload", CONTROL_CHANGE, plan_reload },
         { 0 },
 };

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Services' node ports. The core knows no module by name: which ports are node ports, and that there
- * are any, is what loaded modules said by weft_api.node_ports(). */
+/* Services' node ports. The core knows no module by name: which ports are node ports, and that
+ * there are any, is what loaded modules said by weft_api.node_ports(). */
 
 #include <errno.h>
 #include <netinet/in.h>
 
 #include "config/values.h"
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "log.h"
 #include "util.h"
 
@@ -22,10 +22,11 @@ static void check_node_port(const struct instance *i, const struct config_servic
             (s->node_port >= i->node_ports.low && s->node_port <= i->node_ports.high))
                 return;
 
-        diagnostics_add(diagnostics, &s->node_port_origin,
-                        "[service %s] node-port = %u: module %s serves node ports %u-%u: choose one of "
-                        "these, or widen the range in [module %s]",
-                        s->name, s->node_port, module, i->node_ports.low, i->node_ports.high, module);
+        diagnostics_add(
+                diagnostics, &s->node_port_origin,
+                "[service %s] node-port = %u: module %s serves node ports %u-%u: choose one of "
+                "these, or widen the range in [module %s]",
+                s->name, s->node_port, module, i->node_ports.low, i->node_ports.high, module);
 }
 
 void check_node_ports(const struct build *b, struct diagnostics *diagnostics)
@@ -44,7 +45,7 @@ static bool serves_node_ports(const struct build *b)
         return false;
 }
 
-/* ---- kept from the node's own programs ---- */
+/* ---- kept from the node's own programs ---------------------------------------------------- */
 
 /* The node ports in use, as few ranges as they make: each is one change of the host. */
 static int find_ranges(const struct build *b, struct weft_ports **ret, size_t *ret_n)
@@ -65,7 +66,7 @@ static int find_ranges(const struct build *b, struct weft_ports **ret, size_t *r
                         continue;
                 if (list_grow(ret, *ret_n, sizeof(**ret)) < 0)
                         return -ENOMEM;
-                (*ret)[(*ret_n)++] = (struct weft_ports){ low, high };
+                (*ret)[(*ret_n)++] = (struct weft_ports) { low, high };
         }
 
         return 0;
@@ -79,12 +80,14 @@ static void keep_ports(struct daemon *d)
         size_t n = 0;
 
         if (find_ranges(d->build, &ranges, &n) < 0)
-                log_warning("out of memory: not every node port is kept from the node's own programs");
+                log_warning(
+                        "out of memory: not every node port is kept from the node's own programs");
 
         for (size_t i = 0; i < n; i++)
                 if (host_reserve_ports(d->host, ranges[i].low, ranges[i].high, &why) < 0)
-                        log_warning("node ports %u-%u are not kept from the node's own programs: %s",
-                                    ranges[i].low, ranges[i].high, why.text);
+                        log_warning(
+                                "node ports %u-%u are not kept from the node's own programs: %s",
+                                ranges[i].low, ranges[i].high, why.text);
         for (size_t i = 0; i < d->n_node_ports; i++)
                 host_unreserve_ports(d->host, d->node_ports[i].low, d->node_ports[i].high);
 
@@ -93,7 +96,7 @@ static void keep_ports(struct daemon *d)
         d->n_node_ports = n;
 }
 
-/* ---- programs that listen there all the same ---- */
+/* ---- programs that listen there all the same ---------------------------------------------- */
 
 struct look {
         const struct daemon *d;
@@ -171,7 +174,8 @@ static void report(const struct intruder *i)
         char text[ADDRESS_TEXT];
 
         log_line(LOG_WARNING, &fields,
-                 "service %s: a program of uid %u listens on port %u of %s: what comes to the node port "
+                 "service %s: a program of uid %u listens on port %u of %s: what comes to the node "
+                 "port "
                  "from outside goes to the service, not to the program",
                  i->service->name, i->socket.uid, i->socket.port,
                  address_format(&i->socket.addr, text, sizeof(text)));
@@ -188,7 +192,8 @@ void daemon_ports_look(struct daemon *d)
                 r = net_listeners(on_listener, &l, &why);
         }
         if (r < 0 && !d->listeners_unknown)
-                log_notice("programs of the node that listen on a node port cannot be found: %s", why.text);
+                log_notice("programs of the node that listen on a node port cannot be found: %s",
+                           why.text);
         d->listeners_unknown = r < 0;
 
         for (size_t i = 0; i < l.n_found; i++)
@@ -200,7 +205,8 @@ void daemon_ports_look(struct daemon *d)
         d->n_intruders = l.n_found;
 }
 
-const struct net_listener *daemon_ports_intruder(const struct daemon *d, const struct config_service *s)
+const struct net_listener *daemon_ports_intruder(const struct daemon *d,
+                                                 const struct config_service *s)
 {
         for (size_t i = 0; i < d->n_intruders; i++)
                 if (d->intruders[i].service == s)

@@ -33,6 +33,7 @@ const struct weft_addr *leases_find(const struct leases *l, const char *name,
 /* Lends NAME the lowest free address of the prefix: not the network's, the gateway's, the last one,
  * lent already, or one for which in_use() says true. -ENOSPC. */
 int leases_take(struct leases *l, const char *name, const struct weft_prefix *cidr,
-                bool (*in_use)(void *data, const struct weft_addr *a), void *data, struct weft_addr *ret);
+                bool (*in_use)(void *data, const struct weft_addr *a), void *data,
+                struct weft_addr *ret);
 /* Ends every lease of the name; true where there was one. */
 bool leases_drop(struct leases *l, const char *name);

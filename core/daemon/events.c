@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "config/values.h"
-#include "daemon.h"
+#include "daemon/daemon.h"
 #include "log.h"
 #include "util.h"
 
@@ -35,7 +35,7 @@ static bool is_armed(sd_event_source *timer)
         return sd_event_source_get_enabled(timer, NULL) > 0;
 }
 
-/* ---- does a route matter? ---- */
+/* ---- does a route matter? ----------------------------------------------------------------- */
 
 struct flow_search {
         const struct weft_prefix *prefixes;
@@ -132,7 +132,7 @@ static int on_changes(sd_event_source *timer, uint64_t time, void *data)
         return 0;
 }
 
-/* ---- netlink ---- */
+/* ---- netlink ------------------------------------------------------------------------------ */
 
 static void on_route(struct daemon *d, const struct net_event *event)
 {
@@ -142,7 +142,8 @@ static void on_route(struct daemon *d, const struct net_event *event)
 
         if (event->dst.len == 0 || event->dst.len == 96)
                 d->look_at_uplinks = true;
-        if (d->n_changed == CHANGED_MAX || list_grow(&d->changed, d->n_changed, sizeof(*d->changed)) < 0)
+        if (d->n_changed == CHANGED_MAX ||
+            list_grow(&d->changed, d->n_changed, sizeof(*d->changed)) < 0)
                 d->move_epoch = true;
         else
                 d->changed[d->n_changed++] = event->dst;
@@ -212,7 +213,7 @@ void daemon_events_net(void *data, const struct net_event *event)
         }
 }
 
-/* ---- pending endpoints ---- */
+/* ---- pending endpoints -------------------------------------------------------------------- */
 
 static bool any_pending(const struct daemon *d)
 {
@@ -297,7 +298,7 @@ void daemon_events_watch_namespaces(struct daemon *d)
         }
 }
 
-/* ---- collection ---- */
+/* ---- collection --------------------------------------------------------------------------- */
 
 static int on_collect(sd_event_source *timer, uint64_t time, void *data)
 {
@@ -313,7 +314,7 @@ static int on_collect(sd_event_source *timer, uint64_t time, void *data)
         return 0;
 }
 
-/* ---- start and stop ---- */
+/* ---- start and stop ----------------------------------------------------------------------- */
 
 static int add_timer(struct daemon *d, sd_event_source **ret, sd_event_time_handler_t f)
 {
