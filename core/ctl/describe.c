@@ -200,22 +200,23 @@ static void print_json(const struct description *d, FILE *f)
         (void) fputc('\n', f);
 }
 
-static const struct {
-        const char *name;
-        void (*print)(const struct description *d, FILE *f);
-} formats[] = {
-        { "text", description_text },
-        { "markdown", description_markdown },
-        { "sample", description_sample },
-        { "json", print_json },
+const char *const description_formats[] = { "text", "markdown", "sample", "json", NULL };
+
+/* In the order of their names. */
+static void (*const printers[])(const struct description *d, FILE *f) = {
+        description_text,
+        description_markdown,
+        description_sample,
+        print_json,
 };
+_Static_assert(ELEMENTS(description_formats) == ELEMENTS(printers) + 1, "a printer each");
 
 int description_print(const struct description *d, const char *format, FILE *f,
                       struct weft_error *reterr)
 {
-        for (size_t i = 0; i < ELEMENTS(formats); i++)
-                if (strcmp(formats[i].name, format) == 0) {
-                        formats[i].print(d, f);
+        for (size_t i = 0; i < ELEMENTS(printers); i++)
+                if (strcmp(description_formats[i], format) == 0) {
+                        printers[i](d, f);
                         return 0;
                 }
 

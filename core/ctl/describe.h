@@ -40,6 +40,9 @@ const char *condition_text(enum weft_condition condition);
 const char *need_kind_word(enum weft_need_kind kind);
 const char *option_type_text(const struct weft_option *o, char *buf, size_t size);
 
+/* What description_print() takes, ended by NULL. */
+extern const char *const description_formats[];
+
 /* Prints it as FORMAT: text, markdown (its chapter of the manual), sample (its file of conf.d) or
  * json. -EINVAL: none of these. */
 int description_print(const struct description *d, const char *format, FILE *f,

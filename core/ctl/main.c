@@ -9,6 +9,7 @@
 #include "config/config.h"
 #include "ctl/cleanup.h"
 #include "ctl/client.h"
+#include "ctl/completion.h"
 #include "ctl/describe.h"
 #include "ctl/probe.h"
 #include "ctl/show.h"
@@ -41,6 +42,7 @@ static const char help[] =
         "  --root DIR     the instance of weftd --root DIR\n"
         "  --bpffs DIR    the instance of weftd --bpffs DIR (/sys/fs/bpf/weft)\n"
         "  --socket PATH  the control socket (ROOT/run/weft/control)\n"
+        "  --completion SHELL  print the shell's completion of this command line: bash\n"
         "  --help         this text\n"
         "  --version      version\n"
         "\n"
@@ -62,11 +64,16 @@ struct question {
         const char *operand; /* name of the parameter that the operand is; NULL: takes none */
         bool more;
         void (*show)(const json_t *reply, FILE *f, unsigned width);
+        const struct values *values; /* of the operand */
+};
+
+static const struct values hooks = {
+        .words = (const char *const[WEFT_HOOKS + 1]) WEFT_HOOK_NAMES,
 };
 
 static const struct question questions[] = {
         { "status", "GetStatus", NULL, false, show_status },
-        { "chain", "GetChain", "hook", false, show_chain },
+        { "chain", "GetChain", "hook", false, show_chain, &hooks },
         { "flows", "ListFlows", NULL, true, show_flows },
         { "modules", "ListModules", NULL, false, show_modules },
         { "reload", "Reload", NULL, false, show_reload },
@@ -205,38 +212,78 @@ static int module(const struct arguments *a, const struct paths *p)
         return r < 0 ? fail(why.text) : EXIT_OK;
 }
 
+static const struct values module_verbs = {
+        .words = (const char *const[]) { "describe", NULL },
+};
+static const struct values module_files = { .files = "*.so" };
+
 static const struct {
         const char *verb;
         int (*f)(const struct arguments *a, const struct paths *p);
         int operands; /* how many it takes at most */
+        const struct values *values[OPERANDS_MAX];
 } alone[] = {
         { "check", check, 0 },
         { "probe", probe, 0 },
-        { "module", module, 2 },
+        { "module", module, 2, { &module_verbs, &module_files } },
         { "cleanup", clean, 0 },
 };
 
 /* ---- command line ------------------------------------------------------------------------- */
 
+static const struct values any_file = { .files = "*" }, any_directory = { 0 },
+                           formats = { .words = description_formats },
+                           shells = { .words = completion_shells };
+
+static const struct {
+        struct option option;
+        const struct values *values; /* of its argument */
+        const char *only_for;
+} options[] = {
+        { { "json", no_argument, NULL, 'j' } },
+        { { "dry-run", no_argument, NULL, 'n' }, NULL, "reload" },
+        { { "format", required_argument, NULL, 'f' }, &formats, "module" },
+        { { "module-dir", required_argument, NULL, 'm' }, &any_directory, "probe" },
+        { { "root", required_argument, NULL, 'r' }, &any_directory },
+        { { "bpffs", required_argument, NULL, 'b' }, &any_directory },
+        { { "socket", required_argument, NULL, 's' }, &any_file },
+        { { "completion", required_argument, NULL, 'c' }, &shells },
+        { { "help", no_argument, NULL, 'h' } },
+        { { "version", no_argument, NULL, 'v' } },
+};
+
+static int print_completion(const char *shell)
+{
+        struct word verbs[ELEMENTS(questions) + ELEMENTS(alone) + 1] = { 0 }, *v = verbs;
+        struct word words[ELEMENTS(options) + 1] = { 0 };
+        struct weft_error why = { 0 };
+
+        for (size_t i = 0; i < ELEMENTS(questions); i++)
+                *v++ = (struct word) { questions[i].verb, NULL, { questions[i].values } };
+        for (size_t i = 0; i < ELEMENTS(alone); i++)
+                *v++ = (struct word) { alone[i].verb,
+                                       NULL,
+                                       { alone[i].values[0], alone[i].values[1] } };
+        for (size_t i = 0; i < ELEMENTS(options); i++)
+                words[i] = (struct word) { options[i].option.name,
+                                           options[i].only_for,
+                                           { options[i].values } };
+
+        return completion_print(shell, verbs, words, stdout, &why) < 0 ? usage(why.text, NULL)
+                                                                       : EXIT_OK;
+}
+
 /* 0: go on; else exit with code *ret_code. */
 static int parse_options(int argc, char **argv, struct arguments *a, int *ret_code)
 {
-        static const struct option options[] = {
-                { "json", no_argument, NULL, 'j' },
-                { "root", required_argument, NULL, 'r' },
-                { "bpffs", required_argument, NULL, 'b' },
-                { "socket", required_argument, NULL, 's' },
-                { "format", required_argument, NULL, 'f' },
-                { "module-dir", required_argument, NULL, 'm' },
-                { "dry-run", no_argument, NULL, 'n' },
-                { "help", no_argument, NULL, 'h' },
-                { "version", no_argument, NULL, 'v' },
-                { 0 },
-        };
+        struct option long_options[ELEMENTS(options) + 1] = { 0 };
         int c;
 
+        for (size_t i = 0; i < ELEMENTS(options); i++)
+                long_options[i] = options[i].option;
+
         *ret_code = EXIT_OK;
-        while ((c = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+        while ((c = getopt_long(argc, argv, "h", long_options, NULL)) >= 0)
                 switch (c) {
                 case 'j':
                         a->json = true;
@@ -260,6 +307,9 @@ static int parse_options(int argc, char **argv, struct arguments *a, int *ret_co
                 case 'n':
                         a->dry_run = true;
                         break;
+                case 'c':
+                        *ret_code = print_completion(optarg);
+                        return 1;
                 case 'h':
                         (void) fputs(help, stdout);
                         return 1;

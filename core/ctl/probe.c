@@ -78,7 +78,7 @@ const char *probe_verdict(const struct weft_module *m, const struct weft_module 
                 .n_available = n_available,
                 .facts = facts,
                 .n_facts = n_facts,
-                .mode = MODE_PARTIAL,
+                .survey = true,
         };
         struct weft_error why;
         size_t n = 0;

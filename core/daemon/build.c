@@ -3,12 +3,14 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/utsname.h>
 
 #include "config/values.h"
 #include "daemon/daemon.h"
 #include "engine-object.h"
 #include "generation/selftest.h"
 #include "log.h"
+#include "module/crashes.h"
 #include "probe/probe.h"
 #include "util.h"
 
@@ -216,18 +218,49 @@ static int open_named(struct build *b, struct diagnostics *diagnostics, struct w
                                        : 0;
 }
 
+/* Why the module may not run; caller frees. NULL: it may, or memory ran out. */
+static char *why_barred(const struct daemon *d, const struct module *m)
+{
+        char callback[CRASH_TEXT], *why;
+        unsigned n = crashes_of(d->paths.run, m->desc.name, m->sum, callback);
+
+        if (n < CRASHES_MAX ||
+            asprintf(&why,
+                     "it brought weftd down %u times, at last in %s; put another %s.so in its "
+                     "place, or remove %s/crashes, then weftctl reload",
+                     n, callback, m->desc.name, d->paths.run) < 0)
+                return NULL;
+
+        return why;
+}
+
+static int refuse_kernel(int r, struct weft_error *reterr)
+{
+        struct utsname kernel = { 0 };
+
+        (void) uname(&kernel);
+        return weft_fail_in(reterr, r, "on Linux %s", kernel.release);
+}
+
 static int plan(struct build *b, struct weft_error *reterr)
 {
         const struct weft_module *named[MODULES_MAX], *available[MODULES_MAX];
+        char *barred[MODULES_MAX];
         struct plan_input input = {
                 .named = named,
                 .available = available,
+                .barred = (const char *const *) barred,
                 .n_available = b->n_modules,
                 .mode = b->config->mode,
                 .choose = build_chooses(b),
         };
         int r;
 
+        b->rows = calloc(b->n_modules + 1, sizeof(*b->rows));
+        if (!b->rows)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        input.facts = probe_facts(&input.n_facts);
         if (input.choose)
                 input.conditions = build_conditions(b);
         for (size_t i = 0; i < b->n_modules; i++) {
@@ -235,16 +268,17 @@ static int plan(struct build *b, struct weft_error *reterr)
                         section_of(b->config, b->modules[i]->desc.name);
 
                 available[i] = &b->modules[i]->desc;
+                barred[i] = why_barred(b->daemon, b->modules[i]);
                 if (section && section->enabled)
                         named[input.n_named++] = available[i];
         }
 
-        b->rows = calloc(b->n_modules + 1, sizeof(*b->rows));
-        if (!b->rows)
-                return weft_fail(reterr, -ENOMEM, "out of memory");
-        input.facts = probe_facts(&input.n_facts);
-
         r = plan_modules(&input, b->rows, &b->n_rows, reterr);
+        for (size_t i = 0; i < b->n_modules; i++)
+                free(barred[i]);
+        if (r == -EOPNOTSUPP)
+                return refuse_kernel(r, reterr);
+
         return r >= 0 && input.choose ? build_add_sections(b, reterr) : r;
 }
 

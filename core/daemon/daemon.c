@@ -14,6 +14,7 @@
 #include "daemon/daemon.h"
 #include "generation/object.h"
 #include "log.h"
+#include "module/crashes.h"
 #include "probe/probe.h"
 #include "util.h"
 
@@ -72,6 +73,18 @@ static int remember_netns(struct daemon *d, struct weft_error *reterr)
         return file_replace(path, text, reterr);
 }
 
+static int count_crash(const struct daemon *d, struct weft_error *reterr)
+{
+        char last[CRASH_TEXT];
+        int r = crashes_open(d->paths.run, last, reterr);
+
+        if (r == 0 && last[0])
+                log_warning("weftd ended in a callback of a module (its name, the file's sum, the "
+                            "callback): %s; after %d times the file is left out",
+                            last, CRASHES_MAX);
+        return r;
+}
+
 static int take_places(struct daemon *d, struct weft_error *reterr)
 {
         int r = check_bpffs(d->paths.bpffs, reterr);
@@ -86,6 +99,8 @@ static int take_places(struct daemon *d, struct weft_error *reterr)
                 r = pins_lock_take(&d->paths, &d->pins_lock, reterr);
         if (r == 0)
                 r = remember_netns(d, reterr);
+        if (r == 0)
+                r = count_crash(d, reterr);
 
         return r;
 }
@@ -104,7 +119,11 @@ static int load_leases(struct daemon *d, struct weft_error *reterr)
 
 static int open_world(struct daemon *d, const struct config *c, struct weft_error *reterr)
 {
+        const char *faked = getenv("WEFTD_DEBUG_FACTS");
         int r;
+
+        if (faked)
+                log_warning("what this kernel can do is faked: WEFTD_DEBUG_FACTS=\"%s\"", faked);
 
         d->hz = probe_hz();
         d->can_cast = probe_has(WEFT_NEED_FEATURE, "cast-to-kern-ctx");
@@ -533,6 +552,7 @@ void daemon_stop(struct daemon *d)
         d->tables = tables_close(d->tables);
         d->host = host_close(d->host);
         d->net = net_close(d->net);
+        crashes_close();
         closep(&d->pins_lock);
         closep(&d->lock);
         paths_done(&d->paths);

@@ -4,6 +4,7 @@
 /* From a name to bytes that nobody can change any more. */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "error.h"
 
@@ -20,3 +21,5 @@ int file_check_libraries(int fd, const char *path, struct weft_error *reterr);
 
 /* Whether two such memfds have the same content. */
 bool file_same(int a, int b);
+/* Of the content of such a memfd; 0 if it cannot be read. */
+uint64_t file_sum(int fd);

@@ -10,12 +10,19 @@
 #include "config/option.h"
 #include "generation/object.h"
 #include "module/api.h"
+#include "module/crashes.h"
 #include "module/module.h"
 #include "util.h"
 
 static struct weft_instance *self(struct instance *i)
 {
         return (struct weft_instance *) i;
+}
+
+/* Whoever finds the marker afterwards knows whose code this process ended in. */
+static void enter(const struct instance *i, const char *callback)
+{
+        crashes_enter(i->module->desc.name, i->module->sum, callback);
 }
 
 /* A callback that failed: its reason, with the module and what it was doing. */
@@ -36,7 +43,9 @@ static int call(struct instance *i, const char *what,
         if (!f)
                 return 0;
 
+        enter(i, what);
         r = f(self(i), &core_api, &why);
+        crashes_leave();
         return r < 0 ? fail_callback(i, what, r, &why, reterr) : 0;
 }
 
@@ -114,8 +123,11 @@ struct instance *instance_free(struct instance *i)
                 return NULL;
 
         instance_detach(i);
-        if (i->module->desc.unload)
+        if (i->module->desc.unload) {
+                enter(i, "unload");
                 i->module->desc.unload(self(i), &core_api);
+                crashes_leave();
+        }
 
         free_constants(i);
         free_config(i, i->config);
@@ -162,7 +174,9 @@ int instance_event(struct instance *i, const struct weft_module_event *e, struct
         if (!i->module->desc.event)
                 return 0;
 
+        enter(i, "event");
         r = i->module->desc.event(self(i), &core_api, e, &why);
+        crashes_leave();
         i->degraded |= r < 0;
         return r < 0 ? fail_callback(i, "event", r, &why, reterr) : 0;
 }
@@ -172,8 +186,11 @@ void instance_detach(struct instance *i)
         if (!i->attached)
                 return;
 
-        if (i->module->desc.detach)
+        if (i->module->desc.detach) {
+                enter(i, "detach");
                 i->module->desc.detach(self(i), &core_api);
+                crashes_leave();
+        }
 
         while (i->n_routes > 0)
                 i->services->unroute(i->services->data, &i->routes[--i->n_routes]);
@@ -225,7 +242,9 @@ static int ask(struct instance *i, const void *config, struct weft_error *reterr
         if (!m->reconfigure)
                 return INSTANCE_REPLACED;
 
+        enter(i, "reconfigure");
         r = m->reconfigure(self(i), &core_api, config, &why);
+        crashes_leave();
         if (r < 0)
                 return fail_callback(i, "reconfigure", r, &why, reterr);
 
@@ -262,7 +281,9 @@ int instance_prepare(struct instance *i, struct weft_error *reterr)
         if (!i->module->desc.prepare)
                 return 0;
 
+        enter(i, "prepare");
         r = i->module->desc.prepare(self(i), &core_api, (struct weft_instance *) i->old, &why);
+        crashes_leave();
         return r < 0 ? fail_callback(i, "prepare", r, &why, reterr) : 0;
 }
 
@@ -275,8 +296,11 @@ void instance_takeover(struct instance *i)
                 i->config = TAKE(i->next_config);
                 i->old = i;
         }
-        if (i->module->desc.takeover && (reconfigured || !i->kept))
+        if (i->module->desc.takeover && (reconfigured || !i->kept)) {
+                enter(i, "takeover");
                 i->module->desc.takeover(self(i), &core_api, (struct weft_instance *) i->old);
+                crashes_leave();
+        }
         if (reconfigured)
                 free_config(i, config);
 
@@ -288,8 +312,10 @@ int instance_migrate(struct instance *i, const char *map, unsigned from_version,
                      int new_fd, struct weft_error *reterr)
 {
         struct weft_error why = { 0 };
-        int r = i->module->desc.migrate(self(i), &core_api, map, from_version, old_fd, new_fd,
-                                        &why);
+        int r;
 
+        enter(i, "migrate");
+        r = i->module->desc.migrate(self(i), &core_api, map, from_version, old_fd, new_fd, &why);
+        crashes_leave();
         return r < 0 ? fail_callback(i, "migrate", r, &why, reterr) : 0;
 }

@@ -127,6 +127,7 @@ int module_open_again(const char *const *dirs, const char *name, struct module *
         m->fd = file_open(dirs, name, &m->path, reterr);
         if (m->fd < 0)
                 return m->fd;
+        m->sum = file_sum(m->fd);
 
         if (running && strcmp(running->path, m->path) == 0 && file_same(running->fd, m->fd)) {
                 running->refs++;

@@ -15,6 +15,7 @@ struct module {
         char *path;
         void *dl;
         int fd;        /* sealed memfd with the file's content */
+        uint64_t sum;  /* of that content */
         unsigned refs; /* of builds that have it */
 };
 

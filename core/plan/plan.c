@@ -201,9 +201,35 @@ static const char *kind_name(const struct weft_need *need)
         return need->kind < n ? kind_names[need->kind] : "something newer than this weftd:";
 }
 
+static const char *why_barred(const struct plan_input *input, const struct weft_module *m)
+{
+        for (size_t i = 0; input->barred && i < input->n_available; i++)
+                if (input->available[i] == m)
+                        return input->barred[i];
+
+        return NULL;
+}
+
+static bool judge_barred(const struct plan *p, struct plan_row *row)
+{
+        const char *why = why_barred(p->input, row->module);
+
+        if (!why)
+                return false;
+
+        row->on = false;
+        row->error = -ECANCELED;
+        row->reason[0] = '\0';
+        explain(row, "%s", why);
+        return true;
+}
+
 /* True where the row changed. */
 static bool judge(const struct plan *p, struct plan_row *row)
 {
+        if (judge_barred(p, row))
+                return true;
+
         for
                 EACH_NEED(need, row->module)
                 {
@@ -286,7 +312,7 @@ static int refuse_off(const struct plan *p, struct weft_error *reterr)
         for (size_t i = 0; i < p->n; i++) {
                 const struct plan_row *row = &p->rows[i];
 
-                if (row->on || mode == MODE_PARTIAL ||
+                if (row->on || row->error == -ECANCELED || p->input->survey ||
                     (mode == MODE_PROBE && row->error != -ENOENT))
                         continue;
                 /* nobody asked for it: no reason to stand still */

@@ -37,8 +37,11 @@ struct plan_input {
         size_t n_available;
         const struct fact *facts;
         size_t n_facts;
-        uint32_t mode;       /* enum config_mode */
-        bool choose;         /* no section names a module: see plan_modules() */
+        const char *const *barred; /* for each of available: why it may not run, NULL: it may;
+                                      NULL: all may */
+        bool survey;               /* what is off is told and never refused */
+        uint32_t mode;             /* enum config_mode */
+        bool choose;               /* no section names a module: see plan_modules() */
         uint32_t conditions; /* bit for each enum weft_condition that holds; WEFT_ALWAYS needs none
                               */
 };
@@ -46,17 +49,19 @@ struct plan_input {
 struct plan_row {
         const struct weft_module *module;
         bool on;
-        int error; /* off: -EOPNOTSUPP, the kernel lacks something; -ENOENT, a module is missing */
+        int error; /* off: -EOPNOTSUPP, the kernel lacks something; -ENOENT, a module is missing;
+                      -ECANCELED, it is barred */
         char reason[256]; /* why it is off; or which soft need is missing; or who brought it in */
 };
 
 /* 0 with rows for every named module and everything it brings in, in an order in which needs come
  * before who needs them; or a refusal. rows: room for n_available.
  *
- * A module that lacks a hard need is off, and so is what needs it. MODE_STRICT refuses then
- * (-EOPNOTSUPP, -ENOENT). MODE_PROBE refuses only where no kernel would help: a module or role that
- * is not there (-ENOENT). MODE_PARTIAL runs what can run. Two modules that exclude each other are
- * refused in every mode (-EEXIST): which of them is meant, only the administrator knows.
+ * A module that lacks a hard need is off, and so is what needs it. MODE_STRICT and MODE_PARTIAL
+ * refuse then (-EOPNOTSUPP, -ENOENT). MODE_PROBE refuses only where no kernel would help: a module
+ * or role that is not there (-ENOENT). What is barred is off and refuses nothing. Two modules that
+ * exclude each other are refused in every mode (-EEXIST): which of them is meant, only the
+ * administrator knows.
  *
  * With `choose`, nothing is named: for each role that a module may be chosen for, the available one
  * of the highest rank whose condition holds is taken as if it were named; of equals, the first by

@@ -54,11 +54,29 @@ static bool try(size_t i)
         return try_link_kind(link_kinds[i - ELEMENTS(features)]);
 }
 
+/* Is "no-NAME" among the words of WEFTD_DEBUG_FACTS? */
+static bool is_denied(const char *name)
+{
+        const char *word = getenv("WEFTD_DEBUG_FACTS");
+        size_t n = strlen(name);
+
+        while (word && *word) {
+                size_t length = strcspn(word, " ");
+
+                if (length == n + 3 && strncmp(word, "no-", 3) == 0 &&
+                    strncmp(word + 3, name, n) == 0)
+                        return true;
+                word += length + strspn(word + length, " ");
+        }
+
+        return false;
+}
+
 static const struct fact *fact(size_t i)
 {
         if (!tried[i]) {
                 facts[i] = describe(i);
-                facts[i].present = try(i);
+                facts[i].present = !is_denied(facts[i].name) && try(i);
                 tried[i] = true;
         }
 

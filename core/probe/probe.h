@@ -2,7 +2,11 @@
 #pragma once
 
 /* What the running kernel can do, found out by trying and never by its version. Each answer is
- * sought once and kept. Needs CAP_BPF and CAP_NET_ADMIN: what may not be tried counts as absent. */
+ * sought once and kept. Needs CAP_BPF and CAP_NET_ADMIN: what may not be tried counts as absent.
+ *
+ * For tests of what a lesser kernel would get: WEFTD_DEBUG_FACTS="no-NAME no-NAME…" in the
+ * environment of weftd or weftctl makes each fact of such a name absent; names are those that
+ * weftctl probe prints ("no-redirect-peer no-fib_lookup"). */
 
 #include "plan/plan.h"
 

@@ -145,11 +145,61 @@ Test(plan, strict_mode_refuses_what_probe_mode_switches_off)
                          "module modern needs the kernel's eBPF helper redirect_neigh (sends)");
 }
 
-Test(plan, partial_mode_runs_what_can_run)
+Test(plan, partial_mode_refuses_too)
 {
-        cr_assert_eq(plan(MODE_PARTIAL, MODULES(&user, &routing), MODULES(&user, &routing)), 0);
+        cr_assert_eq(plan(MODE_PARTIAL, MODULES(&modern, &routing), MODULES(&modern, &routing)),
+                     -EOPNOTSUPP);
+        cr_assert_str_eq(why.text,
+                         "module modern needs the kernel's eBPF helper redirect_neigh (sends)");
+}
+
+Test(plan, a_survey_is_told_what_is_off_and_never_refused)
+{
+        const struct weft_module *const named[] = { &user, &routing };
+        const struct plan_input in = {
+                .named = named,
+                .n_named = 2,
+                .available = named,
+                .n_available = 2,
+                .facts = facts,
+                .n_facts = ELEMENTS(facts),
+                .mode = MODE_STRICT,
+                .survey = true,
+        };
+
+        cr_assert_eq(plan_modules(&in, rows, &n_rows, &why), 0, "%s", why.text);
         cr_assert_not(rows[0].on);
         cr_assert(rows[1].on);
+}
+
+Test(plan, a_barred_module_is_off_with_what_needs_it_and_refuses_nothing_in_any_mode)
+{
+        const struct weft_module barred = { .name = "barred" }, needing = {
+                .name = "needing",
+                .needs = NEEDS({ WEFT_NEED_MODULE, "barred", .why = "leans on it" })
+        };
+        const struct weft_module *const named[] = { &barred, &needing, &routing };
+        const char *const reasons[] = { "it crashed", NULL, NULL };
+
+        for (uint32_t mode = MODE_PROBE; mode <= MODE_PARTIAL; mode++) {
+                const struct plan_input in = {
+                        .named = named,
+                        .n_named = 3,
+                        .available = named,
+                        .n_available = 3,
+                        .facts = facts,
+                        .n_facts = ELEMENTS(facts),
+                        .barred = reasons,
+                        .mode = mode,
+                };
+
+                cr_assert_eq(plan_modules(&in, rows, &n_rows, &why), 0, "%s", why.text);
+                cr_assert_not(rows[0].on);
+                cr_assert_str_eq(rows[0].reason, "it crashed");
+                cr_assert_not(rows[1].on);
+                cr_assert_str_eq(rows[1].reason, "needs module barred (leans on it)");
+                cr_assert(rows[2].on);
+        }
 }
 
 Test(plan, a_soft_need_is_only_mentioned)

@@ -45,6 +45,15 @@ Test(probe, a_fact_is_the_same_alone_and_in_the_table)
         cr_assert_not(probe_has(WEFT_NEED_FEATURE, "no-such-feature"));
 }
 
+Test(probe, facts_can_be_faked_to_be_absent_by_name)
+{
+        cr_assert_eq(setenv("WEFTD_DEBUG_FACTS", "no-fib_lookup  no-link-update no-vet", 1), 0);
+        cr_assert_not(present(WEFT_NEED_HELPER, "fib_lookup"));
+        cr_assert_not(probe_has(WEFT_NEED_FEATURE, "link-update"));
+        cr_assert(present(WEFT_NEED_HELPER, "jiffies64"));
+        cr_assert(probe_has(WEFT_NEED_LINK_KIND, "veth"), "part of a name is not the name");
+}
+
 Test(probe, tcx_is_there_where_the_kernels_types_know_it)
 {
         FILE *f = popen(

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* A module that fails where it is told to, and tells the log what is done with it. Built several
- * times: VERSION, ABI, MIGRATES, WRONG_TEST. */
+ * times: VERSION, ABI, MIGRATES, WRONG_TEST, CRASHES: it takes the process with it. */
 
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <syslog.h>
 
 #include <weft/module.h>
@@ -43,6 +44,10 @@ static int fail_in(uint32_t phase, struct weft_instance *self, const struct weft
 {
         const struct faulty_config *config = api->config(self);
 
+#ifdef CRASHES
+        if (config->fail == phase)
+                abort();
+#endif
         return config->fail == phase ? api->fail(reterr, -EIO, "it was told to fail here") : 0;
 }
 
