@@ -114,7 +114,8 @@ static void expect_nothing_left(void)
 /* Reachable from the host, both families. */
 static void ping(const char *four, const char *six)
 {
-        lab_run("ping -q -c 4 -i 0.2 -W 2 %s >/dev/null && ping -q -c 4 -i 0.2 -W 2 %s >/dev/null", four, six);
+        lab_run("ping -q -c 4 -i 0.2 -W 2 %s >/dev/null && ping -q -c 4 -i 0.2 -W 2 %s >/dev/null",
+                four, six);
 }
 
 static void give_host_addresses(void)
