@@ -120,14 +120,14 @@ static __always_inline struct weft_flow *flow_of(__u8 family, const struct weft_
 
                 key4_of(t, &key);
                 f = bpf_map_lookup_elem(&flows4, &key);
-                return f && key4_is(&f->key, &key) && !READ_ONCE(f->f.dead) ? &f->f : NULL;
+                return f && key4_is(&f->key, &key) ? &f->f : NULL;
         } else {
                 struct weft_key6 key;
                 struct weft_flow6 *f;
 
                 key6_of(t, &key);
                 f = bpf_map_lookup_elem(&flows6, &key);
-                return f && key6_is(&f->key, &key) && !READ_ONCE(f->f.dead) ? &f->f : NULL;
+                return f && key6_is(&f->key, &key) ? &f->f : NULL;
         }
 }
 

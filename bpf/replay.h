@@ -192,8 +192,7 @@ static __always_inline int is_current(const struct weft_flow *f, const struct sh
         struct weft_backend *b = bpf_map_lookup_elem(&backends, &index);
 
         return READ_ONCE(f->epoch) == p->epoch && !(f->watch & p->flags) &&
-               !past(f->deadline, p->now) && b && b->number == f->backend_number &&
-               !READ_ONCE(f->dead);
+               !past(f->deadline, p->now) && b && b->number == f->backend_number;
 }
 
 /* May this packet take the short way that the flow remembers? */

@@ -70,8 +70,6 @@ static int add_record(void *data, const struct flow_view *v)
 {
         struct snapshot *s = data;
 
-        if (v->flow->dead)
-                return 0;
         s->truncated = s->n == s->limit;
         if (s->truncated || list_grow(&s->records, s->n, sizeof(*s->records)) < 0)
                 return 1;
@@ -205,7 +203,7 @@ static int count_flow(void *data, const struct flow_view *v)
 {
         struct counts *c = data;
 
-        if (v->expired || v->flow->dead)
+        if (v->expired)
                 c->expired++;
         else if (v->flow->state < ELEMENTS(c->states))
                 c->states[v->flow->state]++;

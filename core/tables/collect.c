@@ -7,7 +7,7 @@
  * pointer to it would write into a stranger's flow. Hence: mark, grace period, delete. The
  * deadlines are the mark: no program that begins after both have passed takes the pair for present,
  * so one grace period later nobody holds it but those that began before and moved a deadline, which
- * is seen by reading again. (Writing dead = 1 from here would be wrong: an update from user space
+ * is seen by reading again. (A flag written from here would be wrong: an update from user space
  * puts a new element in the old one's place, frees the old one at once and undoes whatever a packet
  * wrote meanwhile.)
  *

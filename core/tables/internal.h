@@ -201,5 +201,5 @@ extern const struct family flow_families[2];
 /* Past its deadline, and so absent for every lookup of the datapath that begins after `now`. */
 static inline bool flow_expired(const struct weft_flow *f, uint64_t now)
 {
-        return f->dead || (int64_t) (now - f->deadline) > 0;
+        return (int64_t) (now - f->deadline) > 0;
 }

@@ -166,7 +166,7 @@ struct weft_flow {
         __u8 watch; /* TCP flags (and WEFT_WATCH_ALL) that leave the short path */
         __u8 state; /* enum weft_flow_state */
         __u8 flags; /* enum weft_flow_flag */
-        __u8 dead;  /* 1: being freed; absent for lookups */
+        __u8 spare3;
         __u64 packets, bytes;
 };
 
