@@ -12,8 +12,6 @@
 #define ANSWER_TTL 64
 #define QUOTE_MAX 512 /* what bpf_csum_diff() takes at once; RFC 1812 §4.3.2.3 wants up to 548 */
 
-#define IPPROTO_ICMP6_LEN (WEFT_IP6_LEN + WEFT_ICMP_LEN)
-
 /* A token bucket for each CPU, in units of 1/hz answers. */
 static __always_inline int may_answer(struct weft_pkt *pkt)
 {

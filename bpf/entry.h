@@ -7,7 +7,6 @@
 #include "replay.h"
 
 #define PACKET_HOST 0 /* <linux/if_packet.h> */
-#define PACKET_OTHERHOST 3
 
 #define IS_EXIT(hook) ((hook) == WEFT_TO_UPLINK || (hook) == WEFT_TO_ENDPOINT)
 #define SIDE_OF(hook) ((hook) == WEFT_FROM_UPLINK ? WEFT_SIDE_UPLINK : WEFT_SIDE_INSIDE)

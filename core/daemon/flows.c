@@ -16,6 +16,8 @@ enum {
         PIECE = 64, /* flows of one reply of a stream */
 };
 
+/* As the interface file has them: what comes from inside is an endpoint's, or the node's own. */
+enum { SIDE_HOST_OUT = WEFT_SIDE_OVERLAY + 1 };
 static const char *const side_names[] = { "uplink", "endpoint", "overlay", "host-out" };
 static const char *const state_names[] = WEFT_FLOW_STATE_NAMES;
 static const char *const delivery_names[] = WEFT_DELIVERY_NAMES;
@@ -54,7 +56,7 @@ static void take_record(const struct daemon *d, const struct flow_view *v, struc
                 .new_dport = destination ? f->dport : v->dport,
                 .module = f->module,
                 .proto = v->proto,
-                .side = v->side,
+                .side = v->flow->ifindex == WEFT_HOST ? SIDE_HOST_OUT : v->side,
                 .state = f->state,
                 .delivery = f->route.delivery,
                 .reply = f->flags & WEFT_FLOW_REPLY,

@@ -40,7 +40,7 @@ struct weft_plan {
         __u8 set;      /* enum weft_set */
         __u8 delivery; /* enum weft_delivery */
         __u8 flags;    /* enum weft_plan_flag */
-        __u8 proto;
+        __u8 spare;
         __u16 low, high;           /* host order: source ports to choose from */
         __u16 skip_low, skip_high; /* but none of these */
         __u32 backend;             /* index; 0: none */

@@ -41,10 +41,6 @@ enum weft_side {
         WEFT_SIDE_OVERLAY, /* came out of a tunnel */
 };
 
-#define WEFT_SIDE_NAMES                                                                            \
-        {                                                                                          \
-                "uplink", "inside", "overlay"                                                      \
-        }
 #define WEFT_HOST 0xffffffffu /* weft_flow.ifindex: the node's own stack */
 
 enum weft_hook {
