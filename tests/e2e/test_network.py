@@ -234,6 +234,16 @@ def test_the_nodes_own_connections_stand_beside_translated_ones(made, prepare, w
         one.close()
 
 
+def test_a_connection_of_the_node_from_a_shared_port_is_told_as_its_own(made):
+    cluster = made(nodeport_snat={"snat-ports": "1024-65535"})
+    echo = Echo(cluster.n1, IPV4.p2, 8080)
+    port = echo.socket.getsockname()[1]
+    sides = {f["side"] for f in cluster.weft1.ctl_json("flows")["flows"] if f["source_port"] == port}
+    assert sides == {"host-out"}
+    assert echo.alive()
+    echo.close()
+
+
 def test_a_flood_of_new_connections_leaves_the_established_ones_alone(made):
     cluster = made(core={"flow-table-size": 4096})
     echoes = [Echo(cluster.client, IPV4.n1, IPV4.far) for _ in range(200)]
