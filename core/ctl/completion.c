@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "ctl/completion.h"
+#include "ctl/verbs.h"
 
 static const char head[] = "# SPDX-License-Identifier: LGPL-2.1-or-later\n"
                            "# Made by weftctl --completion bash.\n"
@@ -25,8 +26,13 @@ static const char before[] =
         "                        option=''\n"
         "                elif _weftctl_takes_argument \"$word\"; then\n"
         "                        option=$word\n"
-        "                elif [[ $word != -* ]]; then\n"
-        "                        verb=${verb:-$word}\n"
+        "                elif [[ $word == -* ]]; then\n"
+        "                        continue\n"
+        "                elif [[ ! $verb ]]; then\n"
+        "                        verb=$word\n"
+        "                elif [[ $verb != *' '* ]] && _weftctl_is_group \"$verb\"; then\n"
+        "                        verb+=\" $word\"\n"
+        "                else\n"
         "                        n+=1\n"
         "                fi\n"
         "        done\n"
@@ -55,14 +61,42 @@ static const char after[] =
         "\n"
         "complete -F _weftctl weftctl\n";
 
-static void print_option_test(const struct word *options, FILE *f)
+static void print_option_test(FILE *f)
+{
+        const char *separator = "";
+        const struct ctl_option *o;
+
+        (void) fputs("_weftctl_takes_argument()\n{\n        [[ $1 == @(", f);
+        for (size_t i = 0; (o = option_number(i)); i++)
+                if (o->argument) {
+                        (void) fprintf(f, "%s--%s", separator, o->name);
+                        separator = "|";
+                }
+        (void) fputs(") ]]\n}\n\n", f);
+}
+
+/* The first verb of its group: "module" of "module describe", and its length; 0: it is another. */
+static int leads_group(size_t i)
+{
+        size_t n = strcspn(verbs[i]->name, " ");
+
+        if (verbs[i]->name[n] == '\0')
+                return 0;
+        for (size_t j = 0; j < i; j++)
+                if (strncmp(verbs[j]->name, verbs[i]->name, n + 1) == 0)
+                        return 0;
+
+        return (int) n;
+}
+
+static void print_group_test(FILE *f)
 {
         const char *separator = "";
 
-        (void) fputs("_weftctl_takes_argument()\n{\n        [[ $1 == @(", f);
-        for (; options->name; options++)
-                if (options->takes[0]) {
-                        (void) fprintf(f, "%s--%s", separator, options->name);
+        (void) fputs("_weftctl_is_group()\n{\n        [[ $1 == @(", f);
+        for (size_t i = 0; verbs[i]; i++)
+                if (leads_group(i)) {
+                        (void) fprintf(f, "%s%.*s", separator, leads_group(i), verbs[i]->name);
                         separator = "|";
                 }
         (void) fputs(") ]]\n}\n\n", f);
@@ -81,56 +115,97 @@ static void print_values(const struct values *values, FILE *f)
         (void) fputs(" ;;\n", f);
 }
 
-static void print_verbs(const struct word *verbs, FILE *f)
+static void print_verb_words(FILE *f)
 {
         (void) fputs("        :0) words='", f);
-        for (const struct word *v = verbs; v->name; v++)
-                (void) fprintf(f, "%s%s", v > verbs ? " " : "", v->name);
+        for (size_t i = 0; verbs[i]; i++)
+                if (!strchr(verbs[i]->name, ' '))
+                        (void) fprintf(f, "%s ", verbs[i]->name);
+                else if (leads_group(i))
+                        (void) fprintf(f, "%.*s ", leads_group(i), verbs[i]->name);
         (void) fputs("' ;;\n", f);
-
-        for (const struct word *v = verbs; v->name; v++)
-                for (int i = 0; i < OPERANDS_MAX && v->takes[i]; i++) {
-                        (void) fprintf(f, "        %s:%d) ", v->name, i + 1);
-                        print_values(v->takes[i], f);
-                }
 }
 
-static void print_options(const struct word *options, FILE *f)
+static void print_group_words(size_t leader, FILE *f)
 {
-        (void) fputs("        options)\n                words='", f);
-        for (const struct word *o = options; o->name; o++)
-                if (!o->only_for)
-                        (void) fprintf(f, "--%s ", o->name);
-        (void) fputs("'\n", f);
-        for (const struct word *o = options; o->name; o++)
-                if (o->only_for)
-                        (void) fprintf(f,
-                                       "                [[ ${verb:-%s} != %s ]] || "
-                                       "words+='--%s '\n",
-                                       o->only_for, o->only_for, o->name);
-        (void) fputs("                ;;\n", f);
+        int n = leads_group(leader);
 
-        for (const struct word *o = options; o->name; o++)
-                if (o->takes[0]) {
+        (void) fprintf(f, "        %.*s:0) words='", n, verbs[leader]->name);
+        for (size_t i = leader; verbs[i]; i++)
+                if (strncmp(verbs[i]->name, verbs[leader]->name, (size_t) n + 1) == 0)
+                        (void) fprintf(f, "%s ", verbs[i]->name + n + 1);
+        (void) fputs("' ;;\n", f);
+}
+
+/* What follows a verb, operand by operand; what the last one can be may be given again. */
+static void print_operands(const struct verb *v, FILE *f)
+{
+        for (int i = 0; i < OPERANDS_MAX && v->values[i]; i++) {
+                bool last = i + 1 == OPERANDS_MAX || !v->values[i + 1];
+
+                if (last && v->most == OPERANDS_ANY)
+                        (void) fprintf(f, "        '%s:'*) ", v->name);
+                else
+                        (void) fprintf(f, "        '%s:%d') ", v->name, i);
+                print_values(v->values[i], f);
+        }
+}
+
+static void print_verbs(FILE *f)
+{
+        print_verb_words(f);
+        for (size_t i = 0; verbs[i]; i++) {
+                if (leads_group(i))
+                        print_group_words(i, f);
+                print_operands(verbs[i], f);
+        }
+}
+
+/* Options that not every verb has are offered to those that do, and before there is a verb. */
+static void print_option_words(FILE *f)
+{
+        const struct ctl_option *o;
+        size_t i;
+
+        (void) fputs("        options)\n                words='", f);
+        for (i = 0; (o = global_options[i]); i++)
+                (void) fprintf(f, "--%s ", o->name);
+        (void) fputs("'\n", f);
+        for (; (o = option_number(i)); i++) {
+                (void) fputs("                [[ $verb != @(", f);
+                for (size_t j = 0; verbs[j]; j++)
+                        if (verb_takes(verbs[j], o))
+                                (void) fprintf(f, "|'%s'", verbs[j]->name);
+                (void) fprintf(f, ") ]] || words+='--%s '\n", o->name);
+        }
+        (void) fputs("                ;;\n", f);
+}
+
+static void print_options(FILE *f)
+{
+        const struct ctl_option *o;
+
+        print_option_words(f);
+        for (size_t i = 0; (o = option_number(i)); i++)
+                if (o->values) {
                         (void) fprintf(f, "        --%s) ", o->name);
-                        print_values(o->takes[0], f);
+                        print_values(o->values, f);
                 }
 }
 
 const char *const completion_shells[] = { "bash", NULL };
 
-int completion_print(const char *shell, const struct word *verbs, const struct word *options,
-                     FILE *f, struct weft_error *reterr)
+int completion_print(const char *shell, FILE *f, struct weft_error *reterr)
 {
         if (strcmp(shell, completion_shells[0]) != 0)
-                return weft_fail(reterr, -EINVAL, "no completion for \"%s\": there is one for bash",
-                                 shell);
+                return weft_fail(reterr, -EINVAL, "no completion for \"%s\"", shell);
 
         (void) fputs(head, f);
-        print_option_test(options, f);
+        print_option_test(f);
+        print_group_test(f);
         (void) fputs(before, f);
-        print_verbs(verbs, f);
-        print_options(options, f);
+        print_verbs(f);
+        print_options(f);
         (void) fputs(after, f);
         return 0;
 }

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* What verbs do: ask the daemon, print, fail. */
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "ctl/client.h"
+#include "ctl/table.h"
+#include "ctl/verbs.h"
+
+int fail(const char *text)
+{
+        (void) fprintf(stderr, "weftctl: %s\n", text);
+        return EXIT_FAILED;
+}
+
+int usage(const char *what, const char *which)
+{
+        (void) fprintf(stderr, "weftctl: %s%s%s%s (see weftctl --help)\n", what, which ? " \"" : "",
+                       which ?: "", which ? "\"" : "");
+        return EXIT_USAGE;
+}
+
+int print_json(const json_t *j)
+{
+        if (json_dumpf(j, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER) < 0)
+                return fail("cannot write to stdout");
+
+        (void) putchar('\n');
+        return EXIT_OK;
+}
+
+enum exit_code call_failed(int r, const struct weft_error *why)
+{
+        (void) fail(why->text);
+        if (r == -EACCES || r == -EPERM)
+                return EXIT_DENIED;
+
+        return r == -ENOENT || r == -ECONNREFUSED ? EXIT_NO_DAEMON : EXIT_FAILED;
+}
+
+int call_ask(const struct call *c, const char *method, json_t *parameters, bool more,
+             void (*show)(const json_t *reply, FILE *f, unsigned width))
+{
+        json_auto_t *reply = NULL;
+        struct weft_error why = { 0 };
+        int r = client_call(call_socket(c), method, parameters, more, &reply, &why);
+
+        if (r < 0)
+                return call_failed(r, &why);
+        if (call_has(c, &option_json))
+                return print_json(reply);
+
+        if (show)
+                show(reply, stdout, terminal_width());
+        return EXIT_OK;
+}

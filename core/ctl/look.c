@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Verbs that look at a running daemon, and reload. */
+
+#include <weft/types.h>
+
+#include "ctl/show.h"
+#include "ctl/verbs.h"
+
+const struct verb verb_status = {
+        .name = "status",
+        .summary = "node, generation, modules, endpoints, peers, services, flows, drops",
+        .paged = true,
+        .method = "GetStatus",
+        .show = show_status,
+};
+
+const struct verb verb_modules = {
+        .name = "modules",
+        .summary = "which modules run, and why others do not",
+        .paged = true,
+        .method = "ListModules",
+        .show = show_modules,
+};
+
+static const struct values hooks = {
+        .words = (const char *const[WEFT_HOOKS + 1]) WEFT_HOOK_NAMES,
+};
+
+const struct verb verb_chain = {
+        .name = "chain",
+        .operands = "[HOOK]",
+        .summary = "the computed order of stages",
+        .most = 1,
+        .values = { &hooks },
+        .paged = true,
+        .method = "GetChain",
+        .operand = "hook",
+        .show = show_chain,
+};
+
+static int flows(const struct call *c)
+{
+        return call_ask(c, "ListFlows", NULL, true, show_flows);
+}
+
+const struct verb verb_flows = {
+        .name = "flows",
+        .summary = "live flows",
+        .paged = true,
+        .run = flows,
+};
+
+static const struct ctl_option option_dry_run = {
+        "dry-run",
+        NULL,
+        "say what it would add, replace, reconfigure, remove and keep",
+};
+
+static int reload(const struct call *c)
+{
+        return call_has(c, &option_dry_run) ? call_ask(c, "PlanReload", NULL, false, show_plan)
+                                            : call_ask(c, "Reload", NULL, false, show_reload);
+}
+
+const struct verb verb_reload = {
+        .name = "reload",
+        .summary = "read the configuration again and switch to it",
+        .options = (const struct ctl_option *const[]) { &option_dry_run, NULL },
+        .run = reload,
+};
