@@ -18,7 +18,7 @@ enum {
 
 /* As the interface file has them: what comes from inside is an endpoint's, or the node's own. */
 enum { SIDE_HOST_OUT = WEFT_SIDE_OVERLAY + 1 };
-static const char *const side_names[] = { "uplink", "endpoint", "overlay", "host-out" };
+static const char *const side_names[] = { "uplink", "endpoint", "overlay", "host_out" };
 static const char *const state_names[] = WEFT_FLOW_STATE_NAMES;
 static const char *const delivery_names[] = WEFT_DELIVERY_NAMES;
 

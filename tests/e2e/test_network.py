@@ -239,7 +239,7 @@ def test_a_connection_of_the_node_from_a_shared_port_is_told_as_its_own(made):
     echo = Echo(cluster.n1, IPV4.p2, 8080)
     port = echo.socket.getsockname()[1]
     sides = {f["side"] for f in cluster.weft1.ctl_json("flows")["flows"] if f["source_port"] == port}
-    assert sides == {"host-out"}
+    assert sides == {"host_out"}
     assert echo.alive()
     echo.close()
 
