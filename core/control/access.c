@@ -10,13 +10,17 @@
 
 enum { GROUPS_AT_FIRST = 64, NO_GROUP = (gid_t) -1 };
 
+/* A group's members are read with it, however many they are. */
 static gid_t group_number(const char *name)
 {
-        char buf[4096];
-        struct group entry, *found;
+        for (size_t size = 4096;; size *= 4) {
+                _cleanup_free_ char *buf = malloc(size);
+                struct group entry, *found = NULL;
+                int r = buf ? getgrnam_r(name, &entry, buf, size, &found) : ENOMEM;
 
-        return getgrnam_r(name, &entry, buf, sizeof(buf), &found) == 0 && found ? found->gr_gid
-                                                                                : NO_GROUP;
+                if (r != ERANGE)
+                        return r == 0 && found ? found->gr_gid : NO_GROUP;
+        }
 }
 
 /* The supplementary groups the peer had when it connected. */
