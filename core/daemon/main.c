@@ -127,12 +127,19 @@ static int open_loop(struct daemon *d)
         return r;
 }
 
-/* Kernels before 5.11 count eBPF memory against this limit. */
-static void lift_memory_limit(void)
+/* Kernels before 5.11 count eBPF memory against the first. Every hook of every endpoint is an open
+ * link, so the usual 1024 files are soon gone; nothing here uses select(). */
+static void lift_limits(void)
 {
         const struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
+        struct rlimit files;
 
         (void) setrlimit(RLIMIT_MEMLOCK, &all);
+        if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+                return;
+
+        files.rlim_cur = files.rlim_max;
+        (void) setrlimit(RLIMIT_NOFILE, &files);
 }
 
 static int run(struct daemon *d)
@@ -176,7 +183,7 @@ int main(int argc, char **argv)
 
         a.module_dirs[a.n_module_dirs] = WEFT_MODULE_DIR;
         d.module_dirs = a.module_dirs;
-        lift_memory_limit();
+        lift_limits();
         r = run(&d);
         daemon_stop(&d);
 
