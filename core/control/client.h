@@ -20,6 +20,8 @@ struct control_client {
         struct control_client *next, *previous;
         int fd;
         sd_event_source *io, *idle;
+        uint64_t since; /* CLOCK_MONOTONIC microseconds: the last whole call or answer */
+        bool progress;  /* one was since */
         struct access access;
 
         char *in; /* CONTROL_MESSAGE_MAX bytes */
@@ -41,5 +43,7 @@ const struct control_interface *client_interface(const struct control_client *c)
 void varlink_message(struct control_client *c, const char *text, size_t size);
 /* Queues the stream's next reply. */
 void varlink_continue(struct control_client *c);
+/* The client is told the stream from here on; it may take another's place. */
+void client_begin_stream(struct control_client *c, const struct control_stream *s);
 /* Queues a message; steals it. */
 void client_send(struct control_client *c, json_t *message);

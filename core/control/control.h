@@ -3,7 +3,8 @@
 
 /* The control socket: Varlink (JSON messages, each ended by a NUL byte, https://varlink.org) with
  * org.varlink.service and one interface of our own. Nothing here blocks: a slow or silent client
- * waits in its own buffers, and its next call is read when the former reply has been taken. */
+ * waits in its own buffers, and its next call is read when the former reply has been taken. What a
+ * client sent before it hung up is done. */
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -14,10 +15,12 @@
 
 enum {
         CONTROL_MESSAGE_MAX = 64 * 1024, /* a call, with its NUL */
+        /* One client or stream more takes the place of the one that did nothing for longest. */
         CONTROL_CLIENTS_MAX = 128,
         CONTROL_USER_CLIENTS_MAX = 32, /* of one user who is not root */
         CONTROL_STRANGERS_MAX = 8,     /* of all who may do nothing, until they are told so */
-        CONTROL_IDLE_SECONDS = 60,     /* a client that neither sends nor takes is dropped */
+        CONTROL_USER_STREAMS_MAX = 4,  /* of one user, root too: each keeps what it has to tell */
+        CONTROL_IDLE_SECONDS = 60,     /* who neither ends a call nor takes an answer is dropped */
         CONTROL_STRANGER_SECONDS = 5,
 };
 

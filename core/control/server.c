@@ -76,6 +76,7 @@ static void write_some(struct control_client *c)
         }
 
         c->out_taken = c->n_out = 0;
+        c->progress = true;
         free(TAKE(c->out));
 }
 
@@ -92,22 +93,21 @@ static void read_some(struct control_client *c)
 }
 
 /* Answers the first message of the input, if it is complete. */
-static bool take_message(struct control_client *c)
+static void take_message(struct control_client *c)
 {
         const char *end = memchr(c->in, '\0', c->n_in);
         size_t size;
 
         if (!end) {
                 c->broken = c->end_of_input || c->n_in == CONTROL_MESSAGE_MAX;
-                return false;
+                return;
         }
 
         size = end - c->in;
         varlink_message(c, c->in, size);
         c->n_in -= size + 1;
         memmove(c->in, c->in + size + 1, c->n_in);
-
-        return true;
+        c->progress = true;
 }
 
 /* One message, or one piece of a stream, for each turn of the loop: others get theirs between. */
@@ -118,7 +118,7 @@ static void client_step(struct control_client *c, uint32_t events)
         if (!c->broken && !c->out && c->stream.next)
                 varlink_continue(c);
         else if (!c->broken && !c->out)
-                (void) take_message(c);
+                take_message(c);
         if (!c->broken && c->out)
                 write_some(c);
         if (c->refused && !c->out)
@@ -144,22 +144,32 @@ static uint64_t patience(const struct control_client *c)
         return seconds * 1000000ull;
 }
 
-static int on_client(sd_event_source *source, int fd, uint32_t events, void *data)
+/* What counts is whole calls and whole answers: a byte now and then keeps no place. */
+static int note_progress(struct control_client *c)
 {
-        struct control_client *c = data;
+        int r = sd_event_now(c->control->loop, CLOCK_MONOTONIC, &c->since);
 
-        (void) source;
-        (void) fd;
-        if (events & (EPOLLHUP | EPOLLERR))
-                c->broken = true;
-        else
-                client_step(c, events);
+        c->progress = false;
+        return r < 0 ? r : sd_event_source_set_time_relative(c->idle, patience(c));
+}
 
+/* A client that hung up is served on: what it said before is done, and the first answer that nobody
+ * takes ends it. */
+static void client_turn(struct control_client *c, uint32_t events)
+{
+        client_step(c, events);
         if (!c->broken)
                 c->broken = sd_event_source_set_io_events(c->io, client_interest(c)) < 0 ||
-                            sd_event_source_set_time_relative(c->idle, patience(c)) < 0;
+                            (c->progress && note_progress(c) < 0);
         if (c->broken)
                 client_free(c);
+}
+
+static int on_client(sd_event_source *source, int fd, uint32_t events, void *data)
+{
+        (void) source;
+        (void) fd;
+        client_turn(data, events);
 
         return 0;
 }
@@ -185,29 +195,91 @@ static int client_watch(struct control_client *c)
                                           on_idle, c);
 }
 
-/* Whoever it is, others must still be able to connect: root above all. */
-static bool is_one_too_many(const struct control_client *c)
+static bool is_stranger(const struct control_client *c)
 {
-        bool stranger = c->access.right == CONTROL_NOTHING;
-        size_t n = 0;
-
-        if (c->access.uid == 0)
-                return false;
-
-        for (const struct control_client *o = c->control->clients; o; o = o->next)
-                n += stranger ? o->access.right == CONTROL_NOTHING : o->access.uid == c->access.uid;
-
-        return n > (stranger ? CONTROL_STRANGERS_MAX : CONTROL_USER_CLIENTS_MAX);
+        return c->access.right == CONTROL_NOTHING;
 }
 
-/* Owns fd, also when it fails. */
-static int client_new(struct control *control, int fd)
+/* Those whose places are counted together: the strangers', and each user's. */
+static bool share_places(const struct control_client *a, const struct control_client *b)
+{
+        if (is_stranger(a) || is_stranger(b))
+                return is_stranger(a) && is_stranger(b);
+
+        return a->access.uid == b->access.uid;
+}
+
+static size_t places(const struct control_client *c)
+{
+        if (is_stranger(c))
+                return CONTROL_STRANGERS_MAX;
+
+        return c->access.uid == 0 ? CONTROL_CLIENTS_MAX : CONTROL_USER_CLIENTS_MAX;
+}
+
+/* The clients beside one that count against it, and who of them did nothing for longest. */
+struct census {
+        struct control_client *own, *any;
+        size_t n_own;
+};
+
+static struct control_client *older(struct control_client *a, struct control_client *b)
+{
+        return !a || b->since < a->since ? b : a;
+}
+
+static struct census count_others(const struct control_client *c, bool streams_only)
+{
+        struct census census = { 0 };
+
+        for (struct control_client *o = c->control->clients; o; o = o->next) {
+                if (o == c || (streams_only && !o->stream.next))
+                        continue;
+                census.any = older(census.any, o);
+                if (share_places(o, c)) {
+                        census.own = older(census.own, o);
+                        census.n_own++;
+                }
+        }
+
+        return census;
+}
+
+/* Root takes anybody's place where all are taken. False: there is none for this one to take. */
+static bool make_room(struct control_client *c)
+{
+        struct census others = count_others(c, /* streams_only= */ false);
+        bool full = c->control->n_clients > CONTROL_CLIENTS_MAX;
+        struct control_client *victim = others.own;
+
+        if (others.n_own < places(c) && !full)
+                return true;
+        if (others.n_own < places(c) && c->access.uid == 0)
+                victim = others.any;
+        if (victim)
+                client_free(victim);
+
+        return victim;
+}
+
+void client_begin_stream(struct control_client *c, const struct control_stream *s)
+{
+        struct census others = count_others(c, /* streams_only= */ true);
+
+        if (others.n_own >= CONTROL_USER_STREAMS_MAX)
+                client_free(others.own);
+        c->stream = *s;
+}
+
+/* Owns fd, also when it fails. What a newcomer has sent already is looked at at once, so that no
+ * other can take its place before. */
+static void client_new(struct control *control, int fd)
 {
         struct control_client *c = calloc(1, sizeof(*c));
 
         if (!c) {
                 (void) close(fd);
-                return -ENOMEM;
+                return;
         }
 
         c->control = control;
@@ -219,12 +291,22 @@ static int client_new(struct control *control, int fd)
         control->n_clients++;
 
         c->in = malloc(CONTROL_MESSAGE_MAX);
-        if (!c->in || access_of(fd, &c->access) < 0 || is_one_too_many(c) || client_watch(c) < 0) {
+        if (!c->in || access_of(fd, &c->access) < 0 || !make_room(c) || client_watch(c) < 0 ||
+            note_progress(c) < 0)
                 client_free(c);
-                return -EIO;
-        }
+        else
+                client_turn(c, EPOLLIN);
+}
 
-        return 0;
+/* Without a descriptor to spare the listening socket would stay readable and keep the loop busy. */
+static void drop_oldest(struct control *control)
+{
+        struct control_client *oldest = NULL;
+
+        for (struct control_client *c = control->clients; c; c = c->next)
+                oldest = older(oldest, c);
+        if (oldest)
+                client_free(oldest);
 }
 
 static int on_accept(sd_event_source *source, int fd, uint32_t events, void *data)
@@ -234,12 +316,10 @@ static int on_accept(sd_event_source *source, int fd, uint32_t events, void *dat
 
         (void) source;
         (void) events;
-        if (client < 0)
-                return 0;
-        if (control->n_clients >= CONTROL_CLIENTS_MAX)
-                (void) close(client);
-        else
-                (void) client_new(control, client);
+        if (client >= 0)
+                client_new(control, client);
+        else if (errno == EMFILE || errno == ENFILE)
+                drop_oldest(control);
 
         return 0;
 }

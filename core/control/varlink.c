@@ -79,7 +79,7 @@ const char *control_caller(const struct control_call *call)
 void control_stream(struct control_call *call, const struct control_stream *s)
 {
         call->answered = true;
-        call->client->stream = *s;
+        client_begin_stream(call->client, s);
         varlink_continue(call->client);
 }
 

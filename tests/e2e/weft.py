@@ -47,6 +47,10 @@ class Weft:
     def file(self):
         return self.root / "etc/weft/weft.conf"
 
+    @property
+    def control(self):
+        return self.root / "run/weft/control"
+
     def configure(self, sections):
         self.file.write_text(ini(sections))
 

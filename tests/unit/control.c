@@ -427,24 +427,84 @@ Test(control, the_largest_message_is_answered)
         cr_expect_str_eq(reply, "{\"parameters\":{}}");
 }
 
-Test(control, clients_over_the_limit_are_turned_away_and_the_others_served)
+Test(control, a_oneway_call_is_done_though_the_caller_hangs_up_at_once)
+{
+        static const char calls[] = "{\"method\":\"io.weft.Node.Change\",\"oneway\":true}\0"
+                                    "{\"method\":\"io.weft.Node.Change\",\"oneway\":true}";
+        BENCH(b);
+        _cleanup_close_ int fd = client(&b);
+
+        cr_assert_eq(send(fd, calls, sizeof(calls), 0), (ssize_t) sizeof(calls));
+        closep(&fd);
+        fd = -1;
+        for (int i = 0; i < 100; i++)
+                turn(&b);
+        cr_expect_eq(b.changes, 2);
+}
+
+Test(control, one_client_too_many_takes_the_place_of_the_one_that_did_nothing_for_longest)
 {
         int fds[CONTROL_CLIENTS_MAX];
         BENCH(b);
-        json_auto_t *reply = NULL;
+        json_auto_t *first = NULL, *reply = NULL;
 
         for (size_t i = 0; i < ELEMENTS(fds); i++) {
                 fds[i] = client(&b);
                 turn(&b);
         }
+        first = ask(&b, fds[0], "{\"method\":\"io.weft.Node.Echo\"}");
+        cr_expect_not_null(first);
+        cr_assert_eq(send(fds[1], "{", 1, 0), 1, "a byte now and then keeps no place");
+        turn(&b);
         {
                 _cleanup_close_ int late = client(&b);
-                _cleanup_free_ char *answer = receive(&b, late);
+                _cleanup_free_ char *gone = receive(&b, fds[1]);
 
-                cr_expect_str_empty(answer);
+                reply = ask(&b, late, "{\"method\":\"io.weft.Node.Echo\"}");
+                cr_expect_not_null(reply);
+                cr_expect_str_empty(gone);
         }
-        reply = ask(&b, fds[ELEMENTS(fds) - 1], "{\"method\":\"io.weft.Node.Echo\"}");
-        cr_expect_not_null(reply);
+        json_decref(first);
+        first = ask(&b, fds[0], "{\"method\":\"io.weft.Node.Echo\"}");
+        cr_expect_not_null(first, "who asked something keeps its place");
+        for (size_t i = 0; i < ELEMENTS(fds); i++)
+                closep(&fds[i]);
+}
+
+Test(control, a_newcomer_whose_call_came_with_it_is_answered_however_many_come)
+{
+        enum { MANY = CONTROL_CLIENTS_MAX / 2 };
+        int fds[MANY];
+        BENCH(b);
+
+        for (int round = 0; round < 4; round++) {
+                for (size_t i = 0; i < MANY; i++) {
+                        fds[i] = client(&b);
+                        send_text(fds[i], "{\"method\":\"io.weft.Node.Echo\"}");
+                }
+                for (size_t i = 0; i < MANY; i++) {
+                        _cleanup_free_ char *reply = receive(&b, fds[i]);
+
+                        cr_expect_str_eq(reply, "{\"parameters\":{}}");
+                        closep(&fds[i]);
+                }
+        }
+}
+
+Test(control, one_user_has_only_so_many_answers_in_pieces_under_way)
+{
+        int fds[CONTROL_USER_STREAMS_MAX + 1];
+        BENCH(b);
+
+        streams_freed = 0;
+        for (size_t i = 0; i < ELEMENTS(fds); i++) {
+                fds[i] = client(&b);
+                send_text(fds[i], "{\"method\":\"io.weft.Node.Count\","
+                                  "\"parameters\":{\"to\":1000000000},\"more\":true}");
+                for (int k = 0; k < 10000; k++)
+                        turn(&b);
+                cr_expect_eq(streams_freed, i == CONTROL_USER_STREAMS_MAX);
+        }
         for (size_t i = 0; i < ELEMENTS(fds); i++)
                 closep(&fds[i]);
 }
@@ -474,16 +534,20 @@ Test(control, anybody_may_connect_so_that_both_groups_can)
 
 enum { USER = 65534, GROUP_CHANGE = 54321, GROUP_READ = 54322, GROUP_OTHER = 54323 };
 
-/* Groups of our own for this process: a file mounted over /etc/group where nobody else sees it. */
+/* Groups of our own for this process, one of them large: a file mounted over /etc/group where
+ * nobody else sees it. */
 static void make_groups(const struct bench *b)
 {
-        static const char text[] = "weft:x:54321:\nweft-ro:x:54322:\nother:x:54323:\n";
+        static const char text[] = "weft:x:54321:\nother:x:54323:\nweft-ro:x:54322:";
         char path[64];
         FILE *f;
 
         (void) snprintf(path, sizeof(path), "%s/group", b->directory);
         f = fopen(path, "w");
-        cr_assert(f && fputs(text, f) >= 0 && fclose(f) == 0);
+        cr_assert(f && fputs(text, f) >= 0);
+        for (int i = 0; i < 1000; i++)
+                (void) fprintf(f, "somebody%d,", i);
+        cr_assert(fputs("last\n", f) >= 0 && fclose(f) == 0);
         cr_assert_eq(unshare(CLONE_NEWNS), 0, "%m");
         cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0, "%m");
         cr_assert_eq(mount(path, "/etc/group", NULL, MS_BIND, NULL), 0, "%m");
