@@ -17,14 +17,15 @@
                 __VA_ARGS__, NULL                                                                  \
         }
 
-/* A key that this version accepts only with the values that it lives up to without storing them. */
-#define ONLY(k, ...)                                                                               \
+/* A key that this version accepts only with the values that it lives up to without storing them. t:
+ * what a value is, h: the help text. */
+#define ONLY(k, t, h, ...)                                                                         \
         {                                                                                          \
-                .o.key = k, .supported = NAMES(__VA_ARGS__)                                        \
+                .o = { .key = k, .help = h }, .is = t, .supported = NAMES(__VA_ARGS__)             \
         }
-#define ONLY_OF(k, all, ...)                                                                       \
+#define ONLY_OF(k, all, h, ...)                                                                    \
         {                                                                                          \
-                .o = { .key = k, .choices = all }, .supported = NAMES(__VA_ARGS__)                 \
+                .o = { .key = k, .choices = all, .help = h }, .supported = NAMES(__VA_ARGS__)      \
         }
 
 /* Identities are 24 bits. 0, 1, 2 and 6 are unknown, host, world and remote node. */
@@ -232,66 +233,140 @@ static const char *const forwardings[] = { "auto", "snat", "dsr", NULL };
 static const char *const traffic_policies[] = { "cluster", "local", NULL };
 
 static const struct key weft_keys[] = {
-        { WEFT_OPT_ENUM(struct config, mode, "mode", "probe", modes, "") },
-        { WEFT_OPT_ENUM(struct config, xdp, "xdp", "auto", xdp_modes, "") },
-        { WEFT_OPT_SIZE(struct config, flow_table_size, "flow-table-size", NULL, 0, 0, ""),
-          .set = set_flow_table_size },
-        { WEFT_OPT_U32(struct config, mark_mask, "mark-mask", "0x0100", 1, UINT32_MAX, "") },
-        { WEFT_OPT_ENUM(struct config, underlay, "underlay", "auto", underlays, ""),
+        { WEFT_OPT_ENUM(struct config, mode, "mode", "probe", modes,
+                        "What to do where the kernel lacks something that a module needs. probe: "
+                        "the module is left out, and its traffic goes the kernel's way. strict: "
+                        "weftd refuses to start, or the reload is refused. partial: as strict, and "
+                        "exactly the modules that are named run, with what they need.") },
+        { WEFT_OPT_ENUM(struct config, xdp, "xdp", "auto", xdp_modes,
+                        "Where known flows are replayed in XDP already. auto: on uplinks whose "
+                        "driver runs XDP itself, veth, tun, bridge and macvlan left out. "
+                        "best-effort: on those, too. native: on every uplink, or refuse. off: "
+                        "nowhere.") },
+        { WEFT_OPT_SIZE(struct config, flow_table_size, "flow-table-size", NULL, 0, 0,
+                        "Entries of the flow table of each IP family. auto: a share of the "
+                        "machine's memory. A table that is there already keeps its size until "
+                        "weftctl cleanup takes it away."),
+          .set = set_flow_table_size, .is = "auto, or a number from 1K to 256M", .def = "auto" },
+        { WEFT_OPT_U32(struct config, mark_mask, "mark-mask", "0x0100", 1, UINT32_MAX,
+                       "Bit of the packet mark by which the exit hooks know packets that have "
+                       "been decided.") },
+        { WEFT_OPT_ENUM(struct config, underlay, "underlay", "auto", underlays,
+                        "IP family of the packets that carry tunnels between nodes. auto: IPv4 if "
+                        "nodes have both."),
           .supported = NAMES("auto") }, /* no module makes a tunnel yet */
-        { WEFT_OPT_STRING(struct config, metrics_listen, "metrics-listen", "127.0.0.1:9964", ""),
-          .supported = NAMES("127.0.0.1:9964", "") },
-        { WEFT_OPT_ENUM(struct config, attach, "debug-attach", "auto", attach_modes, "") },
+        { WEFT_OPT_STRING(struct config, metrics_listen, "metrics-listen", "127.0.0.1:9964",
+                          "Address and port that metrics are served at where no socket is passed "
+                          "in; this version serves none yet. Empty: nowhere."),
+          .supported = NAMES("127.0.0.1:9964", ""), .is = "address and port" },
+        { WEFT_OPT_ENUM(struct config, attach, "debug-attach", "auto", attach_modes,
+                        "How programs are attached to tc hooks, for tests. auto: by tcx where the "
+                        "kernel has it.") },
         {},
 };
 
 static const struct key node_keys[] = {
-        { WEFT_OPT_STRING(struct config_node, name, "name", NULL, "") },
-        { WEFT_OPT_ADDRESSES(struct config_node, address, "address", "", "") },
-        { WEFT_OPT_PREFIXES(struct config_node, pod_cidr, "pod-cidr", "", "") },
-        { .o = { .key = "uplink", .offset = offsetof(struct config_node, uplink) },
-          .set = set_uplink },
+        { WEFT_OPT_STRING(struct config_node, name, "name", NULL,
+                          "Name of this node; by default the machine's host name."),
+          .is = "name" },
+        { WEFT_OPT_ADDRESSES(struct config_node, address, "address", "",
+                             "The node's addresses, one of each IP family at most; by default "
+                             "those of the uplinks.") },
+        { WEFT_OPT_PREFIXES(struct config_node, pod_cidr, "pod-cidr", "",
+                            "Prefixes of this node's endpoints. The first address of each is the "
+                            "endpoints' gateway.") },
+        { .o = { .key = "uplink",
+                 .offset = offsetof(struct config_node, uplink),
+                 .help = "Interfaces to the network outside; by default those of the default "
+                         "routes." },
+          .set = set_uplink,
+          .is = "list of interfaces",
+          .list = true },
         {},
 };
 
 static const struct key peer_keys[] = {
-        { WEFT_OPT_ADDRESSES(struct config_peer, address, "address", "", "") },
-        { WEFT_OPT_PREFIXES(struct config_peer, pod_cidr, "pod-cidr", "", "") },
+        { WEFT_OPT_ADDRESSES(struct config_peer, address, "address", "",
+                             "The node's addresses, one of each IP family at most. Required.") },
+        { WEFT_OPT_PREFIXES(struct config_peer, pod_cidr, "pod-cidr", "",
+                            "Prefixes of its endpoints.") },
         { WEFT_OPT_U32(struct config_peer, identity, "identity", "6", PEER_IDENTITY_MIN,
-                       IDENTITY_MAX, "") },
-        ONLY_OF("routing", routings, "auto"),
+                       IDENTITY_MAX,
+                       "Security identity of the node itself. Reserved: 0 unknown, 1 host, 2 "
+                       "world; 6 is any remote node.") },
+        ONLY_OF("routing", routings,
+                "Whether its endpoints are reached by the network outside or by a tunnel, where "
+                "modules for both are loaded.",
+                "auto"),
         {},
 };
 
 static const struct key endpoint_keys[] = {
-        { WEFT_OPT_STRING(struct config_endpoint, netns, "netns", NULL, ""), .check = check_netns },
-        { WEFT_OPT_U32(struct config_endpoint, pid, "pid", NULL, 1, 1 << 22, "") },
-        { WEFT_OPT_STRING(struct config_endpoint, interface, "interface", NULL, ""),
-          .check = check_ifname },
-        { WEFT_OPT_ADDRESSES(struct config_endpoint, address, "address", "", "") },
-        { WEFT_OPT_STRING(struct config_endpoint, device, "device", "eth0", ""),
-          .check = check_ifname },
-        { WEFT_OPT_U32(struct config_endpoint, identity, "identity", "0", 0, IDENTITY_MAX, "") },
+        { WEFT_OPT_STRING(struct config_endpoint, netns, "netns", NULL,
+                          "The workload's network namespace: weft makes the device pair, "
+                          "addresses and routes, and waits for a namespace that is not there yet. "
+                          "An endpoint has exactly one of netns, pid and interface."),
+          .check = check_netns, .is = "path" },
+        { WEFT_OPT_U32(struct config_endpoint, pid, "pid", NULL, 1, 1 << 22,
+                       "A process in that namespace, in place of netns.") },
+        { WEFT_OPT_STRING(struct config_endpoint, interface, "interface", NULL,
+                          "A device on the host's side that exists already: weft only attaches to "
+                          "it, and needs address."),
+          .check = check_ifname, .is = "interface" },
+        { WEFT_OPT_ADDRESSES(struct config_endpoint, address, "address", "",
+                             "The endpoint's addresses; by default one of each pod-cidr of the "
+                             "node, which is kept as long as the endpoint is configured.") },
+        { WEFT_OPT_STRING(struct config_endpoint, device, "device", "eth0",
+                          "Name of the device inside the namespace."),
+          .check = check_ifname, .is = "interface" },
+        { WEFT_OPT_U32(struct config_endpoint, identity, "identity", "0", 0, IDENTITY_MAX,
+                       "Security identity of the workload; 1, 2 and 6 are reserved.") },
         {},
 };
 
 static const struct key service_keys[] = {
-        { .o.key = "port", .set = set_port },
-        { WEFT_OPT_ADDRESSES(struct config_service, cluster_ip, "cluster-ip", "", "") },
-        { WEFT_OPT_U16(struct config_service, node_port, "node-port", NULL, 1, UINT16_MAX, ""),
+        { .o = { .key = "port",
+                 .help = "Port and protocol of the service's addresses: tcp, udp or sctp. "
+                         "Required." },
+          .set = set_port,
+          .is = "PORT/PROTOCOL" },
+        { WEFT_OPT_ADDRESSES(struct config_service, cluster_ip, "cluster-ip", "",
+                             "Addresses that endpoints reach the service by.") },
+        { WEFT_OPT_U16(struct config_service, node_port, "node-port", NULL, 1, UINT16_MAX,
+                       "Port of every address of the node that the service is reached by from "
+                       "outside."),
           .origin_at = offsetof(struct config_service, node_port_origin) },
-        { WEFT_OPT_ADDRESSES(struct config_service, external_ip, "external-ip", "", "") },
-        { WEFT_OPT_ADDRESSES(struct config_service, load_balancer_ip, "load-balancer-ip", "", "") },
-        { .o.key = "backend", .set = set_backend },
+        { WEFT_OPT_ADDRESSES(struct config_service, external_ip, "external-ip", "",
+                             "Addresses that the network outside routes to the nodes.") },
+        { WEFT_OPT_ADDRESSES(struct config_service, load_balancer_ip, "load-balancer-ip", "",
+                             "Addresses of an outer load balancer, or announced by one.") },
+        { .o = { .key = "backend",
+                 .help = "What stands behind the service: ADDRESS:PORT or [ADDRESS]:PORT, then "
+                         "options between blanks: weight=1-1000 (1), state=active, draining or "
+                         "maintenance (active), node=NAME." },
+          .set = set_backend,
+          .is = "list of backends",
+          .list = true },
         { WEFT_OPT_ENUM(struct config_service, no_backend, "no-backend", "reject", no_backend_ways,
-                        "") },
-        ONLY_OF("algorithm", algorithms, "random"),
-        ONLY("affinity", "0", "0s", ""),
-        ONLY_OF("forwarding", forwardings, "auto", "snat"),
-        ONLY_OF("external-traffic", traffic_policies, "cluster"),
-        ONLY_OF("internal-traffic", traffic_policies, "cluster"),
-        ONLY("source-range", ""),
-        ONLY("health-check-node-port", ""),
+                        "What happens to packets while there is no backend to take them. reject: "
+                        "answered with ICMP unreachable or TCP RST. drop: in silence.") },
+        ONLY_OF("algorithm", algorithms, "How a new connection gets its backend.", "random"),
+        ONLY("affinity", "time",
+             "How long a client's connections keep going to the backend of the last one; 0: not "
+             "at all.",
+             "0", "0s", ""),
+        ONLY_OF("forwarding", forwardings,
+                "How packets reach a backend on another node. auto: as the loaded modules do.",
+                "auto", "snat"),
+        ONLY_OF("external-traffic", traffic_policies,
+                "Backends for clients outside the cluster: all, or those of the node that was "
+                "asked.",
+                "cluster"),
+        ONLY_OF("internal-traffic", traffic_policies,
+                "Backends for endpoints: all, or those of their own node.", "cluster"),
+        ONLY("source-range", "list of prefixes", "Clients that are let in; empty: all.", ""),
+        ONLY("health-check-node-port", "number",
+             "Node port of an HTTP server that says whether this node has a backend.", ""),
         {},
 };
 
@@ -349,12 +424,24 @@ static int service_complete(const void *object, struct weft_error *reterr)
         .origin_at = offsetof(struct type, origin), .complete = f
 
 const struct section sections[] = {
-        { .name = "weft", .keys = weft_keys },
-        { .name = "node", .keys = node_keys, .at = offsetof(struct config, node) },
-        { .name = "peer", ARRAY(peers, config_peer, peer_keys, peer_complete) },
-        { .name = "endpoint", ARRAY(endpoints, config_endpoint, endpoint_keys, endpoint_complete) },
-        { .name = "service", ARRAY(services, config_service, service_keys, service_complete) },
-        { .name = "module", ARRAY(modules, config_module, NULL, NULL) },
+        { .name = "weft", .keys = weft_keys, .help = "Settings of the daemon." },
+        { .name = "node",
+          .keys = node_keys,
+          .at = offsetof(struct config, node),
+          .help = "This node." },
+        { .name = "peer",
+          ARRAY(peers, config_peer, peer_keys, peer_complete),
+          .help = "Another node; its name is the section's." },
+        { .name = "endpoint",
+          ARRAY(endpoints, config_endpoint, endpoint_keys, endpoint_complete),
+          .help = "A workload on this node with a network namespace and addresses of its own." },
+        { .name = "service",
+          ARRAY(services, config_service, service_keys, service_complete),
+          .help = "A virtual address and port, and what stands behind it." },
+        { .name = "module",
+          ARRAY(modules, config_module, NULL, NULL),
+          .help = "Loads a module and sets its options. enabled = no switches it off from a later "
+                  "file." },
         {},
 };
 

@@ -22,6 +22,11 @@ struct key {
          * first, ended by NULL. */
         const char *const *supported;
 
+        /* For the manual and samples, where the option does not say it: what a value is, its
+         * default, and whether the key may be repeated to make a list. */
+        const char *is, *def;
+        bool list;
+
         /* Where the object keeps the place that the value was written at; 0: nowhere. */
         size_t origin_at;
 };
@@ -30,6 +35,7 @@ struct key {
  * the only one itself. */
 struct section {
         const char *name;
+        const char *help;       /* a sentence or two of the manual */
         const struct key *keys; /* ended by key NULL; NULL: kept as text, see config_module */
         bool named;
         size_t at;        /* the object or the pointer to the array, in struct config */

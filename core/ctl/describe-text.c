@@ -7,9 +7,8 @@
 
 #include "ctl/describe.h"
 #include "ctl/table.h"
+#include "ctl/wrap.h"
 #include "util.h"
-
-enum { LINE = 100 }; /* columns of a sample file */
 
 static const char *const hook_names[] = WEFT_HOOK_NAMES;
 static const char *const phase_names[] = WEFT_PHASE_NAMES;
@@ -315,24 +314,6 @@ void description_markdown(const struct description *d, FILE *f)
 
 /* ---- the sample of conf.d ----------------------------------------------------------------- */
 
-/* Text as comment lines, broken between words. */
-static void print_comment(FILE *f, const char *text)
-{
-        size_t column = 0;
-
-        while (*text) {
-                size_t n = strcspn(text, " ");
-
-                if (column > 0 && column + 1 + n > LINE) {
-                        (void) fputc('\n', f);
-                        column = 0;
-                }
-                column += (size_t) fprintf(f, "%s%.*s", column > 0 ? " " : "# ", (int) n, text);
-                text += n + strspn(text + n, " ");
-        }
-        (void) fputc('\n', f);
-}
-
 static void sample_option(const struct weft_option *o, FILE *f)
 {
         char type[256], text[1024];
@@ -340,7 +321,7 @@ static void sample_option(const struct weft_option *o, FILE *f)
         (void) snprintf(text, sizeof(text), "%s (%s)", o->help ?: "",
                         option_type_text(o, type, sizeof(type)));
         (void) fputc('\n', f);
-        print_comment(f, text);
+        wrap_comment(f, text);
         (void) fprintf(f, "#%s =%s%s\n", o->key, o->def && *o->def ? " " : "", o->def ?: "");
 }
 
@@ -357,7 +338,7 @@ void description_sample(const struct description *d, FILE *f)
                         m->summary, m->name,
                         options ? "The values below are the defaults." : "It has no options.");
         (void) fprintf(f, "# SPDX-License-Identifier: LGPL-2.1-or-later\n");
-        print_comment(f, text);
+        wrap_comment(f, text);
         (void) fprintf(f, "\n#[module %s]\n", m->name);
         for (const struct weft_option *o = m->options; o && o->key; o++)
                 sample_option(o, f);

@@ -3,32 +3,10 @@
 #include <string.h>
 
 #include "ctl/verbs.h"
+#include "ctl/wrap.h"
 #include "util.h"
 
 enum { INDENT = 2, VERB_COLUMN = 28, OPTION_COLUMN = 22, WIDTH = 80 };
-
-/* The words of text from column on, in lines of WIDTH. */
-static void print_wrapped(const char *text, int column, FILE *f)
-{
-        int at = column;
-
-        while (*text != '\0') {
-                int n = (int) strcspn(text, " \n");
-
-                if (at > column && at + 1 + n > WIDTH) {
-                        (void) fprintf(f, "\n%*s", column, "");
-                        at = column;
-                }
-                at += fprintf(f, "%s%.*s", at > column ? " " : "", n, text);
-                text += n;
-                if (strncmp(text, "\n\n", 2) == 0) {
-                        (void) fprintf(f, "\n\n%*s", column, "");
-                        at = column;
-                }
-                text += strspn(text, " \n");
-        }
-        (void) fputc('\n', f);
-}
 
 static void print_row(const char *left, const char *right, int column, FILE *f)
 {
@@ -38,7 +16,7 @@ static void print_row(const char *left, const char *right, int column, FILE *f)
                 (void) fprintf(f, "\n%*s", column, "");
         else
                 (void) fprintf(f, "%*s", column - n, "");
-        print_wrapped(right, column, f);
+        wrap_print(f, right, column, WIDTH);
 }
 
 /* of: whether to say of which verbs it is. */
@@ -76,10 +54,10 @@ static void print_verb_help(const struct verb *v, FILE *f)
 {
         (void) fprintf(f, "weftctl [OPTION…] %s%s%s\n\n", v->name, v->operands ? " " : "",
                        v->operands ?: "");
-        print_wrapped(v->summary, 0, f);
+        wrap_print(f, v->summary, 0, WIDTH);
         if (v->text) {
                 (void) fputc('\n', f);
-                print_wrapped(v->text, 0, f);
+                wrap_print(f, v->text, 0, WIDTH);
         }
         if (v->options)
                 (void) fputc('\n', f);
