@@ -8,10 +8,10 @@
 #include "control/client.h"
 #include "util.h"
 
-enum { GROUPS_AT_FIRST = 64, NO_GROUP = (gid_t) -1 };
+enum { GROUPS_AT_FIRST = 64 };
 
 /* A group's members are read with it, however many they are. */
-static gid_t group_number(const char *name)
+gid_t group_number(const char *name)
 {
         for (size_t size = 4096;; size *= 4) {
                 _cleanup_free_ char *buf = malloc(size);

@@ -2,7 +2,7 @@
 #pragma once
 
 /* Between the parts of the control socket: server.c moves bytes, varlink.c understands them,
- * access.c says who may. */
+ * access.c says who may what, share.c who may connect. */
 
 #include "control.h"
 
@@ -11,6 +11,11 @@ struct access {
         uid_t uid;
         char who[64]; /* "uid 0, pid 17" */
 };
+
+#define NO_GROUP ((gid_t) -1)
+
+/* NO_GROUP where there is none of that name. */
+gid_t group_number(const char *name);
 
 /* Who is at the other end of a connected socket. -errno where the kernel does not say. */
 int access_of(int fd, struct access *ret);

@@ -57,10 +57,12 @@ struct control_stream {
         void *data;
 };
 
-/* Makes the socket, replacing one that nobody serves. Everybody may connect (0666): two groups may
- * use it, and a file has room for one, so what decides is who the kernel says is at the other end.
- * Who may do nothing is told so at the first call, and the connection ends. */
+/* Makes the socket, replacing one that nobody serves; for the daemon's own user alone. */
 int control_listen(const char *path, int *ret_fd, struct weft_error *reterr);
+/* Lets groups weft and weft-ro connect to the socket file that FD listens on: 0660 with the group
+ * weft, and an access control list that has weft-ro too. Groups that do not exist are left out, as
+ * is a socket without a file. */
+int control_share(int fd, struct weft_error *reterr);
 /* Serves listen_fd, which it owns from now on. interface is borrowed. */
 int control_open(sd_event *loop, int listen_fd, const struct control_interface *interface,
                  struct control **ret, struct weft_error *reterr);

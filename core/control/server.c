@@ -344,6 +344,7 @@ int control_listen(const char *path, int *ret_fd, struct weft_error *reterr)
 {
         _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         struct sockaddr_un address = { .sun_family = AF_UNIX };
+        mode_t mask;
         int r;
 
         if (fd < 0)
@@ -355,9 +356,9 @@ int control_listen(const char *path, int *ret_fd, struct weft_error *reterr)
                                  path, sizeof(address.sun_path) - 1);
 
         (void) strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+        mask = umask(0177); /* nobody else's before it is shared */
         r = bind_over(fd, &address);
-        if (r == 0 && chmod(path, 0666) < 0)
-                r = -errno;
+        (void) umask(mask);
         if (r == 0 && listen(fd, CONTROL_CLIENTS_MAX) < 0)
                 r = -errno;
         if (r < 0)

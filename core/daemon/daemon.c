@@ -261,6 +261,7 @@ static int open_control(struct daemon *d, struct weft_error *reterr)
                 .methods = node_methods,
                 .version = WEFT_VERSION,
         };
+        struct weft_error why = { 0 };
         char **names = NULL;
         int r, fd = -1, n = sd_listen_fds_with_names(/* unset_environment= */ 1, &names);
 
@@ -275,6 +276,8 @@ static int open_control(struct daemon *d, struct weft_error *reterr)
         r = fd >= 0 ? 0 : control_listen(d->paths.control, &fd, reterr);
         if (r < 0)
                 return r;
+        if (control_share(fd, &why) < 0)
+                log_warning("control socket: %s", why.text);
 
         return control_open(d->loop, fd, &interface, &d->control, reterr);
 }

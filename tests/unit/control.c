@@ -96,6 +96,7 @@ struct bench {
         struct control_interface interface;
         int changes;
         char directory[32], path[64];
+        int listening; /* borrowed */
 };
 
 static void bench_init(struct bench *b)
@@ -116,6 +117,7 @@ static void bench_init(struct bench *b)
 
         cr_assert_geq(sd_event_new(&b->loop), 0);
         cr_assert_eq(control_listen(b->path, &fd, &why), 0, "%s", why.text);
+        b->listening = fd;
         cr_assert_eq(control_open(b->loop, fd, &b->interface, &b->control, &why), 0, "%s",
                      why.text);
 }
@@ -521,15 +523,6 @@ Test(control, a_dead_predecessors_socket_is_replaced_and_a_live_ones_is_not)
         closep(&fd);
 }
 
-Test(control, anybody_may_connect_so_that_both_groups_can)
-{
-        BENCH(b);
-        struct stat st;
-
-        cr_assert_eq(stat(b.path, &st), 0);
-        cr_expect_eq(st.st_mode & 07777, 0666);
-}
-
 /* ---- who may ------------------------------------------------------------------------------ */
 
 enum { USER = 65534, GROUP_CHANGE = 54321, GROUP_READ = 54322, GROUP_OTHER = 54323 };
@@ -598,6 +591,65 @@ static void expect_answer(struct bench *b, gid_t group, const char *method, cons
         closep(&pipes[1]);
 }
 
+static mode_t mode_of(const struct bench *b)
+{
+        struct stat st;
+
+        cr_assert_eq(stat(b->path, &st), 0);
+        return st.st_mode & 07777;
+}
+
+/* errno of connecting as an unprivileged member of one more group; 0: it can. */
+static int connect_errno(const struct bench *b, gid_t group)
+{
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int status;
+        pid_t pid = fork();
+
+        if (pid == 0) {
+                int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+                (void) snprintf(address.sun_path, sizeof(address.sun_path), "%s", b->path);
+                if (setgroups(1, &group) < 0 || setgid(USER) < 0 || setuid(USER) < 0)
+                        _exit(255);
+                _exit(connect(fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? errno : 0);
+        }
+        cr_assert_eq(waitpid(pid, &status, 0), pid);
+
+        return WEXITSTATUS(status);
+}
+
+Test(control, the_socket_is_for_root_until_it_is_shared_with_both_groups)
+{
+        BENCH(b);
+        struct weft_error why = { 0 };
+        struct stat st;
+
+        if (geteuid() != 0)
+                cr_skip_test("only root can become somebody else");
+        make_groups(&b);
+
+        cr_expect_eq(mode_of(&b), 0600);
+        cr_expect_eq(connect_errno(&b, GROUP_CHANGE), EACCES);
+        cr_assert_eq(control_share(b.listening, &why), 0, "%s", why.text);
+        cr_expect_eq(mode_of(&b), 0660);
+        cr_assert_eq(stat(b.path, &st), 0);
+        cr_expect_eq(st.st_uid, 0);
+        cr_expect_eq(st.st_gid, GROUP_CHANGE);
+        cr_expect_eq(connect_errno(&b, GROUP_CHANGE), 0);
+        cr_expect_eq(connect_errno(&b, GROUP_READ), 0);
+        cr_expect_eq(connect_errno(&b, GROUP_OTHER), EACCES);
+
+        cr_expect_eq(control_share(b.listening, &why), 0, "a second time: %s", why.text);
+        cr_expect_eq(connect_errno(&b, GROUP_READ), 0);
+}
+
+/* An administrator may let more of them connect; what they may do does not change by that. */
+static void let_anybody_connect(const struct bench *b)
+{
+        cr_assert_eq(chmod(b->path, 0666), 0);
+}
+
 #define DENIED "{\"error\":\"org.varlink.service.PermissionDenied\",\"parameters\":{}}\n"
 
 Test(control, group_weft_changes_weft_ro_reads_and_strangers_are_refused_and_disconnected)
@@ -608,6 +660,7 @@ Test(control, group_weft_changes_weft_ro_reads_and_strangers_are_refused_and_dis
         if (geteuid() != 0)
                 cr_skip_test("only root can become somebody else");
         make_groups(&b);
+        let_anybody_connect(&b);
 
         expect_answer(&b, GROUP_READ, echo_name, "{\"parameters\":{}}\n");
         expect_answer(&b, GROUP_READ, change_name, DENIED);
@@ -674,6 +727,7 @@ Test(control, neither_strangers_nor_one_user_can_take_the_place_of_all_others)
         if (geteuid() != 0)
                 cr_skip_test("only root can become somebody else");
         make_groups(&b);
+        let_anybody_connect(&b);
 
         expect_kept(&b, GROUP_OTHER, CONTROL_STRANGERS_MAX);
         expect_kept(&b, GROUP_READ, CONTROL_USER_CLIENTS_MAX);
