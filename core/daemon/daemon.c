@@ -282,19 +282,6 @@ static int open_control(struct daemon *d, struct weft_error *reterr)
         return control_open(d->loop, fd, &interface, &d->control, reterr);
 }
 
-static void notify_ready(const struct daemon *d)
-{
-        size_t ready = 0;
-
-        for (size_t i = 0; i < d->n_endpoints; i++)
-                ready += d->endpoints[i].ready;
-
-        (void) sd_notifyf(/* unset_environment= */ 0,
-                          "READY=1\nSTATUS=generation %u, %zu modules, %zu of %zu endpoints ready",
-                          generation_number(d->build->generation), d->build->n_instances, ready,
-                          d->n_endpoints);
-}
-
 static int start(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
 {
         int r = build_config(d, &d->build, diagnostics, reterr);
@@ -315,6 +302,8 @@ static int start(struct daemon *d, struct diagnostics *diagnostics, struct weft_
                 r = start_datapath(d, reterr);
         if (r == 0)
                 r = open_control(d, reterr);
+        if (r == 0)
+                r = daemon_notify_ready(d, reterr);
 
         return r;
 }
@@ -325,6 +314,8 @@ int daemon_start(struct daemon *d)
         struct weft_error why = { 0 };
         int r = start(d, &diagnostics, &why);
 
+        if (r < 0 && diagnostics.n > 0)
+                r = -EBADMSG;
         daemon_log_diagnostics(&diagnostics);
         diagnostics_done(&diagnostics);
         if (r < 0) {
@@ -336,8 +327,6 @@ int daemon_start(struct daemon *d)
         log_notice("generation %u runs; modules: %zu, endpoints: %zu, services: %zu, peers: %zu",
                    generation_number(d->build->generation), d->build->n_instances, d->n_endpoints,
                    d->build->config->n_services, d->build->config->n_peers);
-        notify_ready(d);
-
         return 0;
 }
 
@@ -456,7 +445,7 @@ static void forget_refused(struct daemon *d)
         generation_unpin_others(d->build->generation, d->paths.bpffs);
 }
 
-int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
+static int reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
 {
         _cleanup_(build_freep) struct build *b = NULL;
         struct weft_error why = { 0 };
@@ -489,8 +478,17 @@ int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft
 
         log_times(&watch, d->build);
         log_plan(d->build);
-        notify_ready(d);
         return 0;
+}
+
+int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
+{
+        struct weft_error why = { 0 };
+        int r = reload(d, diagnostics, &why);
+
+        (void) snprintf(d->refused, sizeof(d->refused), "%.*s", (int) sizeof(d->refused) - 1,
+                        r < 0 ? why.text : "");
+        return r < 0 ? weft_fail(reterr, r, "%s", why.text) : 0;
 }
 
 static bool has_instance(const struct build *b, const char *name)
@@ -537,6 +535,7 @@ static void leave_instances(struct build *b)
 
 void daemon_stop(struct daemon *d)
 {
+        daemon_notify_stop(d);
         d->control = control_close(d->control);
         daemon_events_stop(d);
         leave_instances(d->build);

@@ -13,7 +13,8 @@
  *   ports.c             services' ports of the node's own addresses
  *   events.c            what the kernel reports, and the timers
  *   status.c            the methods of io.weft.Node
- *   flows.c             flows as they are told to a client */
+ *   flows.c             flows as they are told to a client
+ *   notify.c            what the service manager is told */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -30,7 +31,7 @@
 #include "plan/plan.h"
 #include "tables/tables.h"
 
-enum { NODE_ADDRESSES_MAX = 64 };
+enum { NODE_ADDRESSES_MAX = 64, NOTIFY_STATUS = 512 };
 
 struct daemon;
 
@@ -113,6 +114,10 @@ struct daemon {
 
         struct dry_network dry; /* where test packets run; ns -1: not made yet */
 
+        char refused[256];          /* why the last reload was; empty: it was not */
+        char status[NOTIFY_STATUS]; /* as the service manager knows it */
+        sd_event_source *turn;
+
         uint32_t hz;
         bool can_cast;
         bool hooks_on; /* the tables are filled: what appears gets its hooks at once */
@@ -132,7 +137,8 @@ struct daemon {
 
 /* ---- daemon.c ----------------------------------------------------------------------------- */
 
-/* Starts everything; 0, or the reason is logged already. */
+/* Starts everything; 0, or the reason is logged already. -EBADMSG: the configuration has errors,
+ * and another try would find the same ones. */
 int daemon_start(struct daemon *d);
 /* Reads the configuration again and switches. diagnostics: the caller's, for -EINVAL. The running
  * generation is untouched on failure. */
@@ -150,6 +156,12 @@ int daemon_reload_dry(struct daemon *d,
  * taken-over, applied, settled. */
 void debug_switch(const char *step);
 void daemon_log_diagnostics(const struct diagnostics *diagnostics);
+
+/* ---- notify.c ----------------------------------------------------------------------------- */
+
+/* Tells the service manager that everything runs, and from here on how it is. */
+int daemon_notify_ready(struct daemon *d, struct weft_error *reterr);
+void daemon_notify_stop(struct daemon *d);
 
 /* ---- build.c ------------------------------------------------------------------------------ */
 

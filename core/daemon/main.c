@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <bpf/libbpf.h>
+#include <errno.h>
 #include <getopt.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sysexits.h>
 #include <systemd/sd-daemon.h>
 
 #include "daemon/daemon.h"
@@ -26,7 +28,8 @@ static const char help[] =
         "  --help            this text\n"
         "  --version         version, and that of the module ABI\n"
         "\n"
-        "Exit codes: 0 stopped by a signal, 1 failed (the log says why), 2 wrong usage.\n";
+        "Exit codes: 0 stopped by a signal, 1 failed (the log says why), 2 wrong usage,\n"
+        "78 the configuration has errors.\n";
 
 struct arguments {
         const char *root, *bpffs;
@@ -187,5 +190,5 @@ int main(int argc, char **argv)
         r = run(&d);
         daemon_stop(&d);
 
-        return r < 0 ? 1 : 0;
+        return r == -EBADMSG ? EX_CONFIG : r < 0 ? 1 : 0;
 }
