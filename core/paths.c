@@ -186,7 +186,7 @@ pid_t lock_holder(const struct paths *p)
         if (!path)
                 return 0;
 
-        fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
         if (fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_UNLCK)
                 return 0;
 

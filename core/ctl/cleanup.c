@@ -16,7 +16,10 @@
 #include "net/net.h"
 #include "util.h"
 
-enum { STOP_MILLISECONDS = 10000 };
+enum {
+        STOP_MILLISECONDS = 10000,
+        LISTENING = 1 << 16, /* __SO_ACCEPTCON in /proc/net/unix */
+};
 
 static void say(void *data, const char *what)
 {
@@ -91,7 +94,36 @@ static int check_netns(const struct paths *p, struct weft_error *reterr)
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-/* Removes what is below a directory; the directory itself too unless something is mounted on it. */
+/* Whether somebody listens on a Unix socket's path, in the network namespace of a process. */
+static bool is_listening(const char *process, const char *path)
+{
+        _cleanup_free_ char *list = NULL, *line = NULL;
+        _cleanup_fclose_ FILE *f = NULL;
+        size_t size = 0;
+
+        if (asprintf(&list, "/proc/%s/net/unix", process) >= 0)
+                f = fopen(list, "re");
+        while (f && getline(&line, &size, f) > 0) {
+                unsigned flags;
+                int at = 0;
+
+                (void) sscanf(line, "%*s %*s %*s %x %*s %*s %*s %n", &flags, &at);
+                line[strcspn(line, "\n")] = '\0';
+                if (at > 0 && (flags & LISTENING) && strcmp(line + at, path) == 0)
+                        return true;
+        }
+
+        return false;
+}
+
+/* The service manager's: it hands the socket to the next daemon, and makes the file only once. */
+static bool is_the_managers(const char *path)
+{
+        return is_listening("1", path) || is_listening("self", path);
+}
+
+/* Removes what is below a directory, and the directory itself, unless something is mounted on it.
+ */
 static void remove_tree(const char *path, FILE *f)
 {
         DIR *d = opendir(path);
@@ -104,9 +136,11 @@ static void remove_tree(const char *path, FILE *f)
                 if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
                     asprintf(&entry, "%s/%s", path, e->d_name) < 0)
                         continue;
-                if (lstat(entry, &st) == 0 && S_ISDIR(st.st_mode))
+                if (lstat(entry, &st) < 0)
+                        continue;
+                if (S_ISDIR(st.st_mode))
                         remove_tree(entry, f);
-                else if (unlink(entry) == 0)
+                else if (!(S_ISSOCK(st.st_mode) && is_the_managers(entry)) && unlink(entry) == 0)
                         say(f, entry);
         }
 
