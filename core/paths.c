@@ -177,20 +177,31 @@ int pins_lock_take(const struct paths *p, int *ret_fd, struct weft_error *reterr
         return 0;
 }
 
-pid_t lock_holder(const struct paths *p)
+/* Asking needs no right to write. *ret_lock: F_UNLCK where nobody holds it. */
+static void lock_ask(const struct paths *p, struct flock *ret_lock)
 {
         _cleanup_free_ char *path = below(p->run, "lock");
-        _cleanup_close_ int fd = -1;
-        struct flock lock = whole_file;
+        _cleanup_close_ int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
 
-        if (!path)
-                return 0;
+        *ret_lock = whole_file;
+        if (fd < 0 || fcntl(fd, F_GETLK, ret_lock) < 0)
+                ret_lock->l_type = F_UNLCK;
+}
 
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_UNLCK)
-                return 0;
+pid_t lock_holder(const struct paths *p)
+{
+        struct flock lock;
 
-        return lock.l_pid;
+        lock_ask(p, &lock);
+        return lock.l_type == F_UNLCK ? 0 : lock.l_pid;
+}
+
+bool lock_is_held(const struct paths *p)
+{
+        struct flock lock;
+
+        lock_ask(p, &lock);
+        return lock.l_type != F_UNLCK;
 }
 
 uint64_t netns_number(void)

@@ -4,6 +4,7 @@
 /* Where one instance of weft keeps its things: below --root and --bpffs. Shared by the daemon and
  * the command line, so that both mean the same files. */
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -35,8 +36,9 @@ int lock_take(const struct paths *p, int *ret_fd, struct weft_error *reterr);
 /* The same for the pins, which instances of other roots may name too: a lock of the directory
  * BPFFS, which is there already. */
 int pins_lock_take(const struct paths *p, int *ret_fd, struct weft_error *reterr);
-/* Pid of the daemon that holds the lock; 0: none. */
+/* Pid of the daemon that holds the lock; 0: none, or of another pid namespace. */
 pid_t lock_holder(const struct paths *p);
+bool lock_is_held(const struct paths *p);
 
 /* Number of the network namespace this process is in (inode of its nsfs file); 0 if unknown. */
 uint64_t netns_number(void);

@@ -4,10 +4,12 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "ctl/client.h"
 #include "ctl/table.h"
 #include "ctl/verbs.h"
+#include "util.h"
 
 int fail(const char *text)
 {
@@ -40,13 +42,40 @@ enum exit_code call_failed(int r, const struct weft_error *why)
         return r == -ENOENT || r == -ECONNREFUSED ? EXIT_NO_DAEMON : EXIT_FAILED;
 }
 
+/* Methods that only read bear such names. A socket that systemd listens on would start weftd for
+ * them, too; who looks whether it runs must not make it run. */
+static bool only_reads(const char *method)
+{
+        static const char *const prefixes[] = { "Get", "List", "Plan" };
+
+        for (size_t i = 0; i < ELEMENTS(prefixes); i++)
+                if (strncmp(method, prefixes[i], strlen(prefixes[i])) == 0)
+                        return true;
+
+        return false;
+}
+
+static int check_daemon(const struct call *c, const char *method, struct weft_error *reterr)
+{
+        if (call_value(c, &option_socket) || !only_reads(method) || lock_is_held(&c->paths))
+                return 0;
+
+        return weft_fail(reterr, -ECONNREFUSED,
+                         "weftd does not run, and looking does not start it: systemctl start "
+                         "weftd, or name its --root or --socket");
+}
+
 int call_ask(const struct call *c, const char *method, json_t *parameters, bool more,
              void (*show)(const json_t *reply, FILE *f, unsigned width))
 {
         json_auto_t *reply = NULL;
         struct weft_error why = { 0 };
-        int r = client_call(call_socket(c), method, parameters, more, &reply, &why);
+        int r = check_daemon(c, method, &why);
 
+        if (r == 0)
+                r = client_call(call_socket(c), method, parameters, more, &reply, &why);
+        else
+                json_decref(parameters);
         if (r < 0)
                 return call_failed(r, &why);
         if (call_has(c, &option_json))

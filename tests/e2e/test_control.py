@@ -158,6 +158,27 @@ def test_the_daemon_may_open_as_many_files_as_the_system_lets_it(cluster):
     assert soft == hard
 
 
+def test_reading_verbs_leave_a_socket_alone_that_would_start_a_daemon(cluster, tmp_path):
+    """As systemd has it: the socket is there and takes connections, the daemon is not."""
+    (tmp_path / "run/weft").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as waiting:
+        waiting.bind(str(tmp_path / "run/weft/control"))
+        waiting.listen()
+        for verb in (["status"], ["flows"], ["chain"], ["modules"], ["reload", "--dry-run"]):
+            result = run(BUILD / "core/ctl/weftctl", "--root", tmp_path, *verb, check=False, timeout=5)
+            assert result.returncode == 3 and "does not run" in result.stderr, verb
+        with pytest.raises(BlockingIOError):
+            waiting.accept()
+
+
+def test_who_may_not_write_the_lock_finds_out_all_the_same_that_the_daemon_runs(cluster):
+    weft = cluster.weft1
+    cluster.lab.directory.chmod(0o711)
+    result = run("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", BUILD / "core/ctl/weftctl",
+                 "--root", weft.root, "status", check=False)
+    assert result.returncode == 4 and "group weft" in result.stderr
+
+
 # ---- a crowd ------------------------------------------------------------------------------------
 
 
