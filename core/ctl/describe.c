@@ -142,7 +142,7 @@ const char *need_kind_word(enum weft_need_kind kind)
         static const char *const words[] = {
                 [WEFT_NEED_MODULE] = "module",       [WEFT_NEED_ROLE] = "role",
                 [WEFT_NEED_HELPER] = "helper",       [WEFT_NEED_FEATURE] = "feature",
-                [WEFT_NEED_LINK_KIND] = "link-kind",
+                [WEFT_NEED_LINK_KIND] = "link-kind", [WEFT_NEED_HOST] = "host",
         };
 
         return (size_t) kind < ELEMENTS(words) && words[kind] ? words[kind] : "unknown";

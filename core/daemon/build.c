@@ -51,6 +51,36 @@ static void service_unroute(void *data, const struct weft_prefix *prefix)
         host_unroute(b->daemon->host, prefix);
 }
 
+static int service_table(void *data, const char *name, const char *body, struct weft_error *reterr)
+{
+        struct build *b = data;
+
+        return host_table(b->daemon->host, name, body, reterr);
+}
+
+static void service_untable(void *data, const char *name, const char *body)
+{
+        struct build *b = data;
+
+        host_untable(b->daemon->host, name, body);
+}
+
+static struct instance *instance_by_name(const struct build *b, const char *name)
+{
+        for (size_t i = 0; b && i < b->n_instances; i++)
+                if (strcmp(b->instances[i]->module->desc.name, name) == 0)
+                        return b->instances[i];
+
+        return NULL;
+}
+
+static const struct weft_prefixes *service_native_prefixes(void *data, const char *module)
+{
+        const struct instance *i = instance_by_name(data, module);
+
+        return i ? &i->native : NULL;
+}
+
 static void peer_info(const struct config_peer *p, struct weft_peer_info *ret)
 {
         *ret = (struct weft_peer_info) {
@@ -133,6 +163,9 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
                 .data = b,
                 .route = service_route,
                 .unroute = service_unroute,
+                .table = service_table,
+                .untable = service_untable,
+                .native_prefixes = service_native_prefixes,
                 .peers = service_peers,
                 .cluster_prefixes = service_cluster_prefixes,
                 .log = service_log,
@@ -260,6 +293,7 @@ static int plan(struct build *b, struct weft_error *reterr)
         if (!b->rows)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
+        probe_host(b->config->node.pod_cidr.items, b->config->node.pod_cidr.n);
         input.facts = probe_facts(&input.n_facts);
         if (input.choose)
                 input.conditions = build_conditions(b);
@@ -302,15 +336,6 @@ static uint16_t module_number(struct daemon *d, const char *name)
         return d->module_numbers.n;
 }
 
-static struct instance *instance_by_name(const struct build *b, const char *name)
-{
-        for (size_t i = 0; b && i < b->n_instances; i++)
-                if (strcmp(b->instances[i]->module->desc.name, name) == 0)
-                        return b->instances[i];
-
-        return NULL;
-}
-
 /* Instances ask for the node's addresses and prefixes when they are made, and are told of no
  * change. */
 static bool same_node(const struct config_node *a, const struct config_node *b)
@@ -322,6 +347,24 @@ static bool same_node(const struct config_node *a, const struct config_node *b)
                                             a->address.n * sizeof(*a->address.items)) == 0);
 }
 
+/* Is one of the modules that this one needs by name another than before? It may have learnt
+ * something of it. */
+static bool needs_changed(const struct build *b, const struct weft_module *m)
+{
+        for (const struct weft_need *need = m->needs; need && need->kind; need++) {
+                const struct instance *now, *before;
+
+                if (need->kind != WEFT_NEED_MODULE)
+                        continue;
+                now = instance_by_name(b, need->name);
+                before = instance_by_name(b->running, need->name);
+                if (now != before || (now && now->next_config))
+                        return true;
+        }
+
+        return false;
+}
+
 /* enum instance_change, or a refusal. An instance that failed at an event is made anew: so what it
  * was to do is tried again, and a failure is a refusal then. */
 static int judge(const struct build *b, struct instance *old, const char *name,
@@ -330,7 +373,8 @@ static int judge(const struct build *b, struct instance *old, const char *name,
         if (!old)
                 return INSTANCE_ADDED;
         if (old->degraded || old->module != module_by_name(b, name) ||
-            !same_node(&b->config->node, &b->running->config->node))
+            !same_node(&b->config->node, &b->running->config->node) ||
+            needs_changed(b, &old->module->desc))
                 return INSTANCE_REPLACED;
 
         return instance_ask(old, section_of(b->config, name), diagnostics, reterr);

@@ -8,6 +8,7 @@
 
 #include <bpf/libbpf.h>
 
+#include "config/values.h"
 #include "generation/object.h"
 #include "module/api.h"
 #include "module/module.h"
@@ -189,6 +190,77 @@ static int api_map(struct weft_instance *self, const char *name)
         return fd < 0 ? -ENOENT : fd;
 }
 
+/* ---- nftables, native prefixes ------------------------------------------------------------ */
+
+#define TABLE_NAME_SIZE 64
+
+static void table_name(const struct instance *i, char ret[static TABLE_NAME_SIZE])
+{
+        (void) snprintf(ret, TABLE_NAME_SIZE, "weft-%s", i->module->desc.name);
+}
+
+void instance_drop_table(struct instance *i)
+{
+        char name[TABLE_NAME_SIZE];
+
+        if (!i->table)
+                return;
+
+        table_name(i, name);
+        i->services->untable(i->services->data, name, i->table);
+        free(i->table);
+        i->table = NULL;
+}
+
+static int api_nft_table(struct weft_instance *self, const char *body, struct weft_error *reterr)
+{
+        struct instance *i = of(self);
+        _cleanup_free_ char *copy = strdup(body);
+        char name[TABLE_NAME_SIZE];
+        int r;
+
+        if (!copy)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
+
+        table_name(i, name);
+        r = i->services->table(i->services->data, name, body, reterr);
+        if (r < 0)
+                return r;
+
+        instance_drop_table(i);
+        i->table = TAKE(copy);
+        return 0;
+}
+
+static void api_set_native_prefixes(struct weft_instance *self, const struct weft_prefixes *p)
+{
+        struct instance *i = of(self);
+        struct weft_prefixes copy = { 0 };
+
+        for (size_t n = 0; n < p->n; n++)
+                if (prefixes_add(&copy, &p->items[n]) < 0)
+                        break;
+
+        free(i->native.items);
+        i->native = copy;
+}
+
+static void api_native_prefixes(struct weft_instance *self,
+                                void (*f)(void *, const struct weft_prefix *), void *data)
+{
+        const struct core_services *s = of(self)->services;
+        const struct weft_need *need = of(self)->module->desc.needs;
+
+        for (; need && need->kind; need++) {
+                const struct weft_prefixes *p = need->kind == WEFT_NEED_MODULE
+                                                        ? s->native_prefixes(s->data, need->name)
+                                                        : NULL;
+
+                for (size_t n = 0; p && n < p->n; n++)
+                        f(data, &p->items[n]);
+        }
+}
+
 static void *api_data(struct weft_instance *self)
 {
         return of(self)->data;
@@ -222,4 +294,7 @@ const struct weft_api core_api = {
         .set_data = api_set_data,
         .node_ports = api_node_ports,
         .version = api_version,
+        .nft_table = api_nft_table,
+        .set_native_prefixes = api_set_native_prefixes,
+        .native_prefixes = api_native_prefixes,
 };

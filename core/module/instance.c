@@ -133,6 +133,8 @@ struct instance *instance_free(struct instance *i)
         free_config(i, i->config);
         free_config(i, i->next_config);
         free(i->routes);
+        free(i->table);
+        free(i->native.items);
         free(i);
         return NULL;
 }
@@ -194,6 +196,7 @@ void instance_detach(struct instance *i)
 
         while (i->n_routes > 0)
                 i->services->unroute(i->services->data, &i->routes[--i->n_routes]);
+        instance_drop_table(i);
         i->attached = false;
 }
 

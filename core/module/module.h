@@ -43,9 +43,12 @@ struct core_services {
         int (*route)(void *data, const struct weft_prefix *prefix, const struct weft_addr *gateway,
                      struct weft_error *reterr);
         void (*unroute)(void *data, const struct weft_prefix *prefix);
+        int (*table)(void *data, const char *name, const char *body, struct weft_error *reterr);
+        void (*untable)(void *data, const char *name, const char *body);
         void (*peers)(void *data, void (*f)(void *, const struct weft_peer_info *), void *f_data);
         void (*cluster_prefixes)(void *data, void (*f)(void *, const struct weft_prefix *),
                                  void *f_data);
+        const struct weft_prefixes *(*native_prefixes)(void *data, const char *module);
         void (*log)(void *data, const char *module, int level, const char *text);
 };
 
@@ -70,6 +73,8 @@ struct instance {
         size_t n_objects;
         struct weft_prefix *routes; /* held through weft_api.route(); owned */
         size_t n_routes;
+        char *table;                 /* body held through weft_api.nft_table(); owned */
+        struct weft_prefixes native; /* from weft_api.set_native_prefixes(); items owned */
         bool attached, degraded;
 
         /* On a reload. An instance that goes on stands in both builds. */

@@ -28,6 +28,12 @@ struct port_hold {
         unsigned count;
 };
 
+struct table_hold {
+        char *name;    /* of family inet */
+        char **bodies; /* the last one is in force; none: the predecessor's */
+        size_t n;
+};
+
 struct port_set {
         uint64_t bits[65536 / 64];
 };
@@ -47,7 +53,8 @@ struct host {
         struct route_hold *routes;
         struct port_hold *ports;
         struct wire_hold *wires;
-        size_t n_sysctls, n_routes, n_ports, n_wires;
+        struct table_hold *tables;
+        size_t n_sysctls, n_routes, n_ports, n_wires, n_tables;
         struct port_set own_ports;       /* reserved by weft, not found reserved */
         struct port_set inherited_ports; /* the predecessor's, until host_settle() */
         unsigned forwarding6;            /* interfaces that forward IPv6 for weft */
@@ -89,6 +96,16 @@ int ports_apply(struct host *h, struct weft_error *reterr);
 struct route_hold *route_find(struct host *h, const struct weft_prefix *dst);
 struct route_hold *route_hold_add(struct host *h, const struct route *r);
 void route_undo(struct host *h, struct route_hold *r);
+
+/* ---- tables of nftables (nft.c) ----------------------------------------------------------- */
+
+struct table_hold *table_find(struct host *h, const char *name);
+struct table_hold *table_hold_add(struct host *h, const char *name);
+/* Deletes the table, if no body is held, and forgets the hold. */
+void table_undo(struct host *h, struct table_hold *t);
+/* Nobody holds it any more. */
+void table_release(struct table_hold *t);
+void table_hold_done(struct table_hold *t);
 
 /* ---- wire.c ------------------------------------------------------------------------------- */
 

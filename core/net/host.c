@@ -9,6 +9,7 @@
  *                           node is given one; what others reserved is told apart and stays
  *   routes, protocol 119    to endpoints (scope link, their device) and what modules ask for, such
  *                           as pod CIDRs of peers; foreign routes are never replaced
+ *   tables inet weft-*      of nftables, what modules ask for, each replaced as a whole
  *   devices weft*           host sides of endpoints' veth pairs, with a permanent neighbour for
  *                           each of the endpoint's addresses; no address, no router advertisements
  *
@@ -82,6 +83,9 @@ struct host *host_close(struct host *h)
         for (size_t i = 0; i < h->n_wires; i++)
                 wire_hold_done(&h->wires[i]);
         closep(&h->record);
+        for (size_t i = 0; i < h->n_tables; i++)
+                table_hold_done(&h->tables[i]);
+        free(h->tables);
         free(h->sysctls);
         free(h->routes);
         free(h->ports);
@@ -126,6 +130,16 @@ static void undo_routes(struct host *h, const struct teller *t)
         }
 }
 
+static void undo_tables(struct host *h, const struct teller *t)
+{
+        for (size_t i = h->n_tables; i-- > 0;) {
+                if (h->tables[i].n > 0)
+                        continue;
+                tell(t, "table inet %s of nftables", h->tables[i].name);
+                table_undo(h, &h->tables[i]);
+        }
+}
+
 static void undo_sysctls(struct host *h, bool advertisements, const struct teller *t)
 {
         for (size_t i = h->n_sysctls; i-- > 0;) {
@@ -141,6 +155,7 @@ static void undo_sysctls(struct host *h, bool advertisements, const struct telle
 
 static void undo_unwanted(struct host *h, const struct teller *t)
 {
+        undo_tables(h, t);
         undo_routes(h, t);
         undo_sysctls(h, false, t);
         undo_sysctls(h, true, t);
@@ -162,6 +177,8 @@ void host_cleanup(struct host *h, void (*f)(void *data, const char *what), void 
                 h->sysctls[i].count = 0;
         for (size_t i = 0; i < h->n_routes; i++)
                 h->routes[i].count = 0;
+        for (size_t i = 0; i < h->n_tables; i++)
+                table_release(&h->tables[i]);
         for (size_t i = 0; i < h->n_wires; i++)
                 wire_hold_done(&h->wires[i]);
         h->n_wires = h->n_ports = h->forwarding6 = 0;

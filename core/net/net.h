@@ -76,6 +76,23 @@ struct net_listener {
 int net_listeners(void (*f)(void *data, const struct net_listener *l), void *data,
                   struct weft_error *reterr);
 
+/* Does the kernel have nftables, and rules that keep packets from conntrack? */
+bool net_has_nftables(void);
+
+/* ---- who else translates addresses -------------------------------------------------------- */
+
+enum nat_kind {
+        NAT_SOURCE,      /* masquerade, snat */
+        NAT_DESTINATION, /* dnat, redirect */
+};
+
+/* Looks for a rule of somebody else's in the host's netfilter (nftables, and the tables of old
+ * iptables) that translates packets from (NAT_SOURCE), or to (NAT_DESTINATION), one of the pods'
+ * prefixes; what a rule's text leaves open counts as yes. n 0: any rule. Returns 1 and where it is
+ * in ret, 0: there is none; or negative errno: that cannot be told. */
+int nat_of_others(enum nat_kind kind, const struct weft_prefix *pods, size_t n, char *ret,
+                  size_t size);
+
 /* ---- host changes: what weft alters, counted and recorded --------------------------------- */
 
 /* Every change below is recorded in RUN_DIR/host before it is made, so that a successor of a killed
@@ -110,6 +127,12 @@ void host_unroute(struct host *h, const struct weft_prefix *dst);
 /* The kernel takes routes away with their link or its last address: makes those that are held
  * again, as far as they can be made now. */
 void host_routes_again(struct host *h);
+
+/* The table NAME ("weft-" and a word) of nftables, family inet, with BODY, in nft's own words, in
+ * it: nobody else's, and replaced whole in one transaction. Of several bodies held the newest is in
+ * force. -EOPNOTSUPP: the kernel has no nftables. */
+int host_table(struct host *h, const char *name, const char *body, struct weft_error *reterr);
+void host_untable(struct host *h, const char *name, const char *body);
 
 /* A start has asked for all it wants: undo what the predecessor did and nobody asked for. */
 void host_settle(struct host *h);

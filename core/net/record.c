@@ -8,6 +8,8 @@
  *   route PREFIX
  *   route-undone PREFIX
  *   ports LIST                    all that weft reserved
+ *   table NAME                    of nftables, family inet
+ *   table-undone NAME
  *
  * A last line without its end was cut short by a crash, before its change was made. */
 
@@ -94,6 +96,23 @@ static int set_ports(struct host *h, char *const words[WORDS])
         return 0;
 }
 
+static int add_table(struct host *h, char *const words[WORDS])
+{
+        return table_find(h, words[1]) || table_hold_add(h, words[1]) ? 0 : -ENOMEM;
+}
+
+static int drop_table(struct host *h, char *const words[WORDS])
+{
+        struct table_hold *t = table_find(h, words[1]);
+
+        if (t) {
+                table_hold_done(t);
+                *t = h->tables[--h->n_tables];
+        }
+
+        return 0;
+}
+
 static int load_line(struct host *h, char *line)
 {
         static const struct {
@@ -101,9 +120,10 @@ static int load_line(struct host *h, char *line)
                 int words;
                 int (*load)(struct host *h, char *const words[WORDS]);
         } kinds[] = {
-                { "sysctl", 4, add_sysctl }, { "sysctl-undone", 2, drop_sysctl },
-                { "route", 2, add_route },   { "route-undone", 2, drop_route },
-                { "ports", 2, set_ports },
+                { "sysctl", 4, add_sysctl },       { "sysctl-undone", 2, drop_sysctl },
+                { "route", 2, add_route },         { "route-undone", 2, drop_route },
+                { "ports", 2, set_ports },         { "table", 2, add_table },
+                { "table-undone", 2, drop_table },
         };
         char *words[WORDS] = { 0 };
         int n = 0;
@@ -169,6 +189,8 @@ static int print(FILE *f, struct host *h)
         for (size_t i = 0; i < h->n_routes; i++)
                 (void) fprintf(f, "route\t%s\n",
                                prefix_format(&h->routes[i].route.dst, text, sizeof(text)));
+        for (size_t i = 0; i < h->n_tables; i++)
+                (void) fprintf(f, "table\t%s\n", h->tables[i].name);
         if (*ports)
                 (void) fprintf(f, "ports\t%s\n", ports);
 
@@ -198,7 +220,7 @@ static int write_anew(struct host *h)
 
         closep(&h->record);
         h->record = TAKE_FD(fd);
-        h->lines = 1 + h->n_sysctls + h->n_routes;
+        h->lines = 1 + h->n_sysctls + h->n_routes + h->n_tables;
 
         return 0;
 }
@@ -243,6 +265,6 @@ int record_add(struct host *h, struct weft_error *reterr, const char *format, ..
 void record_trim(struct host *h)
 {
         /* The old file stays whole and right when this fails. */
-        if (h->lines > LINES_KEPT + 4 * (h->n_sysctls + h->n_routes))
+        if (h->lines > LINES_KEPT + 4 * (h->n_sysctls + h->n_routes + h->n_tables))
                 (void) write_anew(h);
 }

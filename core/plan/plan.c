@@ -24,6 +24,7 @@ static const char *const kind_names[] = {
         [WEFT_NEED_HELPER] = "the kernel's eBPF helper",
         [WEFT_NEED_FEATURE] = "the kernel's feature",
         [WEFT_NEED_LINK_KIND] = "network devices of kind",
+        [WEFT_NEED_HOST] = "the host to be",
 };
 
 #define EACH_NEED(need, m) (const struct weft_need *need = (m)->needs; need && need->kind; need++)
@@ -148,13 +149,20 @@ static void add(struct plan *p, const struct weft_module *m, const struct adding
 
 /* ---- judging ------------------------------------------------------------------------------ */
 
-static bool fact_present(const struct plan_input *input, const struct weft_need *need)
+static const struct fact *find_fact(const struct plan_input *input, const struct weft_need *need)
 {
         for (size_t i = 0; i < input->n_facts; i++)
                 if (input->facts[i].kind == need->kind && same(input->facts[i].name, need->name))
-                        return input->facts[i].present;
+                        return &input->facts[i];
 
-        return false;
+        return NULL;
+}
+
+static bool fact_present(const struct plan_input *input, const struct weft_need *need)
+{
+        const struct fact *f = find_fact(input, need);
+
+        return f && f->present;
 }
 
 static int check_role(const struct plan *p, const struct weft_module *by, const char *role)
@@ -174,8 +182,8 @@ static int check_role(const struct plan *p, const struct weft_module *by, const 
         return r;
 }
 
-/* 0: met; -ENOENT: a module or role is not there at all; -EOPNOTSUPP: the kernel lacks it, or what
- * was there is off for such a reason. */
+/* 0: met; -ENOENT: a module or role is not there at all; -EBUSY: something of the host stands in
+ * the way; -EOPNOTSUPP: the kernel lacks it, or what was there is off for such a reason. */
 static int check_need(const struct plan *p, const struct weft_module *by,
                       const struct weft_need *need)
 {
@@ -189,6 +197,8 @@ static int check_need(const struct plan *p, const struct weft_module *by,
                 return !row ? -ENOENT : row->on ? 0 : row->error;
         case WEFT_NEED_ROLE:
                 return check_role(p, by, need->name);
+        case WEFT_NEED_HOST:
+                return fact_present(p->input, need) ? 0 : -EBUSY;
         default:
                 return fact_present(p->input, need) ? 0 : -EOPNOTSUPP;
         }
@@ -199,6 +209,16 @@ static const char *kind_name(const struct weft_need *need)
         size_t n = sizeof(kind_names) / sizeof(kind_names[0]);
 
         return need->kind < n ? kind_names[need->kind] : "something newer than this weftd:";
+}
+
+static void explain_need(const struct plan *p, struct plan_row *row, const char *verb,
+                         const struct weft_need *need)
+{
+        const struct fact *f = find_fact(p->input, need);
+
+        explain(row, "%s %s %s (%s)%s%s", verb, kind_name(need), need->name,
+                need->why ? need->why : "", f && f->detail ? ": " : "",
+                f && f->detail ? f->detail : "");
 }
 
 static const char *why_barred(const struct plan_input *input, const struct weft_module *m)
@@ -241,8 +261,7 @@ static bool judge(const struct plan *p, struct plan_row *row)
                         row->on = false;
                         row->error = r;
                         row->reason[0] = '\0';
-                        explain(row, "needs %s %s (%s)", kind_name(need), need->name,
-                                need->why ? need->why : "");
+                        explain_need(p, row, "needs", need);
                         return true;
                 }
 
@@ -254,8 +273,7 @@ static void explain_wants(const struct plan *p, struct plan_row *row)
         for
                 EACH_NEED(need, row->module)
         if (need->soft && check_need(p, row->module, need) < 0)
-                explain(row, "without %s %s (%s)", kind_name(need), need->name,
-                        need->why ? need->why : "");
+                explain_need(p, row, "without", need);
 }
 
 static void judge_all(const struct plan *p)

@@ -25,9 +25,10 @@ struct stage {
 int stages_order(struct stage *stages, size_t n, struct weft_error *reterr);
 
 struct fact {
-        enum weft_need_kind kind; /* WEFT_NEED_HELPER, _FEATURE, _LINK_KIND */
+        enum weft_need_kind kind; /* WEFT_NEED_HELPER, _FEATURE, _LINK_KIND, _HOST */
         const char *name;
         bool present;
+        const char *detail; /* what stands in the way; NULL: nothing more to say */
 };
 
 struct plan_input {
@@ -49,19 +50,20 @@ struct plan_input {
 struct plan_row {
         const struct weft_module *module;
         bool on;
-        int error; /* off: -EOPNOTSUPP, the kernel lacks something; -ENOENT, a module is missing;
+        int error; /* off: -EOPNOTSUPP, the kernel lacks something; -EBUSY, the host does what it
+                      should not; -ENOENT, a module is missing;
                       -ECANCELED, it is barred */
-        char reason[256]; /* why it is off; or which soft need is missing; or who brought it in */
+        char reason[384]; /* why it is off; or which soft need is missing; or who brought it in */
 };
 
 /* 0 with rows for every named module and everything it brings in, in an order in which needs come
  * before who needs them; or a refusal. rows: room for n_available.
  *
  * A module that lacks a hard need is off, and so is what needs it. MODE_STRICT and MODE_PARTIAL
- * refuse then (-EOPNOTSUPP, -ENOENT). MODE_PROBE refuses only where no kernel would help: a module
- * or role that is not there (-ENOENT). What is barred is off and refuses nothing. Two modules that
- * exclude each other are refused in every mode (-EEXIST): which of them is meant, only the
- * administrator knows.
+ * refuse then (-EOPNOTSUPP, -EBUSY, -ENOENT). MODE_PROBE refuses only where no kernel would help: a
+ * module or role that is not there (-ENOENT). What is barred is off and refuses nothing. Two
+ * modules that exclude each other are refused in every mode (-EEXIST): which of them is meant, only
+ * the administrator knows.
  *
  * With `choose`, nothing is named: for each role that a module may be chosen for, the available one
  * of the highest rank whose condition holds is taken as if it were named; of equals, the first by

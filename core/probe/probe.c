@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "net/net.h"
 #include "probe/probe.h"
 #include "probe/trials.h"
 #include "util.h"
@@ -20,12 +21,26 @@ static const struct {
         { "redirect-peer", try_redirect_peer },
         { "cast-to-kern-ctx", try_cast_to_kern_ctx },
         { "link-update", try_link_update },
+        { "nftables", net_has_nftables },
 };
 
 static const char *const link_kinds[] = { "veth", "netkit", "vxlan", "geneve" };
 
-#define FACTS (ELEMENTS(helpers) + ELEMENTS(features) + ELEMENTS(link_kinds))
+static const struct {
+        const char *name;
+        enum nat_kind breaks; /* the rules of others that end it */
+} host_facts[] = {
+        { "masquerade-free", NAT_SOURCE },
+        { "redirect-free", NAT_DESTINATION },
+};
 
+#define HOST_FACTS ELEMENTS(host_facts)
+#define KERNEL_FACTS (ELEMENTS(helpers) + ELEMENTS(features) + ELEMENTS(link_kinds))
+#define FACTS (KERNEL_FACTS + HOST_FACTS)
+
+static const struct weft_prefix *pods;
+static size_t n_pods;
+static char details[HOST_FACTS][128];
 static struct fact facts[FACTS];
 static bool tried[FACTS];
 
@@ -38,8 +53,24 @@ static struct fact describe(size_t i)
         if (i < ELEMENTS(features))
                 return (struct fact) { .kind = WEFT_NEED_FEATURE, .name = features[i].name };
 
-        return (struct fact) { .kind = WEFT_NEED_LINK_KIND,
-                               .name = link_kinds[i - ELEMENTS(features)] };
+        i -= ELEMENTS(features);
+        if (i < ELEMENTS(link_kinds))
+                return (struct fact) { .kind = WEFT_NEED_LINK_KIND, .name = link_kinds[i] };
+
+        i -= ELEMENTS(link_kinds);
+        return (struct fact) {
+                .kind = WEFT_NEED_HOST,
+                .name = host_facts[i].name,
+                .detail = details[i][0] ? details[i] : NULL,
+        };
+}
+
+/* What cannot be told stands in nobody's way. */
+static bool try_host(size_t i)
+{
+        details[i][0] = '\0';
+        return nat_of_others(host_facts[i].breaks, pods, n_pods, details[i], sizeof(details[i])) <=
+               0;
 }
 
 static bool try(size_t i)
@@ -51,7 +82,11 @@ static bool try(size_t i)
         if (i < ELEMENTS(features))
                 return features[i].try();
 
-        return try_link_kind(link_kinds[i - ELEMENTS(features)]);
+        i -= ELEMENTS(features);
+        if (i < ELEMENTS(link_kinds))
+                return try_link_kind(link_kinds[i]);
+
+        return try_host(i - ELEMENTS(link_kinds));
 }
 
 /* Is "no-NAME" among the words of WEFTD_DEBUG_FACTS? */
@@ -75,8 +110,10 @@ static bool is_denied(const char *name)
 static const struct fact *fact(size_t i)
 {
         if (!tried[i]) {
+                bool present = try(i);
+
                 facts[i] = describe(i);
-                facts[i].present = !is_denied(facts[i].name) && try(i);
+                facts[i].present = present && !is_denied(facts[i].name);
                 tried[i] = true;
         }
 
@@ -102,6 +139,19 @@ bool probe_has(enum weft_need_kind kind, const char *name)
         }
 
         return false;
+}
+
+void probe_host(const struct weft_prefix *prefixes, size_t n)
+{
+        pods = prefixes;
+        n_pods = n;
+        for (size_t i = KERNEL_FACTS; i < FACTS; i++) {
+                tried[i] = false;
+                (void) fact(i);
+        }
+        /* the caller's */
+        pods = NULL;
+        n_pods = 0;
 }
 
 /* The coarse clocks move by the tick: their resolution is one jiffy (time/time.c: LOW_RES_NSEC is

@@ -15,6 +15,9 @@ static const struct weft_need needs[] = {
         WEFT_NEEDS(HELPER, "fib_lookup", "asks the routing table for the way to the wire"),
         WEFT_NEEDS(HELPER, "redirect_neigh",
                    "sends to a neighbour whose link-layer address is not known yet (Linux 5.10)"),
+        WEFT_NEEDS(HOST, "masquerade-free",
+                   "past the stack, masquerading of pods in netfilter would be passed by: load "
+                   "bpf-masq and take that rule away, or take [module host-routing] away"),
         {}
 };
 

@@ -135,6 +135,16 @@ static int fill_cidrs(struct weft_instance *self, const struct weft_api *api,
         return 0;
 }
 
+static int native_load(struct weft_instance *self, const struct weft_api *api,
+                       struct weft_error *reterr)
+{
+        const struct native_config *config = api->config(self);
+
+        (void) reterr;
+        api->set_native_prefixes(self, &config->cidr);
+        return 0;
+}
+
 static int native_attach(struct weft_instance *self, const struct weft_api *api,
                          struct weft_error *reterr)
 {
@@ -171,5 +181,5 @@ WEFT_MODULE(.name = "native-routing", .summary = "Pod traffic routed by the kern
             .options = options, .config_size = sizeof(struct native_config), .role = "routing",
             .rank = 20, .condition = WEFT_PEERS_SHARE_L2,
             .chosen_options = (const char *const[]) { "direct-node-routes", "yes", NULL },
-            .object = weft_object, .object_end = weft_object_end, .attach = native_attach,
-            .event = native_event, );
+            .object = weft_object, .object_end = weft_object_end, .load = native_load,
+            .attach = native_attach, .event = native_event, );

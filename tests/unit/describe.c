@@ -58,14 +58,10 @@ static size_t each_module(void (*f)(const char *name))
         glob_t found;
         size_t n;
 
-        cr_assert_eq(glob(SOURCE "/modules/*/*.bpf.c", 0, NULL, &found), 0);
+        cr_assert_eq(glob(SOURCE "/modules/*", GLOB_ONLYDIR, NULL, &found), 0);
         n = found.gl_pathc;
-        for (size_t i = 0; i < n; i++) {
-                char *name = strrchr(found.gl_pathv[i], '/') + 1;
-
-                *strstr(name, ".bpf.c") = '\0';
-                f(name);
-        }
+        for (size_t i = 0; i < n; i++)
+                f(basename(found.gl_pathv[i]));
         globfree(&found);
 
         return n;

@@ -528,3 +528,61 @@ Test(host, cleanup_takes_everything_and_says_so)
         cr_assert_neq(if_nametoindex("weft0"), 0, "somebody else's device stays");
         lab_expect("10.7.0.0/16 via 10.9.0.2 dev d0", "ip route show 10.7.0.0/16");
 }
+
+/* ---- tables of nftables ------------------------------------------------------------------- */
+
+#define BODY(n) "chain c { counter packets " n " bytes 0; }"
+#define RULE(n) "counter packets " n " bytes 0"
+
+static void expect_rule(const char *rule)
+{
+        lab_expect(
+                rule,
+                "nft list table inet weft-x 2>/dev/null | sed -n 's/^[ \t]*\\(counter.*\\)/\\1/p'");
+}
+
+Test(host, a_table_is_replaced_whole_and_the_newest_holder_decides)
+{
+        lab_run("nft add table inet other");
+        MUST(host_table(h, "weft-x", BODY("1"), &reason));
+        expect_rule(RULE("1"));
+        MUST(host_table(h, "weft-x", BODY("2"), &reason));
+        expect_rule(RULE("2"));
+
+        /* A new holder that fails later goes first; one that took over stays. */
+        host_untable(h, "weft-x", BODY("2"));
+        expect_rule(RULE("1"));
+        MUST(host_table(h, "weft-x", BODY("3"), &reason));
+        host_untable(h, "weft-x", BODY("1"));
+        expect_rule(RULE("3"));
+
+        host_untable(h, "weft-x", BODY("3"));
+        lab_expect("table inet other {\n}", "nft list ruleset");
+}
+
+Test(host, a_table_that_the_kernel_refuses_leaves_what_was_there)
+{
+        struct weft_error why = { "" };
+
+        cr_assert_eq(host_table(h, "weft-x", "chain c { no such words; }", &why), -EINVAL);
+        cr_assert(strstr(why.text, "weft-x") && strstr(why.text, "nftables: "), "%s", why.text);
+        lab_expect("", "nft list ruleset");
+
+        MUST(host_table(h, "weft-x", BODY("1"), &reason));
+        cr_assert_lt(host_table(h, "weft-x", "chain c { jump nowhere; }", &why), 0);
+        expect_rule(RULE("1"));
+}
+
+Test(host, a_killed_daemons_table_is_taken_over_or_undone_and_nobody_elses_is_touched)
+{
+        lab_run("nft add table inet weft-y");
+        MUST(host_table(h, "weft-x", BODY("1"), &reason));
+        crash();
+        MUST(host_table(h, "weft-x", BODY("2"), &reason));
+        host_settle(h);
+        expect_rule(RULE("2"));
+
+        crash();
+        host_settle(h);
+        lab_expect("table inet weft-y {\n}", "nft list ruleset");
+}

@@ -352,3 +352,88 @@ Test(net, listeners_of_an_IPv4_address_are_told_by_their_mapped_address)
         cr_expect(is_listening("127.0.0.1", 30081, IPPROTO_TCP));
         closep(&fd);
 }
+
+/* ---- who else translates addresses -------------------------------------------------------- */
+
+static void expect_nat(enum nat_kind kind, const char *where)
+{
+        static const char *const pods[] = { "10.244.1.0/24", "fd00:244:1::/64" };
+        struct weft_prefix prefixes[ELEMENTS(pods)];
+        char found[128] = "";
+        int r;
+
+        for (size_t i = 0; i < ELEMENTS(pods); i++)
+                cr_assert_eq(parse_prefix(pods[i], &prefixes[i]), 0);
+        r = nat_of_others(kind, prefixes, ELEMENTS(pods), found, sizeof(found));
+        cr_assert_eq(r, where != NULL, "%s", found);
+        if (where)
+                cr_assert(strstr(found, where), "%s", found);
+}
+
+Test(net, rules_of_others_that_masquerade_pods_are_told_from_those_that_do_not)
+{
+        static const struct {
+                const char *rule, *where;
+        } rules[] = {
+                { "masquerade", "table ip t, chain post, handle " },
+                { "ip saddr 10.244.0.0/16 counter masquerade", "chain post" },
+                { "ip saddr 10.244.1.128/25 snat to 192.0.2.1", "chain post" },
+                { "ip saddr { 10.1.0.0/16, 10.244.1.7 } masquerade", "chain post" },
+                { "ip saddr != 10.1.0.0/16 masquerade", "chain post" },
+                { "ip saddr @some masquerade", "chain post" },
+                { "ip saddr 10.244.0.0/16 jump mine", "chain mine" },
+                { "ip saddr 10.1.0.0/16 jump mine", NULL },
+                { "ip saddr 10.244.2.0/24 masquerade", NULL },
+                { "ip saddr { 10.1.0.0/16, 10.2.0.1 } masquerade", NULL },
+                { "ip saddr 10.244.1.0/24 accept", NULL },
+        };
+
+        lab_open();
+        for (size_t i = 0; i < ELEMENTS(rules); i++) {
+                lab_run("nft -f - <<E\n"
+                        "flush ruleset\n"
+                        "table ip t {\n set some { type ipv4_addr; }\n"
+                        "chain mine { %s\n}\n"
+                        "chain post { type nat hook postrouting priority srcnat; %s\n}\n}\nE",
+                        strstr(rules[i].rule, "jump") ? "masquerade" : "", rules[i].rule);
+                expect_nat(NAT_SOURCE, rules[i].where);
+                expect_nat(NAT_DESTINATION, NULL);
+        }
+}
+
+Test(net, rules_of_others_that_lead_connections_to_pods_are_told_from_those_that_do_not)
+{
+        static const struct {
+                const char *rule, *where;
+        } rules[] = {
+                { "tcp dport 80 dnat to 10.244.1.10:8080", "chain pre" },
+                { "tcp dport 80 redirect to 8080", "chain pre" },
+                { "dnat to tcp dport map { 80 : 10.244.1.10 }", "chain pre" },
+                { "tcp dport 80 dnat to 10.88.0.5:80", NULL },
+        };
+
+        lab_open();
+        for (size_t i = 0; i < ELEMENTS(rules); i++) {
+                lab_run("nft -f - <<E\nflush ruleset\ntable ip t { chain pre { type nat hook "
+                        "prerouting priority dstnat; %s\n}; }\nE",
+                        rules[i].rule);
+                expect_nat(NAT_DESTINATION, rules[i].where);
+                expect_nat(NAT_SOURCE, NULL);
+        }
+}
+
+Test(net, rules_in_the_tables_of_old_iptables_are_found_and_looking_makes_no_table)
+{
+        lab_open();
+        expect_nat(NAT_SOURCE, NULL);
+        lab_expect("", "cat /proc/net/ip_tables_names");
+
+        lab_run("iptables-legacy -t nat -A POSTROUTING -s 10.1.0.0/16 -j MASQUERADE");
+        expect_nat(NAT_SOURCE, NULL);
+        lab_run("ip6tables-legacy -t nat -A POSTROUTING -s fd00:244::/32 -j MASQUERADE");
+        expect_nat(NAT_SOURCE, "ip6tables-legacy");
+        lab_run("iptables-legacy -t nat -A POSTROUTING ! -s 10.1.0.0/16 -j MASQUERADE");
+        expect_nat(NAT_SOURCE, "nat table of iptables-legacy");
+        lab_run("iptables-legacy -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to 10.244.1.1");
+        expect_nat(NAT_DESTINATION, "iptables-legacy");
+}

@@ -32,6 +32,7 @@ static const struct fact facts[] = {
         { WEFT_NEED_HELPER, "fib_lookup", true },
         { WEFT_NEED_HELPER, "redirect_neigh", false },
         { WEFT_NEED_FEATURE, "tcx", false },
+        { WEFT_NEED_HOST, "quiet", false, "somebody sings" },
 };
 
 static struct plan_row rows[8];
@@ -319,4 +320,21 @@ Test(plan, a_named_module_is_not_chosen_again)
         cr_assert_eq(plan(MODE_PROBE, MODULES(&slow), MODULES(&slow, &overlay)), 0);
         cr_expect_eq(n_rows, 1);
         cr_expect_str_empty(rows[0].reason);
+}
+
+static const struct weft_module sleeper = {
+        .name = "sleeper",
+        .needs = NEEDS(WEFT_NEEDS(HOST, "quiet", "wants to sleep")),
+};
+
+Test(plan, what_the_host_does_already_is_told_and_refused_as_such)
+{
+        cr_assert_eq(plan(MODE_STRICT, MODULES(&sleeper), MODULES(&sleeper)), -EBUSY);
+        cr_assert(strstr(why.text, "sleeper needs the host to be quiet (wants to sleep): somebody "
+                                   "sings"),
+                  "%s", why.text);
+
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&sleeper), MODULES(&sleeper)), 0);
+        cr_assert_eq(n_rows, 1);
+        cr_assert_not(rows[0].on);
 }

@@ -42,6 +42,8 @@ enum weft_need_kind {
         WEFT_NEED_HELPER,     /* eBPF helper of tc programs, by name without "bpf_" */
         WEFT_NEED_FEATURE,    /* a named probe of the core: "tcx", "redirect-peer", … */
         WEFT_NEED_LINK_KIND,  /* kind of network device, by rtnetlink's name */
+        WEFT_NEED_HOST,       /* what nobody else may do on the host: "masquerade-free",
+                                 "redirect-free"; looked at anew by each reload */
 };
 
 struct weft_need {
@@ -213,6 +215,23 @@ struct weft_api {
         /* Version of the module that an instance is of: what `old` says in prepare and takeover may
          * have another layout. */
         const char *(*version)(struct weft_instance *self);
+
+        /* In attach or event: the module's own table of nftables, "weft-" and its name, of family
+         * inet, with `body` in it (sets, chains, rules, in nft's own words), until detach. Asked
+         * for again, or by a module that takes over, the table is replaced as a whole. -EOPNOTSUPP:
+         * the kernel has no nftables; -EINVAL: it refused, with its reason. */
+        int (*nft_table)(struct weft_instance *self, const char *body, struct weft_error *reterr);
+
+        /* In load: prefixes to which the network outside routes packets as they are, without
+         * tunnel and masquerade. Copied. */
+        void (*set_native_prefixes)(struct weft_instance *self,
+                                    const struct weft_prefixes *prefixes);
+
+        /* Those that the modules have set that this one needs by name, whose load comes before its
+         * own: where one of them is replaced, so is this instance. f as in peers(). */
+        void (*native_prefixes)(struct weft_instance *self,
+                                void (*f)(void *data, const struct weft_prefix *prefix),
+                                void *data);
 
         /* append here */
 };
