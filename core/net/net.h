@@ -76,7 +76,7 @@ struct net_listener {
 int net_listeners(void (*f)(void *data, const struct net_listener *l), void *data,
                   struct weft_error *reterr);
 
-/* Does the kernel have nftables, and rules that keep packets from conntrack? */
+/* Does the kernel have nftables, with tables of both families? */
 bool net_has_nftables(void);
 
 /* ---- who else translates addresses -------------------------------------------------------- */

@@ -79,7 +79,7 @@ int nft_run(const char *commands, bool json, char **ret, struct weft_error *rete
 bool net_has_nftables(void)
 {
         static const char table[] = "table inet weft-probe { chain c { type filter hook prerouting "
-                                    "priority raw; meta protocol ip notrack; }; }";
+                                    "priority raw; counter; }; }";
 
         return run(table, true, false, NULL, NULL) >= 0;
 }

@@ -16,7 +16,7 @@
  *      redirect-peer     redirect to the peer device in another namespace
  *      cast-to-kern-ctx  programs that read the kernel's own packet struct
  *      link-update       the program of a link can be replaced
- *      nftables          tables of nftables, with rules that keep packets from conntrack
+ *      nftables          tables of nftables, of both families at once
  * kinds of network devices, and of the host, as it was at the last probe_host()
  *      masquerade-free   nobody else masquerades packets from the pods
  *      redirect-free     nobody else translates connections to the pods
