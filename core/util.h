@@ -27,6 +27,13 @@
                 _v;                                                                                \
         })
 
+#define SWAP(a, b)                                                                                 \
+        do {                                                                                       \
+                __typeof__(a) _a = (a);                                                            \
+                (a) = (b);                                                                         \
+                (b) = _a;                                                                          \
+        } while (0)
+
 /* Microseconds. */
 static inline uint64_t monotonic_now(void)
 {

@@ -65,12 +65,18 @@ enum backend_state { BACKEND_ACTIVE, BACKEND_DRAINING, BACKEND_MAINTENANCE };
 struct config_backend {
         struct weft_addr addr;
         uint16_t port;   /* host order */
-        uint32_t weight; /* default 1 */
+        uint32_t weight; /* default 1; 0: no new flows */
         uint32_t state;  /* enum backend_state */
         char *node;      /* or NULL */
+        bool local;      /* on this node: not read, found out by who knows the node */
 };
 
 enum no_backend { NO_BACKEND_REJECT, NO_BACKEND_DROP };
+enum traffic { TRAFFIC_CLUSTER, TRAFFIC_LOCAL };
+
+/* Primes, so that Maglev's walks meet every place; the reference's list. */
+#define CONFIG_MAGLEV_SIZES(X)                                                                     \
+        X(251) X(509) X(1021) X(2039) X(4093) X(8191) X(16381) X(32749) X(65521) X(131071)
 
 struct config_service {
         char *name;
@@ -80,8 +86,15 @@ struct config_service {
         uint16_t node_port; /* 0: none */
         struct config_backend *backends;
         size_t n_backends;
-        uint32_t no_backend; /* enum no_backend */
-        struct origin origin, node_port_origin;
+        uint32_t algorithm;                /* enum weft_algorithm */
+        uint32_t maglev_size;              /* index into CONFIG_MAGLEV_SIZES */
+        uint64_t affinity;                 /* milliseconds; 0: none */
+        uint32_t forwarding;               /* enum weft_forwarding */
+        uint32_t external, internal;       /* enum traffic */
+        struct weft_prefixes source_range; /* empty: everybody */
+        uint32_t no_backend;               /* enum no_backend */
+        uint16_t health_check_node_port;   /* 0: none */
+        struct origin origin, node_port_origin, health_check_origin;
 };
 
 /* One line of a [module …] section; typed once the module's option table is at hand. */

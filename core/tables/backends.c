@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Backends: one element for each (address, port, protocol) that any service names, counted. Flows
- * carry the index and its number, so an index means the same backend as long as anybody wants it,
- * over restarts too. */
+/* Backends: one element for each (service, address, port, protocol), counted. Flows carry the index
+ * and its number, so an index means the same backend as long as its service wants it, over restarts
+ * too. */
 
 #include <errno.h>
 #include <search.h>
@@ -14,14 +14,14 @@
 
 /* What of struct weft_backend changes by one store. */
 _Static_assert(offsetof(struct weft_backend, port) == 16 &&
-                       offsetof(struct weft_backend, spare2) == 24,
+                       offsetof(struct weft_backend, opened) == 24,
                "port, protocol, state and number are one word");
 
 enum { IN_USE, REMOVED };
 
 static int by_key(const void *a, const void *b)
 {
-        return memcmp(a, b, sizeof(struct weft_service_key));
+        return memcmp(a, b, sizeof(struct backend_key));
 }
 
 static struct weft_backend *element(const struct tables *t, uint32_t index)
@@ -78,7 +78,7 @@ static int pop_index(struct tables *t, uint32_t *ret)
 
 /* ---- the tree ----------------------------------------------------------------------------- */
 
-static int insert(struct tables *t, const struct weft_service_key *key, uint32_t index,
+static int insert(struct tables *t, const struct backend_key *key, uint32_t index,
                   struct backend **ret)
 {
         struct backend *b = malloc(sizeof(*b));
@@ -107,12 +107,14 @@ static void write_element(struct tables *t, const struct backend *b)
                 .number = e->number + 1,
         };
 
+        e->opened = e->closed = 0;
+        e->service = b->key.service;
         store64(&e->addr.w[0], &new.addr.w[0]);
         store64(&e->addr.w[2], &new.addr.w[2]);
         store_word(e, &new);
 }
 
-int backend_take(struct tables *t, const struct weft_service_key *key, struct backend **ret)
+int backend_take(struct tables *t, const struct backend_key *key, struct backend **ret)
 {
         struct backend **known = tfind(key, &t->backends, by_key);
         uint32_t index;
@@ -163,7 +165,9 @@ static bool never_used(const struct weft_backend *e)
 static int adopt_element(struct tables *t, uint32_t index)
 {
         struct weft_backend *e = element(t, index);
-        struct weft_service_key key = { .addr = e->addr, .port = e->port, .proto = e->proto };
+        struct backend_key key = {
+                .addr = e->addr, .port = e->port, .proto = e->proto, .service = e->service
+        };
         struct backend *b;
 
         if (e->state == IN_USE && e->port && !tfind(&key, &t->backends, by_key))

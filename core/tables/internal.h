@@ -18,6 +18,9 @@
         X(SERVICES, "services")                                                                    \
         X(SERVICE_SLOTS, "service_slots")                                                          \
         X(BACKENDS, "backends")                                                                    \
+        X(MAGLEV, "maglev")                                                                        \
+        X(MEMBERS, "members")                                                                      \
+        X(SOURCE_RANGES, "source_ranges")                                                          \
         X(PEERS, "peers")                                                                          \
         X(LINKS, "links")                                                                          \
         X(FILTER, "filter")                                                                        \
@@ -66,6 +69,12 @@ struct range {
         struct range *next; /* among the retired */
 };
 
+/* A table of Maglev hashing; entries of the services table that point at it hold it. */
+struct lookup {
+        uint32_t number, size, refs;
+        struct lookup *next; /* of all, or among the retired */
+};
+
 struct tables {
         struct shared_map *maps;
         size_t n_maps;
@@ -83,7 +92,6 @@ struct tables {
         void *services;        /* tree of struct service, by name */
         void *service_entries; /* tree of struct service_entry, by key */
         struct keyset service_ids;
-        uint32_t last_service_id;
 
         void *backends;                         /* tree of struct backend, by key */
         uint32_t *backend_ring;                 /* removed indices, oldest first */
@@ -94,7 +102,11 @@ struct tables {
         uint32_t slot_cursor;
         struct range *retired; /* given back, perhaps still read by a running program */
 
-        struct keyset links, peers; /* set since open */
+        struct lookup *lookups, *retired_lookups;
+        uint32_t last_lookup, n_retired_lookups;
+
+        struct keyset links, peers;          /* set since open */
+        struct keyset set_entries[TABLES_N]; /* of service-sets.c, ditto */
 
         struct walk collection;
         uint8_t collection_family;
@@ -157,28 +169,55 @@ void peers_settle(struct tables *t);
 void endpoints_settle(struct tables *t);
 void endpoints_done(struct tables *t);
 
+/* One backend of one service: what two services share has two indices, so that each can let go of
+ * it alone. */
+struct backend_key {
+        struct weft_addr addr;
+        __be16 port;
+        uint8_t proto, zero;
+        uint32_t service;
+};
+
 struct backend {
-        struct weft_service_key key;
+        struct backend_key key;
         uint32_t index, refs;
 };
 
 int backends_adopt(struct tables *t);
 /* The backend of this key with one more reference, its element written. -ENOSPC, -ENOMEM. */
-int backend_take(struct tables *t, const struct weft_service_key *key, struct backend **ret);
+int backend_take(struct tables *t, const struct backend_key *key, struct backend **ret);
 /* Gives one reference back; the last one removes the backend. */
 void backend_drop(struct tables *t, struct backend *b);
 void backends_settle(struct tables *t);
 void backends_done(struct tables *t);
 
 /* A range with these contents written; count may be 0. -ENOSPC. */
-int range_new(struct tables *t, const uint32_t *contents, uint32_t count, struct range **ret);
+int range_new(struct tables *t, const struct weft_service_slot *contents, uint32_t count,
+              struct range **ret);
 /* The range at this place of the table, found there at open; *ret NULL where it is taken. */
 int range_adopt(struct tables *t, uint32_t start, uint32_t count, struct range **ret);
-bool range_holds(const struct tables *t, const struct range *r, const uint32_t *contents,
-                 uint32_t count);
+bool range_holds(const struct tables *t, const struct range *r,
+                 const struct weft_service_slot *contents, uint32_t count);
 struct range *range_ref(struct range *r);
 void range_unref(struct tables *t, struct range *r);
 void ranges_done(struct tables *t);
+
+/* A lookup table of Maglev hashing in its map, written before anything points at it. -E2BIG,
+ * -ENOMEM. */
+int lookup_new(struct tables *t, const uint32_t *contents, uint32_t size, struct lookup **ret);
+/* Numbers that a predecessor gave are not given again. */
+int lookups_adopt(struct tables *t);
+/* The one of this number, that an entry points at. */
+int lookup_adopt(struct tables *t, uint32_t number, uint32_t size, struct lookup **ret);
+struct lookup *lookup_ref(struct lookup *l);
+void lookup_unref(struct tables *t, struct lookup *l);
+/* What a predecessor left and no entry points at goes. */
+void lookups_settle(struct tables *t);
+void lookups_done(struct tables *t);
+
+void service_sets_init(struct tables *t);
+void service_sets_settle(struct tables *t);
+void service_sets_done(struct tables *t);
 
 int services_adopt(struct tables *t);
 void services_settle(struct tables *t);

@@ -73,15 +73,18 @@ static bool is_flow_table(const char *name)
         return strncmp(name, "flows", 5) == 0 || strncmp(name, "half_open", 9) == 0;
 }
 
-/* Is `here` good for a map that is defined as `wanted`? any_size: whatever its size. */
+/* Is `here` good for a map that is defined as `wanted`? any_size: whatever its size;
+ * may_have_grown: also where it holds more than a stage's author knew of. */
 static int check_layout(const char *name, const struct layout *here, const struct layout *wanted,
-                        bool any_size, struct weft_error *reterr)
+                        bool any_size, bool may_have_grown, struct weft_error *reterr)
 {
         struct layout expected = *wanted;
         char one[96], other[96];
 
         if (any_size)
                 expected.max_entries = here->max_entries;
+        if (may_have_grown && here->value_size > wanted->value_size)
+                expected.value_size = here->value_size;
         if (memcmp(here, &expected, sizeof(expected)) == 0)
                 return 0;
 
@@ -151,7 +154,8 @@ static int adopt_pinned(struct bpf_map *m, const char *path, struct weft_error *
                 return weft_fail(reterr, r, "%s: %s", path, strerror(-r));
 
         layout_of_definition(m, &wanted);
-        r = check_layout(bpf_map__name(m), &here, &wanted, is_flow_table(bpf_map__name(m)), reterr);
+        r = check_layout(bpf_map__name(m), &here, &wanted, is_flow_table(bpf_map__name(m)), false,
+                         reterr);
         if (r < 0)
                 return r;
 
@@ -348,6 +352,7 @@ static int make_memory(struct tables *t)
         t->hop_states = calloc(WEFT_NEXTHOP_OWN, sizeof(*t->hop_states));
         t->backend_ring = calloc(table_size(t, TABLE_BACKENDS), sizeof(*t->backend_ring));
         t->slots_taken = calloc(table_size(t, TABLE_SERVICE_SLOTS), sizeof(*t->slots_taken));
+        service_sets_init(t);
         t->service_ids.size = sizeof(uint32_t);
         t->links.size = sizeof(uint32_t);
         t->peers.size = sizeof(struct weft_peer_key);
@@ -380,6 +385,8 @@ void tables_settle(struct tables *t)
         links_settle(t);
         peers_settle(t);
         services_settle(t);
+        service_sets_settle(t);
+        lookups_settle(t);
         backends_settle(t);
 }
 
@@ -501,6 +508,8 @@ struct tables *tables_close(struct tables *t)
         endpoints_done(t);
         backends_done(t);
         ranges_done(t);
+        lookups_done(t);
+        service_sets_done(t);
         keyset_done(&t->links);
         keyset_done(&t->peers);
         walk_done(&t->collection);
@@ -536,7 +545,7 @@ int tables_share(const struct tables *t, struct bpf_object *o, struct weft_error
                         continue;
 
                 layout_of_definition(m, &wanted);
-                r = check_layout(s->name, &s->layout, &wanted, true, reterr);
+                r = check_layout(s->name, &s->layout, &wanted, true, true, reterr);
                 if (r == 0)
                         r = bpf_map__reuse_fd(m, s->fd);
                 if (r < 0)

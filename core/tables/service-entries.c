@@ -44,6 +44,7 @@ static void forget(struct tables *t, struct service_entry *e)
 {
         filter_del(t, &e->key.addr, e->key.port, e->key.proto);
         range_unref(t, e->range);
+        lookup_unref(t, e->lookup);
         (void) tdelete(e, &t->service_entries, by_key);
         free(e);
 }
@@ -55,7 +56,8 @@ void service_entry_remove(struct tables *t, struct service_entry *e)
 }
 
 int service_entry_write(struct tables *t, const struct weft_service_key *key,
-                        const struct weft_service *value, struct range *range)
+                        const struct weft_service *value, struct range *range,
+                        struct lookup *lookup)
 {
         struct service_entry *e = service_entry_find(t, key);
         bool known = e;
@@ -77,7 +79,9 @@ int service_entry_write(struct tables *t, const struct weft_service_key *key,
         }
 
         range_unref(t, e->range);
+        lookup_unref(t, e->lookup);
         e->range = range ? range_ref(range) : NULL;
+        e->lookup = lookup ? lookup_ref(lookup) : NULL;
         e->value = *value;
         return 0;
 }
@@ -92,6 +96,11 @@ static int by_place(const void *a, const void *b)
         return (x->value.slots > y->value.slots) - (x->value.slots < y->value.slots);
 }
 
+static uint32_t all_slots(const struct service_entry *e)
+{
+        return e->value.count + e->value.local;
+}
+
 /* Entries at the same place share one range, as the predecessor's did. */
 static int adopt_ranges(struct tables *t, struct service_entry **entries, size_t n)
 {
@@ -103,10 +112,12 @@ static int adopt_ranges(struct tables *t, struct service_entry **entries, size_t
                 struct service_entry *e = entries[i];
 
                 if (last && last->range && last->value.slots == e->value.slots &&
-                    last->value.count == e->value.count)
+                    all_slots(last) == all_slots(e))
                         e->range = range_ref(last->range);
-                else if (e->value.count)
-                        r = range_adopt(t, e->value.slots, e->value.count, &e->range);
+                else if (all_slots(e))
+                        r = range_adopt(t, e->value.slots, all_slots(e), &e->range);
+                if (r == 0 && e->value.maglev)
+                        r = lookup_adopt(t, e->value.maglev, e->value.maglev_size, &e->lookup);
                 last = e;
         }
 
@@ -122,9 +133,6 @@ static struct service_entry *adopt_entry(struct tables *t, const struct weft_ser
 
         e->fresh = false;
         (void) bpf_map_lookup_elem(table_fd(t, TABLE_SERVICES), key, &e->value);
-        if (e->value.id > t->last_service_id)
-                t->last_service_id = e->value.id;
-
         return e;
 }
 
@@ -135,7 +143,9 @@ int services_adopt(struct tables *t)
         size_t n;
         int r;
 
-        r = table_keys(t, TABLE_SERVICES, &keys, &n);
+        r = lookups_adopt(t);
+        if (r == 0)
+                r = table_keys(t, TABLE_SERVICES, &keys, &n);
         if (r < 0)
                 return r;
 

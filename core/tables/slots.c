@@ -79,7 +79,8 @@ static struct range *claim(struct tables *t, uint32_t start, uint32_t count)
         return r;
 }
 
-int range_new(struct tables *t, const uint32_t *contents, uint32_t count, struct range **ret)
+int range_new(struct tables *t, const struct weft_service_slot *contents, uint32_t count,
+              struct range **ret)
 {
         struct range *r;
         uint32_t start = 0;
@@ -91,11 +92,8 @@ int range_new(struct tables *t, const uint32_t *contents, uint32_t count, struct
         if (!r)
                 return -ENOMEM;
 
-        for (uint32_t i = 0; i < count; i++) {
-                uint32_t *slot = table_at(t, TABLE_SERVICE_SLOTS, start + i);
-
-                __atomic_store_n(slot, contents[i], __ATOMIC_RELEASE);
-        }
+        for (uint32_t i = 0; i < count; i++)
+                store64(table_at(t, TABLE_SERVICE_SLOTS, start + i), &contents[i]);
 
         if (count)
                 t->slot_cursor = start + count;
@@ -113,17 +111,11 @@ int range_adopt(struct tables *t, uint32_t start, uint32_t count, struct range *
         return *ret ? 0 : -ENOMEM;
 }
 
-bool range_holds(const struct tables *t, const struct range *r, const uint32_t *contents,
-                 uint32_t count)
+bool range_holds(const struct tables *t, const struct range *r,
+                 const struct weft_service_slot *contents, uint32_t count)
 {
-        if (r->count != count)
-                return false;
-
-        for (uint32_t i = 0; i < count; i++)
-                if (*(uint32_t *) table_at(t, TABLE_SERVICE_SLOTS, r->start + i) != contents[i])
-                        return false;
-
-        return true;
+        return r->count == count && memcmp(table_at(t, TABLE_SERVICE_SLOTS, r->start), contents,
+                                           count * sizeof(*contents)) == 0;
 }
 
 struct range *range_ref(struct range *r)

@@ -78,8 +78,8 @@ static uint32_t share(struct tables *t, const struct weft_service *v, const char
 Test(services, one_id_and_one_range_stand_behind_every_address)
 {
         struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
-                                      backend("fd00::2", 1, BACKEND_ACTIVE) };
-        struct weft_addr ips[] = { fixture_addr("198.51.100.7"), fixture_addr("fd00::80") };
+                                      backend("10.1.0.3", 1, BACKEND_ACTIVE) };
+        struct weft_addr ips[] = { fixture_addr("198.51.100.7"), fixture_addr("203.0.113.7") };
         struct config_service s = service("web", b, 2);
         struct tables *t = fixture_open(4096);
         struct weft_service v, w;
@@ -88,16 +88,41 @@ Test(services, one_id_and_one_range_stand_behind_every_address)
         s.load_balancer_ip = (struct weft_addresses) { ips + 1, 1 };
         set(t, &s);
         v = get(t, "192.0.2.1", 30080);
+        cr_assert_eq(v.flags, WEFT_SERVICE_NODE_PORT);
+        v.flags = 0;
         w = get(t, "198.51.100.7", 80);
         cr_assert_arr_eq(&v, &w, sizeof(v));
-        w = get(t, "fd00::80", 80);
+        w = get(t, "203.0.113.7", 80);
         cr_assert_arr_eq(&v, &w, sizeof(v));
         cr_assert_neq(v.id, 0);
         cr_assert_eq(v.count, 2);
-        cr_assert_eq(v.flags, 0);
         cr_assert_eq(share(t, &v, "10.1.0.2"), 1);
         cr_assert_eq(fixture_slot(t, &v, 1, NULL).port, htons(8080));
         cr_assert_eq(fixture_slot(t, &v, 1, NULL).proto, IPPROTO_TCP);
+        tables_close(t);
+}
+
+Test(services, an_address_has_the_backends_of_its_family)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("fd00::2", 1, BACKEND_DRAINING),
+                                      backend("10.1.0.3", 1, BACKEND_ACTIVE) };
+        struct weft_addr ips[] = { fixture_addr("198.51.100.7"), fixture_addr("fd00::80"),
+                                   fixture_addr("fd00::81") };
+        struct config_service s = service("web", b, 3);
+        struct tables *t = fixture_open(4096);
+        struct weft_service four, six, other;
+
+        s.external_ip = (struct weft_addresses) { ips, 3 };
+        set(t, &s);
+        four = get(t, "198.51.100.7", 80);
+        six = get(t, "fd00::80", 80);
+        other = get(t, "fd00::81", 80);
+        cr_assert_eq(four.id, six.id);
+        cr_assert_eq(four.count, 2);
+        cr_assert_eq(six.count, 1, "the only one of its family, though it is draining");
+        cr_assert_eq(share(t, &six, "fd00::2"), 1);
+        cr_assert_arr_eq(&six, &other, sizeof(six));
         tables_close(t);
 }
 
@@ -182,10 +207,11 @@ Test(services, without_backends_the_flag_says_what_to_do)
 
         set(t, &s);
         cr_assert_eq(get(t, "192.0.2.1", 30080).count, 0);
-        cr_assert_eq(get(t, "192.0.2.1", 30080).flags, 0);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).flags, WEFT_SERVICE_NODE_PORT);
         s.no_backend = NO_BACKEND_DROP;
         set(t, &s);
-        cr_assert_eq(get(t, "192.0.2.1", 30080).flags, WEFT_SERVICE_DROP_EMPTY);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).flags,
+                     WEFT_SERVICE_NODE_PORT | WEFT_SERVICE_DROP_EMPTY);
         tables_close(t);
 }
 
@@ -254,31 +280,264 @@ Test(services, draining_backends_are_chosen_only_where_none_is_active)
         tables_close(t);
 }
 
+Test(services, with_local_traffic_have_the_backends_of_this_node_apart)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 2, BACKEND_DRAINING),
+                                      backend("10.1.0.4", 1, BACKEND_ACTIVE) };
+        struct config_service s = service("web", b, 3);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+
+        b[1].local = b[2].local = true;
+        set(t, &s);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).local, 0);
+
+        s.external = TRAFFIC_LOCAL;
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        cr_assert_eq(v.flags, WEFT_SERVICE_NODE_PORT | WEFT_SERVICE_EXTERNAL_LOCAL);
+        cr_assert_eq(v.count, 2);
+        cr_assert_eq(v.local, 1);
+        cr_assert_eq(fixture_slot(t, &v, 2, NULL).addr.w[3], b[2].addr.w[3]);
+
+        b[2].state = BACKEND_MAINTENANCE;
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        cr_assert_eq(v.count, 1, "the cluster's has an active one");
+        cr_assert_eq(v.local, 1, "this node's has only the draining one");
+        cr_assert_eq(fixture_slot(t, &v, 1, NULL).addr.w[3], b[1].addr.w[3]);
+        tables_close(t);
+}
+
+Test(services, for_least_connections_have_each_backend_once_with_its_weight)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 20, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 30, BACKEND_ACTIVE) };
+        struct config_service s = service("web", b, 2);
+        struct tables *t = fixture_open(4096);
+        struct weft_service_slot slot;
+        struct weft_service v;
+        uint32_t at;
+
+        s.algorithm = WEFT_LEAST_CONNECTIONS;
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        cr_assert_eq(v.algorithm, WEFT_LEAST_CONNECTIONS);
+        cr_assert_eq(v.count, 2);
+        at = v.slots + 1;
+        cr_assert_eq(bpf_map_lookup_elem(tables_fd(t, "service_slots"), &at, &slot), 0);
+        cr_assert_eq(slot.weight, 30);
+        tables_close(t);
+}
+
+/* ---- Maglev ------------------------------------------------------------------------------- */
+
+#define DEFAULT_SIZE 6 /* of CONFIG_MAGLEV_SIZES: 16381 */
+
+/* How many places of the service's table lead to the address. */
+static uint32_t places(struct tables *t, const struct weft_service *v, const char *addr)
+{
+        struct weft_addr a = fixture_addr(addr);
+        uint32_t n = 0;
+
+        for (uint32_t i = 0; i < v->maglev_size; i++) {
+                struct weft_maglev_key key = { v->maglev, i / WEFT_MAGLEV_PIECE };
+                static struct weft_maglev_piece piece;
+                static uint32_t read = UINT32_MAX;
+
+                if (read != key.piece)
+                        cr_assert_eq(bpf_map_lookup_elem(tables_fd(t, "maglev"), &key, &piece), 0);
+                read = key.piece;
+
+                struct weft_backend b = element(t, piece.backend[i % WEFT_MAGLEV_PIECE]);
+                n += memcmp(&b.addr, &a, sizeof(a)) == 0;
+        }
+        return n;
+}
+
+Test(services, of_maglev_have_a_lookup_table_of_their_active_backends)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 3, BACKEND_ACTIVE),
+                                      backend("10.1.0.4", 1, BACKEND_DRAINING),
+                                      backend("fd00::2", 1, BACKEND_ACTIVE) };
+        struct config_service s = service("web", b, 4);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+
+        s.algorithm = WEFT_MAGLEV;
+        s.maglev_size = DEFAULT_SIZE;
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        cr_assert_eq(v.maglev_size, 16381);
+        cr_assert_eq(fixture_count(t, TABLE_MAGLEV), 34 * 2, "one for each family");
+        cr_assert_eq(places(t, &v, "10.1.0.2") + places(t, &v, "10.1.0.3"), 16381);
+        cr_assert_float_eq((double) places(t, &v, "10.1.0.3") / places(t, &v, "10.1.0.2"), 3, 0.01);
+        tables_close(t);
+}
+
+Test(services, keep_their_lookup_table_while_nothing_changes_in_it)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 3, BACKEND_ACTIVE) };
+        struct config_service s = service("web", b, 2);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v, w;
+
+        s.algorithm = WEFT_MAGLEV;
+        s.maglev_size = DEFAULT_SIZE;
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        s.no_backend = NO_BACKEND_DROP;
+        set(t, &s);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).maglev, v.maglev);
+        tables_close(t);
+
+        t = fixture_open(4096);
+        set(t, &s);
+        tables_settle(t);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).maglev, v.maglev, "over a restart, too");
+        cr_assert_eq(fixture_count(t, TABLE_MAGLEV), 34);
+
+        b[1].weight = 2;
+        set(t, &s);
+        w = get(t, "192.0.2.1", 30080);
+        cr_assert_neq(w.maglev, v.maglev);
+        s.algorithm = WEFT_RANDOM;
+        set(t, &s);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).maglev, 0);
+        tables_close(t);
+
+        t = fixture_open(4096);
+        tables_settle(t);
+        cr_assert_eq(fixture_count(t, TABLE_MAGLEV), 0);
+        tables_close(t);
+}
+
+Test(services, give_the_memory_of_old_lookup_tables_back)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 3, BACKEND_ACTIVE) };
+        struct config_service s = service("web", b, 2);
+        struct tables *t = fixture_open(4096);
+
+        s.algorithm = WEFT_MAGLEV;
+        s.maglev_size = DEFAULT_SIZE;
+        for (int i = 0; i < 100; i++) {
+                b[0].weight = 1 + i;
+                set(t, &s);
+                cr_assert_leq(fixture_count(t, TABLE_MAGLEV), 34 * 17);
+        }
+        tables_close(t);
+}
+
+/* ---- affinity and source ranges ----------------------------------------------------------- */
+
+static uint32_t member(struct tables *t, const struct weft_service *v, uint32_t backend)
+{
+        struct weft_member_key key = { v->id, backend };
+        uint32_t value = 0;
+
+        (void) bpf_map_lookup_elem(tables_fd(t, "members"), &key, &value);
+        return value;
+}
+
+Test(services, with_affinity_say_which_backends_a_client_may_come_back_to)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 1, BACKEND_ACTIVE) };
+        struct config_service s = service("web", b, 2);
+        struct tables *t = fixture_open(4096);
+        struct weft_service v;
+        uint32_t first, second;
+
+        b[1].local = true;
+        set(t, &s);
+        cr_assert_eq(fixture_count(t, TABLE_MEMBERS), 0);
+        s.affinity = 10000;
+        s.external = TRAFFIC_LOCAL;
+        set(t, &s);
+        v = get(t, "192.0.2.1", 30080);
+        (void) fixture_slot(t, &v, 0, &first);
+        (void) fixture_slot(t, &v, 1, &second);
+        cr_assert_eq(v.affinity, 10 * fixture_hz());
+        cr_assert_eq(member(t, &v, first), WEFT_MEMBER);
+        cr_assert_eq(member(t, &v, second), WEFT_MEMBER | WEFT_MEMBER_LOCAL);
+
+        b[0].state = BACKEND_DRAINING;
+        set(t, &s);
+        cr_assert_eq(member(t, &v, first), 0);
+        tables_close(t);
+
+        t = fixture_open(4096);
+        set(t, &s);
+        tables_settle(t);
+        cr_assert_eq(member(t, &v, second), WEFT_MEMBER | WEFT_MEMBER_LOCAL);
+        tables_del_service(t, "web");
+        cr_assert_eq(fixture_count(t, TABLE_MEMBERS), 0);
+        tables_close(t);
+}
+
+Test(services, have_their_source_ranges_each_for_itself)
+{
+        struct weft_prefix all = { fixture_addr("10.0.0.0"), 96 + 8 };
+        struct weft_prefix two[] = { { fixture_addr("10.0.0.0"), 96 + 8 },
+                                     { fixture_addr("fd00::"), 16 } };
+        struct config_service one = service("one", NULL, 0), other = service("other", NULL, 0);
+        struct tables *t = fixture_open(4096);
+
+        one.source_range = (struct weft_prefixes) { &all, 1 };
+        other.source_range = (struct weft_prefixes) { two, 2 };
+        other.node_port = 30081;
+        set(t, &one);
+        set(t, &other);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).flags,
+                     WEFT_SERVICE_NODE_PORT | WEFT_SERVICE_SOURCE_RANGE);
+        cr_assert_eq(fixture_count(t, TABLE_SOURCE_RANGES), 3);
+        other.source_range.n = 1;
+        set(t, &other);
+        cr_assert_eq(fixture_count(t, TABLE_SOURCE_RANGES), 2);
+        tables_close(t);
+
+        t = fixture_open(4096);
+        set(t, &one);
+        tables_settle(t);
+        cr_assert_eq(fixture_count(t, TABLE_SOURCE_RANGES), 1);
+        one.source_range.n = 0;
+        set(t, &one);
+        cr_assert_eq(fixture_count(t, TABLE_SOURCE_RANGES), 0);
+        tables_close(t);
+}
+
 /* ---- backends ----------------------------------------------------------------------------- */
 
-Test(services, share_a_backend_until_the_last_one_drops_it)
+Test(services, that_share_a_backend_let_go_of_it_each_for_itself)
 {
-        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE) };
-        struct config_service one = service("one", b, 1), two = service("two", b, 1);
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE),
+                                      backend("10.1.0.3", 1, BACKEND_ACTIVE) };
+        struct config_service one = service("one", b, 2), two = service("two", b, 2);
         struct tables *t = fixture_open(4096);
+        struct weft_service v, w;
         uint32_t first, second;
-        uint16_t number;
+        uint16_t number, other;
 
         two.node_port = 30081;
         set(t, &one);
         set(t, &two);
-        struct weft_service v = get(t, "192.0.2.1", 30080), w = get(t, "192.0.2.1", 30081);
+        v = get(t, "192.0.2.1", 30080);
+        w = get(t, "192.0.2.1", 30081);
         number = fixture_slot(t, &v, 0, &first).number;
-        (void) fixture_slot(t, &w, 0, &second);
-        cr_assert_eq(first, second);
-        cr_assert_neq(first, 0);
+        other = fixture_slot(t, &w, 0, &second).number;
+        cr_assert_neq(first, second);
 
-        tables_del_service(t, "one");
-        cr_assert_eq(element(t, first).state, 0);
-        cr_assert_eq(element(t, first).number, number);
-        tables_del_service(t, "two");
+        one.backends = b + 1;
+        one.n_backends = 1;
+        set(t, &one);
         cr_assert_eq(element(t, first).state, 1);
-        cr_assert_neq(element(t, first).number, number);
+        cr_assert_neq(element(t, first).number, number, "the first service's flows are over");
+        cr_assert_eq(element(t, second).state, 0);
+        cr_assert_eq(element(t, second).number, other, "the second one's go on");
         tables_close(t);
 }
 
@@ -428,7 +687,7 @@ Test(services, a_successor_keeps_ids_ranges_backends_and_numbers)
         cr_assert_arr_eq(&before, &after, sizeof(before));
         set(t, &s);
         tables_settle(t);
-        after = get(t, "192.0.2.1", 30080);
+        after = get(t, "198.51.100.7", 80);
         cr_assert_arr_eq(&before, &after, sizeof(before));
         is = fixture_slot(t, &after, 0, &again);
         cr_assert_eq(index, again);

@@ -144,14 +144,15 @@ bool fixture_endpoint(struct tables *t, const char *addr, struct weft_endpoint *
 struct weft_backend fixture_slot(struct tables *t, const struct weft_service *s, uint32_t n,
                                  uint32_t *ret_index)
 {
-        uint32_t slot = s->slots + n, index;
+        struct weft_service_slot slot;
+        uint32_t at = s->slots + n;
         struct weft_backend b;
 
-        cr_assert_lt(n, s->count);
-        cr_assert_eq(bpf_map_lookup_elem(tables_fd(t, "service_slots"), &slot, &index), 0);
-        cr_assert_eq(bpf_map_lookup_elem(tables_fd(t, "backends"), &index, &b), 0);
+        cr_assert_lt(n, s->count + s->local);
+        cr_assert_eq(bpf_map_lookup_elem(tables_fd(t, "service_slots"), &at, &slot), 0);
+        cr_assert_eq(bpf_map_lookup_elem(tables_fd(t, "backends"), &slot.backend, &b), 0);
         if (ret_index)
-                *ret_index = index;
+                *ret_index = slot.backend;
 
         return b;
 }

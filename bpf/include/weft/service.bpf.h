@@ -11,17 +11,18 @@
 static __always_inline const struct weft_backend *
 weft_choose(const struct weft_pkt *pkt, const struct weft_service *s, __u32 *ret_index)
 {
-        __u32 slot, *index;
+        const struct weft_service_slot *slot;
+        __u32 at;
 
         (void) pkt;
         if (!s->count)
                 return NULL;
-        slot = s->slots + bpf_get_prandom_u32() % s->count;
-        index = bpf_map_lookup_elem(&service_slots, &slot);
-        if (!index || !*index)
+        at = s->slots + bpf_get_prandom_u32() % s->count;
+        slot = bpf_map_lookup_elem(&service_slots, &at);
+        if (!slot || !slot->backend)
                 return NULL;
-        *ret_index = *index;
-        return bpf_map_lookup_elem(&backends, index);
+        *ret_index = slot->backend;
+        return bpf_map_lookup_elem(&backends, ret_index);
 }
 
 /* What is said of a packet to a service's own address, but to none of its ports. */

@@ -39,8 +39,15 @@ WEFT_MAP(BPF_MAP_TYPE_ARRAY, half_open6, __u32, struct weft_half_open6, 16384, 0
 WEFT_MAP(BPF_MAP_TYPE_ARRAY, nexthops, __u32, struct weft_nexthop, WEFT_NEXTHOPS, BPF_F_MMAPABLE);
 WEFT_MAP(BPF_MAP_TYPE_HASH, endpoints, struct weft_addr, struct weft_endpoint, 16384, 0);
 WEFT_MAP(BPF_MAP_TYPE_HASH, services, struct weft_service_key, struct weft_service, 65536, 0);
-WEFT_MAP(BPF_MAP_TYPE_ARRAY, service_slots, __u32, __u32, 262144, BPF_F_MMAPABLE);
+WEFT_MAP(BPF_MAP_TYPE_ARRAY, service_slots, __u32, struct weft_service_slot, 262144,
+         BPF_F_MMAPABLE);
 WEFT_MAP(BPF_MAP_TYPE_ARRAY, backends, __u32, struct weft_backend, 131072, BPF_F_MMAPABLE);
+WEFT_MAP(BPF_MAP_TYPE_HASH, maglev, struct weft_maglev_key, struct weft_maglev_piece, 65536,
+         BPF_F_NO_PREALLOC);
+WEFT_MAP(BPF_MAP_TYPE_LRU_HASH, affinity, struct weft_affinity_key, struct weft_affinity, 65536, 0);
+WEFT_MAP(BPF_MAP_TYPE_HASH, members, struct weft_member_key, __u32, 131072, BPF_F_NO_PREALLOC);
+WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, source_ranges, struct weft_source_key, __u32, 65536,
+         BPF_F_NO_PREALLOC);
 WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, peers, struct weft_peer_key, struct weft_peer, 16384,
          BPF_F_NO_PREALLOC);
 WEFT_MAP(BPF_MAP_TYPE_HASH, links, __u32, struct weft_link, 256, 0);

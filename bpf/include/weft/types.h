@@ -226,18 +226,44 @@ struct weft_service_key {
 };
 
 enum weft_service_flag {
-        WEFT_SERVICE_ADDRESS = 1,   /* the (address, 0, 0) entry */
-        WEFT_SERVICE_DROP_EMPTY = 2 /* no-backend = drop; without it: reject */
+        WEFT_SERVICE_ADDRESS = 1,        /* the (address, 0, 0) entry */
+        WEFT_SERVICE_DROP_EMPTY = 2,     /* no-backend = drop; without it: reject */
+        WEFT_SERVICE_EXTERNAL_LOCAL = 4, /* from outside: backends of this node alone */
+        WEFT_SERVICE_INTERNAL_LOCAL = 8, /* from endpoints: backends of this node alone */
+        WEFT_SERVICE_SOURCE_RANGE = 16,  /* from outside: only who is in source_ranges */
+        WEFT_SERVICE_CLUSTER_IP = 32,    /* what this entry's address is: a cluster-ip, */
+        WEFT_SERVICE_NODE_PORT = 64,     /* the node's own; without either: one from outside */
 };
 
+enum weft_algorithm { WEFT_RANDOM, WEFT_MAGLEV, WEFT_LEAST_CONNECTIONS };
+enum weft_forwarding { WEFT_FORWARDING_AUTO, WEFT_FORWARDING_SNAT, WEFT_FORWARDING_DSR };
+
+/* All addresses of one family of a service have the same value, but for the two flags that say what
+ * an address is. Its slots stand in one stretch: first those of all its backends that take new
+ * flows, behind them the same for those on this node. */
 struct weft_service {
-        __u32 id;    /* of the service section: one for all its addresses */
-        __u32 slots; /* first index in the slot table */
-        __u32 count; /* backends that take new flows */
-        __u32 flags; /* enum weft_service_flag */
+        __u32 id;          /* of the service section: one for all its addresses */
+        __u32 slots;       /* first index in the slot table */
+        __u32 count;       /* slots of all backends */
+        __u32 local;       /* slots of this node's, from slots + count on */
+        __u32 flags;       /* enum weft_service_flag */
+        __u32 maglev;      /* its lookup table; 0: none */
+        __u32 maglev_size; /* entries of that, a prime */
+        __u32 seed;        /* of the hash that Maglev looks up: the same on every node */
+        __u64 affinity;    /* jiffies that a client keeps its backend; 0: none */
+        __u8 algorithm;    /* enum weft_algorithm */
+        __u8 forwarding;   /* enum weft_forwarding */
+        __u16 spare;
+        __u32 spare2[5];
 };
 
-/* backends: array by index; index 0 is never used. service slots: array of backend indices. */
+/* service_slots: array. Random: backends repeated by weight; else each once. */
+struct weft_service_slot {
+        __u32 backend; /* index */
+        __u32 weight;
+};
+
+/* backends: array by index; index 0 is never used. A backend of two services has two indices. */
 struct weft_backend {
         struct weft_addr addr;
         __be16 port;
@@ -245,7 +271,52 @@ struct weft_backend {
         __u8 state;   /* 0: in use; 1: removed */
         __u16 number; /* moves when the index comes to mean another backend, or none */
         __u16 spare;
-        __u32 spare2[2];
+        /* flows stored, flows seen to close; atomic. The difference is what lives, as far as the
+         * packets say it: the daemon's collection puts right what ended without a word. */
+        __u32 opened, closed;
+        __u32 service; /* id */
+        __u32 spare2;
+};
+
+/* maglev: the lookup tables of Maglev hashing (Eisenbud et al., NSDI 2016), cut into pieces so that
+ * an element of the map, with what the kernel adds, fills 2 KiB. */
+#define WEFT_MAGLEV_PIECE 496
+
+struct weft_maglev_key {
+        __u32 table, piece;
+};
+
+struct weft_maglev_piece {
+        __u32 backend[WEFT_MAGLEV_PIECE]; /* index */
+};
+
+/* affinity: LRU of (client, service) -> the backend it had. */
+struct weft_affinity_key {
+        struct weft_addr client;
+        __u32 service;
+};
+
+struct weft_affinity {
+        __u32 backend; /* index */
+        __u16 number, spare;
+        __u64 used; /* jiffies */
+};
+
+/* members: (service, backend) -> may a client that had it come back? Of services with affinity. */
+struct weft_member_key {
+        __u32 service, backend;
+};
+
+enum weft_member {
+        WEFT_MEMBER = 1,      /* takes new flows */
+        WEFT_MEMBER_LOCAL = 2 /* … of those for this node alone */
+};
+
+/* source_ranges: LPM of (32 bits of service id, address) -> nothing. */
+struct weft_source_key {
+        __u32 prefixlen; /* over 160 bits */
+        __u32 service;
+        struct weft_addr addr;
 };
 
 /* Next hops: array by index. 1 .. WEFT_NEXTHOP_OWN-1 are handed out by the daemon (one for each
