@@ -60,8 +60,8 @@ struct control_stream {
 /* Makes the socket, replacing one that nobody serves; for the daemon's own user alone. */
 int control_listen(const char *path, int *ret_fd, struct weft_error *reterr);
 /* Lets groups weft and weft-ro connect to the socket file that FD listens on: 0660 with the group
- * weft, and an access control list that has weft-ro too. Groups that do not exist are left out, as
- * is a socket without a file. */
+ * weft, and an access control list with both. Groups that do not exist are left out; a socket
+ * without a file is left alone. */
 int control_share(int fd, struct weft_error *reterr);
 /* Serves listen_fd, which it owns from now on. interface is borrowed. */
 int control_open(sd_event *loop, int listen_fd, const struct control_interface *interface,

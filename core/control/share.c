@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* Who may connect: the socket file is 0660 root:weft, and has an entry more for group weft-ro. What
+/* Who may connect: the socket file is 0660 root:weft, and its access list names both groups. What
  * they may do there is decided by their credentials, see access.c. */
 
 #include <endian.h>
@@ -21,29 +21,36 @@ enum { CONNECT = ACL_READ | ACL_WRITE, MODE = 0660 };
 
 struct acl {
         struct posix_acl_xattr_header head;
-        struct posix_acl_xattr_entry entries[5]; /* in this order, as acl(5) has it */
+        struct posix_acl_xattr_entry entries[6];
 };
 
-static struct posix_acl_xattr_entry entry(uint16_t tag, uint16_t may, uint32_t id)
+static void add(struct acl *acl, size_t *n, uint16_t tag, uint16_t may, uint32_t id)
 {
-        return (struct posix_acl_xattr_entry) { htole16(tag), htole16(may), htole32(id) };
+        acl->entries[(*n)++] = (struct posix_acl_xattr_entry) { .e_tag = htole16(tag),
+                                                                .e_perm = htole16(may),
+                                                                .e_id = htole32(id) };
 }
 
-static int share_with(const char *path, gid_t readers)
+/* weft is named too: where the daemon may not give files away, the file is not the group's. */
+static int share_with(const char *path, const gid_t *groups, size_t n_groups)
 {
         const uint32_t nobody = (uint32_t) ACL_UNDEFINED_ID;
-        const struct acl acl = {
-                { .a_version = htole32(POSIX_ACL_XATTR_VERSION) },
-                {
-                        entry(ACL_USER_OBJ, CONNECT, nobody),
-                        entry(ACL_GROUP_OBJ, CONNECT, nobody),
-                        entry(ACL_GROUP, CONNECT, readers),
-                        entry(ACL_MASK, CONNECT, nobody),
-                        entry(ACL_OTHER, 0, nobody),
-                },
-        };
+        struct acl acl = { { .a_version = htole32(POSIX_ACL_XATTR_VERSION) } };
+        size_t n = 0;
 
-        return setxattr(path, "system.posix_acl_access", &acl, sizeof(acl), 0) < 0 ? -errno : 0;
+        /* In this order, as acl(5) has it. */
+        add(&acl, &n, ACL_USER_OBJ, CONNECT, nobody);
+        add(&acl, &n, ACL_GROUP_OBJ, CONNECT, nobody);
+        for (size_t i = 0; i < n_groups; i++)
+                if (groups[i] != NO_GROUP)
+                        add(&acl, &n, ACL_GROUP, CONNECT, groups[i]);
+        add(&acl, &n, ACL_MASK, CONNECT, nobody);
+        add(&acl, &n, ACL_OTHER, 0, nobody);
+
+        return setxattr(path, "system.posix_acl_access", &acl,
+                        sizeof(acl.head) + n * sizeof(acl.entries[0]), 0) < 0
+                       ? -errno
+                       : 0;
 }
 
 /* The path a Unix socket listens on; false: it has none. */
@@ -58,23 +65,20 @@ static bool path_of(int fd, struct sockaddr_un *ret)
 
 int control_share(int fd, struct weft_error *reterr)
 {
-        gid_t group = group_number("weft"), readers = group_number("weft-ro");
+        const gid_t groups[] = { group_number("weft"), group_number("weft-ro") };
         struct sockaddr_un address;
-        struct stat st;
         int r;
 
         if (!path_of(fd, &address))
                 return 0;
-        if (stat(address.sun_path, &st) < 0)
-                return weft_fail(reterr, -errno, "%s: %m", address.sun_path);
 
-        if (group != NO_GROUP && st.st_gid != group && chown(address.sun_path, -1, group) < 0)
+        if (groups[0] != NO_GROUP && chown(address.sun_path, -1, groups[0]) < 0 && errno != EPERM)
                 return weft_fail(reterr, -errno, "%s: cannot be given to group weft: %m",
                                  address.sun_path);
         if (chmod(address.sun_path, MODE) < 0)
                 return weft_fail(reterr, -errno, "%s: %m", address.sun_path);
 
-        r = readers != NO_GROUP ? share_with(address.sun_path, readers) : 0;
+        r = share_with(address.sun_path, groups, ELEMENTS(groups));
         return r < 0 ? weft_fail(reterr, r, "%s: cannot be shared with group weft-ro: %s",
                                  address.sun_path, strerror(-r))
                      : 0;
