@@ -83,8 +83,8 @@ def services(f):
 class Cluster:
     """The lab above. plain(): with nothing but the kernel's routing; weft(): with weftd on both nodes."""
 
-    def __init__(self):
-        self.lab = lab = Lab()
+    def __init__(self, home=None):
+        self.lab = lab = Lab(home)
         self.client, self.n1, self.n2, self.p1, self.p2 = (
             lab.namespace(name) for name in ("client", "n1", "n2", "p1", "p2"))
         self.switch = lab.switch("switch", self.client, self.n1, self.n2)

@@ -105,11 +105,13 @@ def enter(fd):
 
 
 class Lab:
-    """Namespaces and cables. Use as a context manager."""
+    """Namespaces and cables. Use as a context manager. home: name of the one that this process is in
+    already, for tests that have a machine of their own."""
 
     letters = itertools.cycle(string.ascii_lowercase)
 
-    def __init__(self):
+    def __init__(self, home=None):
+        self.home = home
         self.prefix = f"wft{os.getpid()}{next(self.letters)}-"
         self.directory = Path(tempfile.mkdtemp(prefix=self.prefix))
         self.namespaces = {}
@@ -128,7 +130,11 @@ class Lab:
     def namespace(self, name):
         """Makes the namespace NAME with its loopback up and addresses usable at once."""
         full = self.prefix + name
-        run("ip", "netns", "add", full)
+        if name == self.home:
+            run("ip", "netns", "attach", full, os.getpid())
+            self.on_close(lambda: run("ip", "netns", "delete", full))  # who is in it lives on
+        else:
+            run("ip", "netns", "add", full)
         ns = self.namespaces[name] = Namespace(full)
         for key in ("all", "default"):
             ns.sysctl(f"ipv6/conf/{key}/accept_dad", 0)

@@ -3,19 +3,15 @@
 
 import os
 import re
-import signal
 import socket
-import struct
-import subprocess
-import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from cluster import IPV4, Cluster
-from lab import PATIENCE, wait_for
+from lab import wait_for
+from load import Stream, Wrk, dropped
 from test_life import pins
 from test_reload import Node
 from traffic import Server
@@ -26,61 +22,7 @@ SETTLED = 100 if RELOADS >= 200 else RELOADS // 3  # reloads after which nothing
 CYCLE = 5
 RSS_SLACK = 1024  # KiB
 HTTP_PORT, ECHO_PORTS = 30200, (30201, 30202)
-
-
-class Wrk:
-    """wrk against the node port, until it is stopped; every thread waits between its requests."""
-
-    def __init__(self, node, connections, delay, header):
-        script = node.cluster.lab.directory / f"delay{delay}.lua"
-        script.write_text(f"function delay() return {delay} end\n")
-        self.process = node.cluster.client.start(
-            "wrk", "-t1", f"-c{connections}", "-d3600s", "--timeout", "5s", "-s", script,
-            "-H", f"Connection: {header}", f"http://{IPV4.n1}:{HTTP_PORT}/",
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    def stop(self):
-        """What it says, once it is stopped; all of its requests were answered."""
-        self.process.send_signal(signal.SIGINT)
-        said = self.process.communicate(timeout=60 * PATIENCE)[0]
-        assert "errors" not in said and "Non-2xx" not in said, said
-        return int(re.search(r"(\d+) requests in", said).group(1))
-
-
-class Stream:
-    """Numbered datagrams through a node port to an echoing pod, from a socket of its own."""
-
-    def __init__(self, ns, port):
-        with ns.inside():
-            self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self.socket.connect((IPV4.n1, port))
-        self.socket.settimeout(0.1)
-        self.sent, self.seen, self.stopping = 0, set(), False
-        self.threads = [threading.Thread(target=f) for f in (self.send, self.receive)]
-        for thread in self.threads:
-            thread.start()
-
-    def send(self):
-        while not self.stopping:
-            self.socket.send(struct.pack("!Q", self.sent))
-            self.sent += 1
-            time.sleep(0.002)  # the pace of the stream
-
-    def receive(self):
-        while not self.stopping or len(self.seen) < self.sent:
-            try:
-                self.seen.add(struct.unpack("!Q", self.socket.recv(64))[0])
-            except TimeoutError:
-                if self.stopping:
-                    return  # what has not come by now is lost
-
-    def stop(self):
-        self.stopping = True
-        for thread in self.threads:
-            thread.join()
-        self.socket.close()
-        return self.sent - len(self.seen)
+URL = f"http://{IPV4.n1}:{HTTP_PORT}/"
 
 
 def services():
@@ -107,8 +49,7 @@ def node():
 
 
 def answer(node):
-    return node.cluster.client.run("curl", "-s", "-m", "1", f"http://{IPV4.n1}:{HTTP_PORT}/",
-                                   check=False).stdout.split(" ")[1]
+    return node.cluster.client.run("curl", "-s", "-m", "1", URL, check=False).stdout.split(" ")[1]
 
 
 def change(node, n):
@@ -135,22 +76,12 @@ def held(weft):
     return rss, (len(infos), *kinds, pins(weft))
 
 
-def dropped(node):
-    """Packets dropped on the way: weft's counters and the interfaces'."""
-    counts = {row["what"]: row["packets"] for row in node.weft.ctl_json("status")["drops"]}
-    for name in ("n1", "n2", "p1", "p2"):
-        for line in node.cluster.lab[name].run("cat", "/proc/net/dev").stdout.splitlines()[2:]:
-            interface, fields = line.split(":")
-            counts[name, interface.strip()] = int(fields.split()[3]) + int(fields.split()[11])
-    assert ("n1", "eth0") in counts
-    return counts
-
-
 def test_reloads_under_load_lose_nothing_and_nothing_grows(node):
     weft = node.weft
-    before = dropped(node)
-    wrks = [Wrk(node, 8, 5, "keep-alive"), Wrk(node, 4, 20, "close")]
-    streams = [Stream(node.cluster.client, port) for port in ECHO_PORTS * 2]
+    before = dropped(node.cluster, weft)
+    wrks = [Wrk(node.cluster.lab, node.cluster.client, URL, *how)
+            for how in ((8, 5, "keep-alive"), (4, 20, "close"))]
+    streams = [Stream(node.cluster.client, IPV4.n1, port) for port in ECHO_PORTS * 2]
     samples = {}
     try:
         for n in range(RELOADS // CYCLE * CYCLE):
@@ -167,7 +98,7 @@ def test_reloads_under_load_lose_nothing_and_nothing_grows(node):
     assert weft.generation() == reloads + 1
     assert lost == [0] * len(streams)
     assert all(n > reloads for n in requests)
-    assert dropped(node) == before
+    assert dropped(node.cluster, weft) == before
     settled = [n for n in samples if n >= SETTLED]
     for n in settled:
         assert samples[n][1] == samples[settled[0]][1], f"after {n} reloads"

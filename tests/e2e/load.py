@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Load that notices what it loses: wrk, and a stream of numbered datagrams."""
+
+import re
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+
+from lab import PATIENCE
+
+
+class Wrk:
+    """wrk against a URL, until it is stopped; every thread waits DELAY milliseconds between its requests."""
+
+    def __init__(self, lab, ns, url, connections, delay, header):
+        script = lab.directory / f"delay{delay}.lua"
+        script.write_text(f"function delay() return {delay} end\n")
+        self.process = ns.start("wrk", "-t1", f"-c{connections}", "-d3600s", "--timeout", "5s", "-s", script,
+                                "-H", f"Connection: {header}", url,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def stop(self):
+        """How many requests it made, once it is stopped; all of them were answered."""
+        self.process.send_signal(signal.SIGINT)
+        said = self.process.communicate(timeout=60 * PATIENCE)[0]
+        assert "errors" not in said and "Non-2xx" not in said, said
+        return int(re.search(r"(\d+) requests in", said).group(1))
+
+
+class Stream:
+    """Numbered datagrams to an address that sends them back, from a socket of its own."""
+
+    def __init__(self, ns, address, port):
+        with ns.inside():
+            self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        self.socket.connect((address, port))
+        self.socket.settimeout(0.1)
+        self.sent, self.seen, self.stopping = 0, set(), False
+        self.threads = [threading.Thread(target=f) for f in (self.send, self.receive)]
+        for thread in self.threads:
+            thread.start()
+
+    def send(self):
+        while not self.stopping:
+            self.socket.send(struct.pack("!Q", self.sent))
+            self.sent += 1
+            time.sleep(0.002)  # the pace of the stream
+
+    def receive(self):
+        while not self.stopping or len(self.seen) < self.sent:
+            try:
+                self.seen.add(struct.unpack("!Q", self.socket.recv(64))[0])
+            except TimeoutError:
+                if self.stopping:
+                    return  # what has not come by now is lost
+
+    def stop(self):
+        """How many are lost, once it is stopped."""
+        self.stopping = True
+        for thread in self.threads:
+            thread.join()
+        self.socket.close()
+        return self.sent - len(self.seen)
+
+
+def dropped(cluster, *wefts):
+    """Packets dropped on the way: the daemons' counters and the interfaces'."""
+    counts = {(weft.name, row["what"]): row["packets"] for weft in wefts for row in weft.ctl_json("status")["drops"]}
+    for name in ("n1", "n2", "p1", "p2"):
+        for line in cluster.lab[name].run("cat", "/proc/net/dev").stdout.splitlines()[2:]:
+            interface, fields = line.split(":")
+            counts[name, interface.strip()] = int(fields.split()[3]) + int(fields.split()[11])
+    assert ("n1", "eth0") in counts
+    return counts
