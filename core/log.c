@@ -12,11 +12,18 @@
 #include "log.h"
 #include "util.h"
 
-enum { FIELDS_MAX = 8, FIELD_SIZE = 256, LINE_SIZE = 2048 };
+enum { FIELDS_MAX = 16, LINE_SIZE = 2048 };
+
+const struct message_entry message_entries[MESSAGES] = {
+#define MESSAGE(name, id, subject, text) [MESSAGE_##name] = { id, subject, text },
+#include "messages.def"
+#undef MESSAGE
+};
 
 static struct {
         const char *identifier;
         bool journal, terminal;
+        uint32_t generation;
 } target = { .identifier = "weft" };
 
 /* JOURNAL_STREAM holds device and inode of the socket that the service manager made stderr; it is
@@ -42,43 +49,77 @@ void log_open(const char *identifier)
         target.terminal = isatty(STDERR_FILENO) > 0;
 }
 
-struct fields {
-        char text[FIELDS_MAX][FIELD_SIZE];
-        struct iovec iov[FIELDS_MAX + 1];
+void log_generation(uint32_t generation)
+{
+        target.generation = generation;
+}
+
+struct entry {
+        struct iovec iov[FIELDS_MAX];
         int n;
 };
 
-__attribute__((format(printf, 2, 3))) static void field(struct fields *f, const char *format, ...)
+static void entry_done(struct entry *e)
 {
+        for (int i = 0; i < e->n; i++)
+                free(e->iov[i].iov_base);
+}
+
+/* A field for which there is no memory is left out: the others still tell something. */
+__attribute__((format(printf, 2, 3))) static void field(struct entry *e, const char *format, ...)
+{
+        char *text;
         va_list ap;
+        int n;
 
         va_start(ap, format);
-        (void) vsnprintf(f->text[f->n], FIELD_SIZE, format, ap);
+        n = vasprintf(&text, format, ap);
         va_end(ap);
 
-        f->iov[f->n] = (struct iovec) { f->text[f->n], strlen(f->text[f->n]) };
-        f->n++;
+        if (n >= 0)
+                e->iov[e->n++] = (struct iovec) { text, (size_t) n };
+}
+
+static void text_fields(struct entry *e, const struct log_fields *fields)
+{
+        const struct {
+                const char *name, *value;
+        } texts[] = {
+                { "MESSAGE_ID", message_entries[fields->message].id },
+                { "WEFT_MODULE", fields->module },
+                { "WEFT_UPLINK", fields->uplink },
+                { "WEFT_ENDPOINT", fields->endpoint },
+                { "WEFT_PEER", fields->peer },
+                { "WEFT_SERVICE", fields->service },
+                { "WEFT_CALLER", fields->caller },
+                { "WEFT_VERIFIER_LOG", fields->verifier_log },
+        };
+
+        for (size_t i = 0; i < ELEMENTS(texts); i++)
+                if (texts[i].value && texts[i].value[0])
+                        field(e, "%s=%s", texts[i].name, texts[i].value);
 }
 
 static void send_to_journal(int level, const struct log_fields *fields, const char *line)
 {
-        char message[LINE_SIZE + sizeof("MESSAGE=")];
-        struct fields f = { .n = 0 };
+        static const struct log_fields none;
+        _cleanup_(entry_done) struct entry e = { .n = 0 };
+        uint32_t generation;
 
-        field(&f, "PRIORITY=%d", level);
-        field(&f, "SYSLOG_IDENTIFIER=%s", target.identifier);
-        if (fields && fields->module)
-                field(&f, "WEFT_MODULE=%s", fields->module);
-        if (fields && fields->generation)
-                field(&f, "WEFT_GENERATION=%u", fields->generation);
-        if (fields && fields->origin) {
-                field(&f, "CONFIG_FILE=%s", fields->origin->file);
-                field(&f, "CONFIG_LINE=%u", fields->origin->line);
+        fields = fields ?: &none;
+        generation = fields->generation ?: target.generation;
+        field(&e, "MESSAGE=%s", line);
+        field(&e, "PRIORITY=%d", level);
+        field(&e, "SYSLOG_IDENTIFIER=%s", target.identifier);
+        if (generation)
+                field(&e, "WEFT_GENERATION=%u", generation);
+        if (fields->origin) {
+                field(&e, "CONFIG_FILE=%s", fields->origin->file);
+                field(&e, "CONFIG_LINE=%u", fields->origin->line);
         }
+        text_fields(&e, fields);
 
-        (void) snprintf(message, sizeof(message), "MESSAGE=%s", line);
-        f.iov[f.n++] = (struct iovec) { message, strlen(message) };
-        (void) sd_journal_sendv(f.iov, f.n);
+        (void) sd_journal_sendv(e.iov, e.n);
 }
 
 void log_line(int level, const struct log_fields *fields, const char *format, ...)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "ctl/catalogue.h"
 #include "ctl/keys.h"
 #include "util.h"
 
@@ -13,6 +14,7 @@ static const struct {
         const char *name;
         void (*print)(FILE *f);
 } documents[] = {
+        { "weft.catalog", catalogue_print },
         { "weft.conf.sample", keys_sample },
 };
 

@@ -135,6 +135,7 @@ static void service_log(void *data, const char *module, int level, const char *t
 {
         const struct build *b = data;
         const struct log_fields fields = {
+                .message = MESSAGE_MODULE_SAYS,
                 .module = module,
                 .generation = b->generation ? generation_number(b->generation) : 0,
         };
@@ -546,7 +547,7 @@ int build_selftest(struct build *b, struct weft_error *reterr)
 
         /* A sandbox that forbids network namespaces is no fault of the modules. */
         if (d->dry.ns < 0 && dry_network_open(&d->dry, &why) < 0) {
-                log_warning("no self-tests: %s", why.text);
+                log_message(LOG_WARNING, SELFTEST_SKIPPED, "no self-tests: %s", why.text);
                 return 0;
         }
 
@@ -565,6 +566,7 @@ void build_takeover(struct build *b)
 static void tell(const struct build *b, struct instance *i, const struct weft_module_event *event)
 {
         const struct log_fields fields = {
+                .message = MESSAGE_MODULE_DEGRADED,
                 .module = i->module->desc.name,
                 .generation = generation_number(b->generation),
         };

@@ -21,7 +21,8 @@
 void daemon_log_diagnostics(const struct diagnostics *diagnostics)
 {
         for (size_t i = 0; i < diagnostics->n; i++) {
-                const struct log_fields fields = { .origin = &diagnostics->items[i].origin };
+                const struct log_fields fields = { .message = MESSAGE_CONFIG_ERROR,
+                                                   .origin = &diagnostics->items[i].origin };
 
                 log_line(LOG_ERR, &fields, "%s", diagnostics->items[i].text);
         }
@@ -79,7 +80,8 @@ static int count_crash(const struct daemon *d, struct weft_error *reterr)
         int r = crashes_open(d->paths.run, last, reterr);
 
         if (r == 0 && last[0])
-                log_warning("weftd ended in a callback of a module (its name, the file's sum, the "
+                log_message(LOG_WARNING, MODULE_CRASHED,
+                            "weftd ended in a callback of a module (its name, the file's sum, the "
                             "callback): %s; after %d times the file is left out",
                             last, CRASHES_MAX);
         return r;
@@ -123,7 +125,8 @@ static int open_world(struct daemon *d, const struct config *c, struct weft_erro
         int r;
 
         if (faked)
-                log_warning("what this kernel can do is faked: WEFTD_DEBUG_FACTS=\"%s\"", faked);
+                log_message(LOG_WARNING, FACTS_FAKED,
+                            "what this kernel can do is faked: WEFTD_DEBUG_FACTS=\"%s\"", faked);
 
         d->hz = probe_hz();
         d->can_cast = probe_has(WEFT_NEED_FEATURE, "cast-to-kern-ctx");
@@ -143,7 +146,8 @@ static int apply(struct daemon *d, const struct config *old, struct weft_error *
         int r = daemon_uplinks_refresh(d, reterr), k;
 
         if (d->n_uplinks == 0)
-                log_warning("no uplink: no default route, and no uplink = in [node]");
+                log_message(LOG_WARNING, NO_UPLINK,
+                            "no uplink: no default route, and no uplink = in [node]");
 
         /* Whatever failed, nothing may go on pointing into the old configuration. */
         daemon_objects_apply(d, old);
@@ -189,7 +193,8 @@ static void log_no_module(const struct daemon *d)
         char modules[512];
 
         list_modules(d, modules, sizeof(modules));
-        log_warning("no module is chosen, so traffic goes the kernel's way: add a section [module "
+        log_message(LOG_WARNING, NO_MODULE,
+                    "no module is chosen, so traffic goes the kernel's way: add a section [module "
                     "NAME] for "
                     "each one wanted to %s/etc/weft/weft.conf or to a file in conf.d beside it, "
                     "and reload "
@@ -204,8 +209,10 @@ static void log_plan(const struct build *b)
 
         for (size_t i = 0; i < b->n_rows; i++) {
                 const struct plan_row *row = &b->rows[i];
-                const struct log_fields fields = { .module = row->module->name,
-                                                   .generation = generation_number(b->generation) };
+                const struct log_fields fields = {
+                        .message = row->on ? MESSAGE_MODULE_CONDITION : MESSAGE_MODULE_LEFT_OUT,
+                        .module = row->module->name,
+                };
 
                 if (!row->on)
                         log_line(LOG_WARNING, &fields, "left out: %s", row->reason);
@@ -308,6 +315,16 @@ static int start(struct daemon *d, struct diagnostics *diagnostics, struct weft_
         return r;
 }
 
+static void log_not_started(const char *reason)
+{
+        _cleanup_free_ char *verifier_log = object_take_refusal();
+
+        log_line(LOG_ERR,
+                 &(const struct log_fields) { .message = MESSAGE_NOT_STARTED,
+                                              .verifier_log = verifier_log },
+                 "not started: %s", reason);
+}
+
 int daemon_start(struct daemon *d)
 {
         struct diagnostics diagnostics = { 0 };
@@ -319,14 +336,16 @@ int daemon_start(struct daemon *d)
         daemon_log_diagnostics(&diagnostics);
         diagnostics_done(&diagnostics);
         if (r < 0) {
-                log_error("not started: %s", why.text);
+                log_not_started(why.text);
                 return r;
         }
 
+        log_generation(generation_number(d->build->generation));
         log_plan(d->build);
-        log_notice("generation %u runs; modules: %zu, endpoints: %zu, services: %zu, peers: %zu",
-                   generation_number(d->build->generation), d->build->n_instances, d->n_endpoints,
-                   d->build->config->n_services, d->build->config->n_peers);
+        log_message(LOG_NOTICE, STARTED,
+                    "generation %u runs; modules: %zu, endpoints: %zu, services: %zu, peers: %zu",
+                    generation_number(d->build->generation), d->build->n_instances, d->n_endpoints,
+                    d->build->config->n_services, d->build->config->n_peers);
         return 0;
 }
 
@@ -433,8 +452,9 @@ static int switch_to(struct daemon *d, const struct build *b, struct weft_error 
         int r = daemon_hooks_switch(d, b, reterr);
 
         if (r < 0 && daemon_hooks_undo(d, d->build, &back) < 0)
-                log_error("some hooks could not be put back to generation %u: %s",
-                          generation_number(d->build->generation), back.text);
+                log_message(LOG_ERR, HOOKS_MIXED,
+                            "some hooks could not be put back to generation %u: %s",
+                            generation_number(d->build->generation), back.text);
         return r;
 }
 
@@ -466,6 +486,7 @@ static int reload(struct daemon *d, struct diagnostics *diagnostics, struct weft
         build_takeover(b);
         reached(&watch, "taken-over");
         d->build = TAKE(b);
+        log_generation(generation_number(d->build->generation));
         b = old; /* freed on return, when nothing runs it or points into it any more */
         warn_of_restart(old->config, d->build->config);
         if (apply(d, old->config, &why) < 0)
@@ -481,14 +502,39 @@ static int reload(struct daemon *d, struct diagnostics *diagnostics, struct weft
         return 0;
 }
 
-int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
+static void log_refused(const struct daemon *d, const char *caller, const char *reason)
+{
+        _cleanup_free_ char *verifier_log = object_take_refusal();
+
+        log_line(LOG_ERR,
+                 &(const struct log_fields) { .message = MESSAGE_RELOAD_REFUSED,
+                                              .caller = caller,
+                                              .verifier_log = verifier_log },
+                 "reload (asked for by %s) refused, generation %u runs on: %s", caller,
+                 generation_number(d->build->generation), reason);
+}
+
+int daemon_reload(struct daemon *d, const char *caller, struct diagnostics *diagnostics,
+                  struct weft_error *reterr)
 {
         struct weft_error why = { 0 };
-        int r = reload(d, diagnostics, &why);
+        int r;
 
+        free(object_take_refusal());
+        r = reload(d, diagnostics, &why);
         (void) snprintf(d->refused, sizeof(d->refused), "%.*s", (int) sizeof(d->refused) - 1,
                         r < 0 ? why.text : "");
-        return r < 0 ? weft_fail(reterr, r, "%s", why.text) : 0;
+        if (r < 0) {
+                daemon_log_diagnostics(diagnostics);
+                log_refused(d, caller, why.text);
+                return weft_fail(reterr, r, "%s", why.text);
+        }
+
+        log_line(LOG_NOTICE,
+                 &(const struct log_fields) { .message = MESSAGE_RELOADED, .caller = caller },
+                 "reloaded (asked for by %s): generation %u runs", caller,
+                 generation_number(d->build->generation));
+        return 0;
 }
 
 static bool has_instance(const struct build *b, const char *name)

@@ -140,9 +140,10 @@ struct daemon {
 /* Starts everything; 0, or the reason is logged already. -EBADMSG: the configuration has errors,
  * and another try would find the same ones. */
 int daemon_start(struct daemon *d);
-/* Reads the configuration again and switches. diagnostics: the caller's, for -EINVAL. The running
- * generation is untouched on failure. */
-int daemon_reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr);
+/* Reads the configuration again and switches; what came of it is logged. The running generation is
+ * untouched on failure. caller: who asks. diagnostics: the caller's, for -EINVAL. */
+int daemon_reload(struct daemon *d, const char *caller, struct diagnostics *diagnostics,
+                  struct weft_error *reterr);
 /* Frees what the process holds. The datapath stays. */
 void daemon_stop(struct daemon *d);
 /* What a reload would do; changes nothing. f is called for each module that is or would be there.

@@ -258,14 +258,17 @@ static int bring_up(struct daemon *d, struct endpoint *e, struct weft_error *ret
  * endpoint is tried again. */
 static void try_endpoint(struct daemon *d, struct endpoint *e)
 {
-        const struct log_fields fields = { .origin = &e->section->origin };
+        const struct log_fields fields = { .message = MESSAGE_ENDPOINT_PENDING,
+                                           .endpoint = e->name,
+                                           .origin = &e->section->origin };
         struct weft_error why = { 0 };
         bool was_ready = e->ready;
         int r = bring_up(d, e, &why);
 
         e->ready = r == 0;
         if (r == 0 && !was_ready)
-                log_info("endpoint %s is ready on %s", e->name, e->wire.ifname);
+                log_about(LOG_INFO, ENDPOINT_READY, endpoint, e->name, "endpoint %s is ready on %s",
+                          e->name, e->wire.ifname);
         else if (r < 0 && strncmp(e->reason, why.text, sizeof(e->reason) - 1) != 0)
                 log_line(r == -ENOENT ? LOG_INFO : LOG_WARNING, &fields,
                          "endpoint %s is pending: %s", e->name, why.text);
@@ -334,7 +337,8 @@ void daemon_endpoints_link_gone(struct daemon *d, uint32_t ifindex)
 
         (void) snprintf(e->reason, sizeof(e->reason), "its interface %s is gone: waiting for it",
                         e->wire.ifname);
-        log_notice("endpoint %s: %s", e->name, e->reason);
+        log_about(LOG_NOTICE, ENDPOINT_PENDING, endpoint, e->name, "endpoint %s: %s", e->name,
+                  e->reason);
         take_down(d, e);
         daemon_events_wait_for_endpoints(d);
 }
@@ -419,7 +423,8 @@ static void drop_gone(struct daemon *d)
                 }
                 take_down(d, e);
                 dropped = leases_drop(&d->leases, e->name) || dropped;
-                log_info("endpoint %s is removed", e->name);
+                log_about(LOG_INFO, ENDPOINT_REMOVED, endpoint, e->name, "endpoint %s is removed",
+                          e->name);
                 endpoint_done(e);
         }
 

@@ -87,16 +87,12 @@ static int on_hangup(sd_event_source *source, const struct signalfd_siginfo *inf
 {
         struct diagnostics diagnostics = { 0 };
         struct weft_error why = { 0 };
-        struct daemon *d = data;
+        char caller[64];
 
         (void) source;
-        (void) info;
-        if (daemon_reload(d, &diagnostics, &why) < 0) {
-                daemon_log_diagnostics(&diagnostics);
-                log_error("reload refused, generation %u runs on: %s",
-                          generation_number(d->build->generation), why.text);
-        } else
-                log_notice("reloaded: generation %u runs", generation_number(d->build->generation));
+        (void) snprintf(caller, sizeof(caller), "SIGHUP of uid %u, pid %u", info->ssi_uid,
+                        info->ssi_pid);
+        (void) daemon_reload(data, caller, &diagnostics, &why); /* it says what came of it */
         diagnostics_done(&diagnostics);
 
         return 0;
@@ -159,7 +155,7 @@ static int run(struct daemon *d)
         if (r < 0)
                 log_error("event loop: %s", strerror(-r));
         else
-                log_notice("stopped; the datapath goes on");
+                log_message(LOG_NOTICE, STOPPED, "stopped; the datapath goes on");
 
         return r;
 }

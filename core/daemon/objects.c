@@ -46,12 +46,13 @@ struct peer_row {
 static void set_peer_prefix(void *data, const struct weft_prefix *prefix)
 {
         struct peer_row *p = data;
+        const struct log_fields fields = { .message = MESSAGE_PEER_PENDING, .peer = p->name };
         char text[PREFIX_TEXT];
         int r = tables_set_peer(p->d->tables, prefix, &p->row);
 
         if (r < 0)
-                log_warning("peer %s: cannot enter %s: %s", p->name,
-                            prefix_format(prefix, text, sizeof(text)), strerror(-r));
+                log_line(LOG_WARNING, &fields, "peer %s: cannot enter %s: %s", p->name,
+                         prefix_format(prefix, text, sizeof(text)), strerror(-r));
 }
 
 struct prefix_search {
@@ -119,7 +120,9 @@ void daemon_pending_services_free(struct daemon *d)
 
 static void remember_pending(struct daemon *d, const struct config_service *s, const char *reason)
 {
-        const struct log_fields fields = { .origin = &s->origin };
+        const struct log_fields fields = { .message = MESSAGE_SERVICE_PENDING,
+                                           .service = s->name,
+                                           .origin = &s->origin };
         struct pending_service p = { .name = strdup(s->name) };
 
         log_line(LOG_WARNING, &fields, "service %s is pending: %s", s->name, reason);
@@ -160,7 +163,9 @@ static bool has_service(const struct config *c, const char *name)
 static void say_what_is_not_served(const struct config *c)
 {
         for (size_t i = 0; i < c->n_services; i++) {
-                const struct log_fields fields = { .origin = &c->services[i].origin };
+                const struct log_fields fields = { .message = MESSAGE_SERVICE_PARTLY,
+                                                   .service = c->services[i].name,
+                                                   .origin = &c->services[i].origin };
 
                 if (c->services[i].cluster_ip.n > 0)
                         log_line(LOG_NOTICE, &fields,

@@ -80,12 +80,14 @@ static void keep_ports(struct daemon *d)
         size_t n = 0;
 
         if (find_ranges(d->build, &ranges, &n) < 0)
-                log_warning(
+                log_message(
+                        LOG_WARNING, NODE_PORT_NOT_KEPT,
                         "out of memory: not every node port is kept from the node's own programs");
 
         for (size_t i = 0; i < n; i++)
                 if (host_reserve_ports(d->host, ranges[i].low, ranges[i].high, &why) < 0)
-                        log_warning(
+                        log_message(
+                                LOG_WARNING, NODE_PORT_NOT_KEPT,
                                 "node ports %u-%u are not kept from the node's own programs: %s",
                                 ranges[i].low, ranges[i].high, why.text);
         for (size_t i = 0; i < d->n_node_ports; i++)
@@ -170,7 +172,11 @@ static bool is_known(const struct daemon *d, const struct net_listener *s)
 
 static void report(const struct intruder *i)
 {
-        const struct log_fields fields = { .origin = &i->service->node_port_origin };
+        const struct log_fields fields = {
+                .message = MESSAGE_NODE_PORT_TAKEN,
+                .service = i->service->name,
+                .origin = &i->service->node_port_origin,
+        };
         char text[ADDRESS_TEXT];
 
         log_line(LOG_WARNING, &fields,

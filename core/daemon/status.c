@@ -386,18 +386,12 @@ static void reload(void *data, struct control_call *call, json_t *parameters)
         struct daemon *d = data;
 
         (void) parameters;
-        if (daemon_reload(d, &diagnostics, &why) < 0) {
-                daemon_log_diagnostics(&diagnostics);
-                log_error("reload (asked for by %s) refused, generation %u runs on: %s",
-                          control_caller(call), generation_number(d->build->generation), why.text);
+        if (daemon_reload(d, control_caller(call), &diagnostics, &why) < 0)
                 refuse_reload(call, why.text, &diagnostics);
-        } else {
-                log_notice("reloaded (asked for by %s): generation %u runs", control_caller(call),
-                           generation_number(d->build->generation));
+        else
                 control_reply(call,
                               json_pack("{s:I}", "generation",
                                         (json_int_t) generation_number(d->build->generation)));
-        }
 
         diagnostics_done(&diagnostics);
 }

@@ -124,7 +124,8 @@ static int attach_xdp(struct daemon *d, const struct build *b, struct uplink *u,
                                  "%s: no XDP here, and [weft] xdp = native asks for it: %.300s",
                                  u->name, why.text);
         if (r < 0)
-                log_info("%s: goes without XDP: %s", u->name, why.text);
+                log_about(LOG_INFO, NO_XDP, uplink, u->name, "%s: goes without XDP: %s", u->name,
+                          why.text);
 
         return 0;
 }
@@ -313,8 +314,9 @@ static int follow(struct daemon *d, struct uplink *u, struct weft_error *reterr)
 
         if (net_link_by_name(d->net, u->name, &now) < 0) {
                 if (!u->missed)
-                        log_notice("uplink %s is %s: waiting for it", u->name,
-                                   u->link.ifindex ? "gone" : "not there");
+                        log_about(LOG_NOTICE, UPLINK_GONE, uplink, u->name,
+                                  "uplink %s is %s: waiting for it", u->name,
+                                  u->link.ifindex ? "gone" : "not there");
                 u->missed = true;
                 link_gone(d, u);
                 return 0;
@@ -322,7 +324,7 @@ static int follow(struct daemon *d, struct uplink *u, struct weft_error *reterr)
         if (u->link.ifindex && u->link.ifindex != now.ifindex)
                 link_gone(d, u);
         if (u->missed)
-                log_notice("uplink %s is there", u->name);
+                log_about(LOG_NOTICE, UPLINK_BACK, uplink, u->name, "uplink %s is there", u->name);
         u->missed = false;
 
         r = set_table(d, u, &now);

@@ -182,10 +182,16 @@ static void describe(const char *log, char *ret, size_t size)
 }
 
 static uint64_t load_time;
+static char *refusal;
 
 uint64_t object_load_time(void)
 {
         return load_time;
+}
+
+char *object_take_refusal(void)
+{
+        return TAKE(refusal);
 }
 
 int object_load(struct bpf_object *o, const char *log, struct weft_error *reterr)
@@ -203,6 +209,8 @@ int object_load(struct bpf_object *o, const char *log, struct weft_error *reterr
         if (r >= 0)
                 return 0;
 
+        free(refusal);
+        refusal = log && *log ? strdup(log) : NULL;
         describe(log, text, sizeof(text));
         return weft_fail(reterr, r, "%s: %s", strerror(-r), text);
 }
