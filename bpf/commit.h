@@ -477,13 +477,14 @@ static __always_inline int is_translatable(const struct weft_pkt *pkt)
         }
 }
 
-/* The tuple belongs to another flow of the same sender and endpoint, who met it under another
- * address of a service, or directly. This one gets another source port, so that the answers are
- * told apart; the sender's address stays. Both halves at once: in the host's stack the two would
- * look alike. */
+/* The tuple belongs to another flow of the same sender and receiver, who met it under another
+ * address of a service, or directly, and one of them is an endpoint. This one gets another source
+ * port, so that the answers are told apart; the sender's address stays. Both halves at once: in the
+ * host's stack the two would look alike. */
 static __always_inline int can_move(const struct weft_pkt *pkt)
 {
-        return pkt->plan.endpoint && !pkt->host && !(pkt->plan.flags & WEFT_PLAN_NEW_PORT) &&
+        return (pkt->plan.endpoint || pkt->hook == WEFT_FROM_ENDPOINT) && !pkt->host &&
+               pkt->act.route.delivery != WEFT_LOCAL && !(pkt->plan.flags & WEFT_PLAN_NEW_PORT) &&
                (pkt->key.proto == IPPROTO_TCP || pkt->key.proto == IPPROTO_UDP);
 }
 

@@ -224,7 +224,28 @@ static __always_inline void to_first_known(struct __sk_buff *ctx, __u32 hook)
         }
 }
 
-/* Fills pkt->service and service_addr. */
+/* Does a module look after services where the packet came in? */
+static __always_inline int serves_here(const struct weft_pkt *pkt)
+{
+        return pkt->hook == WEFT_FROM_ENDPOINT
+                       ? weft_serves[WEFT_FROM_ENDPOINT]
+                       : pkt->hook == WEFT_FROM_UPLINK && weft_serves[WEFT_FROM_UPLINK];
+}
+
+/* An endpoint that speaks to a node port of another node is served here. */
+static __always_inline int is_peers_node_port(const struct weft_pkt *pkt)
+{
+        struct weft_peer_key key = { .prefixlen = 128, .addr = pkt->key.dst };
+        struct weft_peer *p;
+
+        if (pkt->hook != WEFT_FROM_ENDPOINT)
+                return 0;
+        p = bpf_map_lookup_elem(&peers, &key);
+        return p && p->flags & WEFT_PEER_NODE;
+}
+
+/* Fills pkt->service and service_addr. Where no module serves endpoints, a cluster-ip is none of
+ * weft's. */
 static __always_inline void find_service(struct weft_pkt *pkt)
 {
         struct weft_service_key key = { .addr = pkt->key.dst,
@@ -234,18 +255,26 @@ static __always_inline void find_service(struct weft_pkt *pkt)
 
         __builtin_memset(&pkt->service, 0, sizeof(pkt->service));
         pkt->service_addr = 0;
-        if (pkt->hook != WEFT_FROM_UPLINK)
+        if (!serves_here(pkt))
                 return;
+        if (is_peers_node_port(pkt))
+                key.addr = pkt->key.family == 4 ? weft_map_ip4(0) : (struct weft_addr) {};
         s = bpf_map_lookup_elem(&services, &key);
-        if (s) {
-                pkt->service = *s;
-                if (s->id)
-                        return;
+        if (!s) {
+                key.port = 0;
+                key.proto = 0;
+                s = bpf_map_lookup_elem(&services, &key);
         }
-        key.port = 0;
-        key.proto = 0;
-        s = bpf_map_lookup_elem(&services, &key);
-        pkt->service_addr = s && s->flags & WEFT_SERVICE_ADDRESS;
+        if (!s || (s->flags & WEFT_SERVICE_CLUSTER_IP && !weft_serves[WEFT_FROM_ENDPOINT]))
+                return;
+        pkt->service = *s;
+        pkt->service_addr = !!(s->flags & WEFT_SERVICE_ADDRESS);
+}
+
+/* A cluster-ip that somebody outside speaks to. */
+static __always_inline int is_inside_only(const struct weft_pkt *pkt)
+{
+        return pkt->hook != WEFT_FROM_ENDPOINT && pkt->service.flags & WEFT_SERVICE_CLUSTER_IP;
 }
 
 static __always_inline void plan_from_packet(struct weft_pkt *pkt, const struct weft_endpoint *e)
@@ -293,8 +322,12 @@ static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
                 return DROP(ctx, pkt, SPOOFED);
         if (pkt->hook == WEFT_TO_UPLINK)
                 return start_own(ctx, pkt);
+        if (is_unguarded(pkt))
+                return WEFT_TCX_NEXT;
         e = weft_endpoint_of(&pkt->key.dst);
         find_service(pkt);
+        if (is_inside_only(pkt))
+                return DROP(ctx, pkt, SERVICE_INSIDE);
         if (pkt->hook == WEFT_FROM_UPLINK && !e && !pkt->service.id && !pkt->service_addr)
                 return WEFT_TCX_NEXT;
         /* an answer to nothing that is known opens nothing */

@@ -22,7 +22,8 @@ const volatile __u16 weft_host_low, weft_host_high; /* ports given out that the 
 const volatile __u16 weft_given_low, weft_given_high; /* all ports given out */
 const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
 const volatile __u8 weft_has_stages[WEFT_HOOKS];
-const volatile __u32 weft_half_open; /* each CPU's stretch of the half-open rings */
+const volatile __u8 weft_serves[WEFT_HOOKS]; /* a module looks after services there */
+const volatile __u32 weft_half_open;         /* each CPU's stretch of the half-open rings */
 
 /* Seconds. The reference's constants, but for CLOSED_PORT: a port of the node that is given out
  * again sooner meets the backend's TIME_WAIT (RFC 9293 §3.4.1; Linux: 60 s). */

@@ -86,7 +86,9 @@ static __always_inline int exit_flow(const struct weft_flow *f, __u32 hook,
                 return 0;
         if (past(f->deadline, p->now) || f->watch & p->flags)
                 return SLOW;
-        return hook == WEFT_TO_ENDPOINT && READ_ONCE(f->epoch) != p->epoch ? SLOW : 0;
+        return hook == WEFT_TO_ENDPOINT && weft_has_stages[hook] && READ_ONCE(f->epoch) != p->epoch
+                       ? SLOW
+                       : 0;
 }
 
 static __always_inline int exit4(struct __sk_buff *ctx, __u32 hook, struct weft_flow4 *flow,
@@ -271,7 +273,7 @@ static __always_inline int entry(struct __sk_buff *ctx, __u32 hook)
                 ctx->mark &= ~weft_mark;
                 return WEFT_TCX_NEXT;
         }
-        if (hook == WEFT_TO_ENDPOINT && !weft_has_stages[hook])
+        if (hook == WEFT_TO_ENDPOINT && !weft_has_stages[hook] && !weft_serves[WEFT_FROM_ENDPOINT])
                 return WEFT_TCX_NEXT;
         if (ctx->vlan_present ||
             (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6)))

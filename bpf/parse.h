@@ -209,12 +209,20 @@ static __always_inline int concerns_link_only(struct __sk_buff *ctx, const struc
                (is_unspecified(&pkt->key.src) && ctx->pkt_type != PACKET_HOST);
 }
 
+/* Towards an endpoint, with nothing to be decided there: only what has a flow matters. */
+static __always_inline int is_unguarded(const struct weft_pkt *pkt)
+{
+        return pkt->hook == WEFT_TO_ENDPOINT && !weft_has_stages[WEFT_TO_ENDPOINT];
+}
+
 /* A later fragment whose first is not known: of ours it is dropped, of the node's own addresses the
  * stack's business. */
 static __always_inline int orphan_fragment(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         struct weft_service_key service = { .addr = pkt->key.dst };
 
+        if (is_unguarded(pkt))
+                return WEFT_TCX_NEXT;
         if (pkt->hook == WEFT_FROM_ENDPOINT || weft_endpoint_of(&pkt->key.dst) ||
             bpf_map_lookup_elem(&services, &service))
                 return DROP(ctx, pkt, FRAGMENT_BEFORE_FIRST);

@@ -39,19 +39,33 @@ static void each_peer_prefix(const struct config_peer *p,
 
 struct peer_row {
         struct daemon *d;
-        const char *name;
+        const struct config_peer *peer;
         struct weft_peer row;
 };
+
+static bool is_its_own(const struct config_peer *p, const struct weft_prefix *prefix)
+{
+        for (size_t i = 0; prefix->len == 128 && i < p->address.n; i++)
+                if (address_equal(&p->address.items[i], &prefix->addr))
+                        return true;
+
+        return false;
+}
 
 static void set_peer_prefix(void *data, const struct weft_prefix *prefix)
 {
         struct peer_row *p = data;
-        const struct log_fields fields = { .message = MESSAGE_PEER_PENDING, .peer = p->name };
+        const struct log_fields fields = { .message = MESSAGE_PEER_PENDING, .peer = p->peer->name };
+        struct weft_peer row = p->row;
         char text[PREFIX_TEXT];
-        int r = tables_set_peer(p->d->tables, prefix, &p->row);
+        int r;
+
+        if (is_its_own(p->peer, prefix))
+                row.flags |= WEFT_PEER_NODE;
+        r = tables_set_peer(p->d->tables, prefix, &row);
 
         if (r < 0)
-                log_line(LOG_WARNING, &fields, "peer %s: cannot enter %s: %s", p->name,
+                log_line(LOG_WARNING, &fields, "peer %s: cannot enter %s: %s", p->peer->name,
                          prefix_format(prefix, text, sizeof(text)), strerror(-r));
 }
 
@@ -86,7 +100,7 @@ static void peers_apply(struct daemon *d, const struct config *old)
         for (size_t i = 0; i < c->n_peers; i++) {
                 struct peer_row p = {
                         .d = d,
-                        .name = c->peers[i].name,
+                        .peer = &c->peers[i],
                         .row = { .node = underlay_address(c, &c->peers[i]),
                                  .identity = c->peers[i].identity },
                 };
@@ -159,9 +173,14 @@ static bool has_service(const struct config *c, const char *name)
         return false;
 }
 
-/* Read and kept, but no module of this version serves it: that must not go unsaid. */
-static void say_what_is_not_served(const struct config *c)
+/* Read and kept, but no module that runs serves it: that must not go unsaid. */
+static void say_what_is_not_served(const struct build *b)
 {
+        const struct config *c = b->config;
+
+        if (generation_serves(b->generation, WEFT_FROM_ENDPOINT))
+                return;
+
         for (size_t i = 0; i < c->n_services; i++) {
                 const struct log_fields fields = { .message = MESSAGE_SERVICE_PARTLY,
                                                    .service = c->services[i].name,
@@ -169,8 +188,7 @@ static void say_what_is_not_served(const struct config *c)
 
                 if (c->services[i].cluster_ip.n > 0)
                         log_line(LOG_NOTICE, &fields,
-                                 "service %s: cluster-ip is not served by this version; its other "
-                                 "addresses are",
+                                 "service %s: none of the modules that run serves its cluster-ip",
                                  c->services[i].name);
         }
 }
@@ -178,7 +196,7 @@ static void say_what_is_not_served(const struct config *c)
 void daemon_objects_apply(struct daemon *d, const struct config *old)
 {
         peers_apply(d, old);
-        say_what_is_not_served(d->build->config);
+        say_what_is_not_served(d->build);
         daemon_services_apply(d);
 
         for (size_t i = 0; old && i < old->n_services; i++)

@@ -257,11 +257,23 @@ static uint32_t half_open_stretch(const struct build *b)
         return info.max_entries / (uint32_t) cpus;
 }
 
+bool generation_serves(const struct generation *g, uint32_t hook)
+{
+        const struct chain *c = &g->chains[hook];
+
+        for (size_t i = 0; i < c->n; i++)
+                if (c->stages[i].phase == WEFT_SERVICE)
+                        return true;
+
+        return false;
+}
+
 static int set_engine_constants(const struct build *b, struct weft_error *reterr)
 {
         const struct generation_settings *s = b->settings;
         uint32_t first[WEFT_HOOKS], first_known[WEFT_HOOKS];
-        uint8_t has_stages[WEFT_HOOKS], can_cast = s->can_cast, track = must_track(b->g);
+        uint8_t has_stages[WEFT_HOOKS], serves[WEFT_HOOKS], can_cast = s->can_cast,
+                                                            track = must_track(b->g);
         struct weft_ports given, contested;
         uint32_t half_open = half_open_stretch(b);
         const struct named_value values[] = {
@@ -277,6 +289,7 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
                 { "weft_first", first, sizeof(first) },
                 { "weft_first_known", first_known, sizeof(first_known) },
                 { "weft_has_stages", has_stages, sizeof(has_stages) },
+                { "weft_serves", serves, sizeof(serves) },
                 { "weft_half_open", &half_open, sizeof(half_open) },
         };
 
@@ -287,6 +300,7 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
                 first[hook] = chain_first(c->stages, c->n, false);
                 first_known[hook] = chain_first(c->stages, c->n, true);
                 has_stages[hook] = c->n > 0;
+                serves[hook] = generation_serves(b->g, hook);
         }
 
         return set_constants(b->g->engine, values, ELEMENTS(values), reterr);

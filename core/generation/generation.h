@@ -54,6 +54,8 @@ void generation_takeover(struct generation *g);
 uint32_t generation_number(const struct generation *g);
 /* Program for a hook (enum weft_hook); -ENOENT where the hook needs none. */
 int generation_hook_fd(const struct generation *g, uint32_t hook);
+/* Does a stage of phase service stand in the hook? */
+bool generation_serves(const struct generation *g, uint32_t hook);
 size_t generation_chain(const struct generation *g, struct chain_row *rows, size_t max);
 /* Name of a module id as flows and drops carry it; "engine" for 0, NULL where unknown. */
 const char *generation_module_name(const struct generation *g, uint16_t id);

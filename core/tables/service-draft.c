@@ -36,16 +36,27 @@ static bool is_node_address(const struct weft_addr *a, const struct weft_addr *n
         return false;
 }
 
-static void add_addresses(struct draft *d, const struct weft_addresses *list,
+static void add_addresses(struct draft *d, const struct weft_addresses *list, uint32_t flags,
                           const struct weft_addr *node, size_t n_node)
 {
         for (size_t i = 0; i < list->n; i++) {
-                add_key(d, &list->items[i], d->config->port, d->config->proto, 0);
+                add_key(d, &list->items[i], d->config->port, d->config->proto, flags);
                 if (!is_node_address(&list->items[i], node, n_node))
-                        add_key(d, &list->items[i], 0, 0, WEFT_SERVICE_ADDRESS);
+                        add_key(d, &list->items[i], 0, 0, flags | WEFT_SERVICE_ADDRESS);
         }
 }
 
+/* On the node, and under the zero of the family, where the node ports of all nodes stand. */
+static void add_node_port(struct draft *d, const struct weft_addr *node)
+{
+        const struct weft_addr any = { .w = { 0, 0, address_is_ipv4(node) ? htonl(0xffff) : 0,
+                                              0 } };
+
+        add_key(d, node, d->config->node_port, d->config->proto, WEFT_SERVICE_NODE_PORT);
+        add_key(d, &any, d->config->node_port, d->config->proto, WEFT_SERVICE_NODE_PORT);
+}
+
+/* Each once; what is written as two kinds of address is not for endpoints alone. */
 static void sort_keys(struct draft *d)
 {
         size_t n = 0;
@@ -54,6 +65,8 @@ static void sort_keys(struct draft *d)
         for (size_t i = 0; i < d->n_keys; i++)
                 if (n == 0 || by_key(&d->keys[n - 1], &d->keys[i]) != 0)
                         d->keys[n++] = d->keys[i];
+                else
+                        d->keys[n - 1].flags &= d->keys[i].flags;
 
         d->n_keys = n;
 }
@@ -61,16 +74,18 @@ static void sort_keys(struct draft *d)
 int draft_keys(struct draft *d, const struct weft_addr *node_addrs, size_t n_node_addrs)
 {
         const struct config_service *s = d->config;
-        size_t max = 2 * (s->external_ip.n + s->load_balancer_ip.n) + n_node_addrs + 1;
+        size_t max =
+                2 * (s->cluster_ip.n + s->external_ip.n + s->load_balancer_ip.n + n_node_addrs) + 1;
 
         d->keys = calloc(max, sizeof(*d->keys));
         if (!d->keys)
                 return -ENOMEM;
 
-        add_addresses(d, &s->external_ip, node_addrs, n_node_addrs);
-        add_addresses(d, &s->load_balancer_ip, node_addrs, n_node_addrs);
+        add_addresses(d, &s->cluster_ip, WEFT_SERVICE_CLUSTER_IP, node_addrs, n_node_addrs);
+        add_addresses(d, &s->external_ip, 0, node_addrs, n_node_addrs);
+        add_addresses(d, &s->load_balancer_ip, 0, node_addrs, n_node_addrs);
         for (size_t i = 0; s->node_port && i < n_node_addrs; i++)
-                add_key(d, &node_addrs[i], s->node_port, s->proto, WEFT_SERVICE_NODE_PORT);
+                add_node_port(d, &node_addrs[i]);
 
         sort_keys(d);
         return 0;

@@ -62,14 +62,24 @@ static int check_owner(struct tables *t, const struct draft *d, struct weft_erro
 
 /* ---- writing ------------------------------------------------------------------------------ */
 
+/* An address that another service has for the outside stays one. */
+static int write_address(struct tables *t, const struct service_key *k)
+{
+        const struct service_entry *e = service_entry_find(t, &k->key);
+        struct weft_service value = { .flags = k->flags };
+
+        if (e && e->users > 0)
+                value.flags &= e->value.flags;
+        return service_entry_write(t, &k->key, &value, NULL, NULL);
+}
+
 static int write_key(struct tables *t, struct draft *d, const struct service_key *k)
 {
-        static const struct weft_service address = { .flags = WEFT_SERVICE_ADDRESS };
         const struct face *f = draft_face(d, &k->key);
         struct weft_service value = f->value;
 
         if (is_address(&k->key))
-                return service_entry_write(t, &k->key, &address, NULL, NULL);
+                return write_address(t, k);
 
         value.flags |= k->flags;
         return service_entry_write(t, &k->key, &value, f->range, f->lookup);

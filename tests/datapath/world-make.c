@@ -204,14 +204,16 @@ static struct config_assignment snat_options[] = { { .key = "snat-ports",
 static struct config_assignment small_options[] = { { .key = "snat-ports",
                                                       .value = "61000-61003" } };
 
-#define MODULES 4
+#define MODULES 5
 
 static const struct config_module sections[VARIANTS][MODULES] = {
         [FULL] = { { .name = "native-routing" },
+                   { .name = "clusterip" },
                    { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
                    { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
                    { .name = "host-routing" } },
         [LEGACY] = { { .name = "native-routing" },
+                     { .name = "clusterip" },
                      { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
                      { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 } },
         [GUARDED] = { { .name = "native-routing" },

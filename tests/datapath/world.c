@@ -175,7 +175,7 @@ void world_set_endpoint(struct world *w, enum who pod)
 
 void world_set_service(struct world *w, int family, const struct service *s)
 {
-        struct weft_addr external[2], node = at(family, NODE);
+        struct weft_addr external[2], node = at(family, NODE), cluster = at(family, CLUSTER);
         struct config_backend backends[2];
         char name[64];
         struct config_service c = {
@@ -184,6 +184,7 @@ void world_set_service(struct world *w, int family, const struct service *s)
                 .proto = s->proto,
                 .node_port = s->node_port,
                 .external_ip = { external, s->n_external },
+                .cluster_ip = { &cluster, s->cluster },
                 .backends = backends,
                 .n_backends = s->n_backends,
                 .no_backend = s->drop_empty ? NO_BACKEND_DROP : NO_BACKEND_REJECT,
@@ -205,18 +206,29 @@ void world_set_service(struct world *w, int family, const struct service *s)
 void world_set_services(struct world *w)
 {
         static const struct service list[] = {
-                { "remote",
-                  SERVICE_PORT,
-                  NODE_PORT,
-                  0,
-                  { EXTERNAL, SECOND },
-                  2,
-                  { REMOTE_POD },
-                  1,
-                  false },
-                { "local", LOCAL_SERVICE_PORT, LOCAL_PORT, 0, { EXTERNAL }, 1, { POD }, 1, false },
-                { "empty", 82, EMPTY_PORT, 0, {}, 0, {}, 0, false },
-                { "silent", 83, SILENT_PORT, 0, {}, 0, {}, 0, true },
+                { .name = "remote",
+                  .port = SERVICE_PORT,
+                  .node_port = NODE_PORT,
+                  .external = { EXTERNAL, SECOND },
+                  .n_external = 2,
+                  .cluster = true,
+                  .backends = { REMOTE_POD },
+                  .n_backends = 1 },
+                { .name = "local",
+                  .port = LOCAL_SERVICE_PORT,
+                  .node_port = LOCAL_PORT,
+                  .external = { EXTERNAL },
+                  .n_external = 1,
+                  .cluster = true,
+                  .backends = { POD },
+                  .n_backends = 1 },
+                { .name = "empty", .port = 82, .node_port = EMPTY_PORT, .cluster = true },
+                { .name = "silent", .port = 83, .node_port = SILENT_PORT, .drop_empty = true },
+                { .name = "socket",
+                  .port = SOCKET_SERVICE_PORT,
+                  .cluster = true,
+                  .backends = { NODE },
+                  .n_backends = 1 },
         };
         static const struct {
                 uint8_t proto;
@@ -247,6 +259,12 @@ static void set_peer(struct world *w)
         must(tables_set_peer(w->tables, &four, &peer), NULL);
         peer.node = at(AF_INET6, NODE2);
         must(tables_set_peer(w->tables, &six, &peer), NULL);
+        peer.flags = WEFT_PEER_NODE;
+        six = (struct weft_prefix) { at(AF_INET6, NODE2), 128 };
+        must(tables_set_peer(w->tables, &six, &peer), NULL);
+        peer.node = at(AF_INET, NODE2);
+        four = (struct weft_prefix) { at(AF_INET, NODE2), 128 };
+        must(tables_set_peer(w->tables, &four, &peer), NULL);
 }
 
 /* ---- opening ------------------------------------------------------------------------------ */

@@ -28,6 +28,7 @@ enum who {
         PRIVATE,    /* outside, but in the non-masquerade list */
         EXTERNAL,   /* external address of the services */
         SECOND,     /* another one */
+        CLUSTER,    /* cluster-ip of the services */
         POD,        /* local endpoint on ep0 */
         POD2,       /* local endpoint on ep1 */
         REMOTE_POD, /* endpoint of node2 */
@@ -50,7 +51,7 @@ enum device { UPLINK, EP0, EP1, DEVICES };
 
 /* What is loaded. */
 enum variant {
-        FULL,    /* native-routing, nodeport-snat, bpf-masq, host-routing */
+        FULL,    /* native-routing, nodeport-snat, clusterip, bpf-masq, host-routing */
         LEGACY,  /* the same without host-routing: through the host's stack */
         SMALL,   /* FULL with a small flow table and few ports for SNAT, which the node uses itself
                    too */
@@ -66,12 +67,13 @@ enum variant {
 #define SNAT_HIGH 65535u
 #define SMALL_PORTS 4u
 #define SMALL_TABLE 256u
-#define NODE_PORT 30080u       /* TCP and UDP, to REMOTE_POD */
-#define LOCAL_PORT 30081u      /* TCP and UDP, to POD */
-#define EMPTY_PORT 30082u      /* TCP and UDP, no backend: reject */
-#define SILENT_PORT 30083u     /* TCP and UDP, no backend: drop */
-#define SERVICE_PORT 80u       /* of the first service on EXTERNAL and SECOND */
-#define LOCAL_SERVICE_PORT 81u /* of the second on EXTERNAL */
+#define NODE_PORT 30080u        /* TCP and UDP, to REMOTE_POD */
+#define LOCAL_PORT 30081u       /* TCP and UDP, to POD */
+#define EMPTY_PORT 30082u       /* TCP and UDP, no backend: reject */
+#define SILENT_PORT 30083u      /* TCP and UDP, no backend: drop */
+#define SERVICE_PORT 80u        /* of the first service on EXTERNAL and SECOND */
+#define LOCAL_SERVICE_PORT 81u  /* of the second on EXTERNAL */
+#define SOCKET_SERVICE_PORT 84u /* its backend is a socket of the node */
 #define BACKEND_PORT 8080u
 
 struct world {
@@ -105,6 +107,7 @@ struct service {
         uint8_t proto;
         enum who external[2];
         size_t n_external;
+        bool cluster; /* CLUSTER is an address of it, too */
         enum who backends[2];
         size_t n_backends;
         bool drop_empty;

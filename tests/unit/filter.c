@@ -135,7 +135,8 @@ Test(filter, has_the_ports_of_a_service_and_its_address)
         cr_assert(fixture_in_filter(t, "fd00::80", 0, 0));
         cr_assert(fixture_in_filter(t, "192.0.2.1", 30080, IPPROTO_TCP));
         cr_assert_not(fixture_in_filter(t, "192.0.2.1", 0, 0));
-        cr_assert_eq(bits(t), 3);
+        cr_assert(fixture_in_filter(t, "0.0.0.0", 30080, IPPROTO_TCP));
+        cr_assert_eq(bits(t), 4);
 
         tables_del_service(t, "web");
         cr_assert_eq(bits(t), 0);

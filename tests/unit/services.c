@@ -53,6 +53,14 @@ static struct weft_service get(struct tables *t, const char *addr, uint16_t port
         return v;
 }
 
+static struct weft_service get_address(struct tables *t, const char *addr)
+{
+        struct weft_service v = {};
+
+        cr_assert(fixture_service(t, addr, 0, 0, &v), "%s", addr);
+        return v;
+}
+
 static struct weft_backend element(struct tables *t, uint32_t index)
 {
         struct weft_backend b;
@@ -194,9 +202,38 @@ Test(services, what_a_changed_service_has_no_more_goes)
         s.external_ip.n = 0;
         s.node_port = 30081;
         set(t, &s);
-        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 1);
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 2, "of this node, and of every node");
         cr_assert_not(fixture_service(t, "192.0.2.1", 30080, IPPROTO_TCP, &v));
         cr_assert_not(fixture_in_filter(t, "198.51.100.7", 0, 0));
+        tables_close(t);
+}
+
+Test(services, a_cluster_ip_and_the_node_port_of_every_node_are_for_endpoints_alone)
+{
+        struct weft_addr inside = fixture_addr("10.96.0.10"),
+                         outside = fixture_addr("198.51.100.7");
+        struct config_service s = service("web", NULL, 0), other = service("other", NULL, 0);
+        struct tables *t = fixture_open(4096);
+
+        s.cluster_ip = (struct weft_addresses) { &inside, 1 };
+        s.external_ip = (struct weft_addresses) { &outside, 1 };
+        set(t, &s);
+        cr_expect(get(t, "10.96.0.10", 80).flags & WEFT_SERVICE_CLUSTER_IP);
+        cr_expect(get(t, "0.0.0.0", 30080).flags & WEFT_SERVICE_NODE_PORT);
+        cr_expect_not(get(t, "198.51.100.7", 80).flags & WEFT_SERVICE_CLUSTER_IP);
+        cr_expect_not(get(t, "192.0.2.1", 30080).flags & WEFT_SERVICE_CLUSTER_IP);
+        cr_expect(get_address(t, "10.96.0.10").flags & WEFT_SERVICE_CLUSTER_IP);
+        cr_expect_not(get_address(t, "198.51.100.7").flags & WEFT_SERVICE_CLUSTER_IP);
+
+        other.port = 81;
+        other.node_port = 30081;
+        other.external_ip = (struct weft_addresses) { &inside, 1 };
+        set(t, &other);
+        cr_expect_not(get_address(t, "10.96.0.10").flags & WEFT_SERVICE_CLUSTER_IP,
+                      "to another service it is an address for the outside");
+        set(t, &s);
+        cr_expect_not(get_address(t, "10.96.0.10").flags & WEFT_SERVICE_CLUSTER_IP);
+        cr_expect(get(t, "10.96.0.10", 80).flags & WEFT_SERVICE_CLUSTER_IP);
         tables_close(t);
 }
 
@@ -631,7 +668,7 @@ Test(services, a_full_slot_table_refuses_and_leaves_the_rest_alone)
         s = service("last", b, 2);
         cr_assert_eq(tables_set_service(t, &s, &node, 1, &error), -ENOSPC);
         cr_assert_not_null(strstr(error.text, "last"), "%s", error.text);
-        cr_assert_eq(fixture_count(t, TABLE_SERVICES), n);
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 2 * n);
         tables_del_service(t, "s0");
         set(t, &s);
         tables_close(t);
@@ -692,7 +729,7 @@ Test(services, a_successor_keeps_ids_ranges_backends_and_numbers)
         is = fixture_slot(t, &after, 0, &again);
         cr_assert_eq(index, again);
         cr_assert_arr_eq(&was, &is, sizeof(was));
-        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 3);
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 4);
         tables_close(t);
 }
 

@@ -309,6 +309,14 @@ static __always_inline void weft_plan_source(struct weft_pkt *pkt, const struct 
         pkt->plan.module = weft_module_id;
 }
 
+/* The plan is applied whole at its first hook, both ways: the host's stack sees nothing of the
+ * flow.
+ */
+static __always_inline void weft_plan_whole(struct weft_pkt *pkt)
+{
+        pkt->plan.flags |= WEFT_PLAN_WHOLE;
+}
+
 /* How the flow is delivered. */
 static __always_inline void weft_plan_delivery(struct weft_pkt *pkt, enum weft_delivery delivery)
 {

@@ -217,7 +217,8 @@ struct weft_endpoint {
 };
 
 /* services: (address, port, protocol) -> backends; (address, 0, 0) says that the address is a
- * service's own (not the node's): an unknown port on it is dropped and ping is answered. */
+ * service's own (not the node's): an unknown port on it is dropped and ping is answered. (0, port,
+ * protocol), with the zero of either family, is the node port of every node, for endpoints. */
 struct weft_service_key {
         struct weft_addr addr;
         __be16 port;
@@ -231,7 +232,7 @@ enum weft_service_flag {
         WEFT_SERVICE_EXTERNAL_LOCAL = 4, /* from outside: backends of this node alone */
         WEFT_SERVICE_INTERNAL_LOCAL = 8, /* from endpoints: backends of this node alone */
         WEFT_SERVICE_SOURCE_RANGE = 16,  /* from outside: only who is in source_ranges */
-        WEFT_SERVICE_CLUSTER_IP = 32,    /* what this entry's address is: a cluster-ip, */
+        WEFT_SERVICE_CLUSTER_IP = 32,    /* what this entry's address is: for endpoints alone, */
         WEFT_SERVICE_NODE_PORT = 64,     /* the node's own; without either: one from outside */
 };
 
@@ -351,6 +352,10 @@ struct weft_link {
 };
 
 /* peers: LPM of (prefix length over 128 bits, address) -> other node. */
+enum weft_peer_flag {
+        WEFT_PEER_NODE = 1, /* the prefix is the node's own address, not one of its pods' */
+};
+
 struct weft_peer_key {
         __u32 prefixlen;
         struct weft_addr addr;
