@@ -15,6 +15,7 @@
 #include "config/option.h"
 #include "config/sections.h"
 #include "config/values.h"
+#include "config/written.h"
 #include "util.h"
 
 /* Finds the object of a section header among thousands. */
@@ -28,9 +29,11 @@ struct handle {
 struct loader {
         struct config *config;
         struct diagnostics *diagnostics;
-        void *handles;          /* tsearch() tree of struct handle */
-        struct handle *current; /* NULL: below a header that was refused */
-        int error;              /* what has nothing to do with what is written */
+        void *handles;           /* tsearch() tree of struct handle */
+        struct handle *current;  /* NULL: below a header that was refused */
+        struct written *written; /* NULL: nobody wants to know */
+        struct written_section *writing;
+        int error; /* what has nothing to do with what is written */
 };
 
 static int compare_handles(const void *a, const void *b)
@@ -174,6 +177,7 @@ static void take_header(struct loader *l, const struct ini_item *item)
         name += strspn(name, " \t");
 
         l->current = NULL;
+        l->writing = NULL;
         s = find_section(kind, &near);
         if (!s)
                 refuse_section(l, item, &near);
@@ -181,6 +185,10 @@ static void take_header(struct loader *l, const struct ini_item *item)
                 refuse_name(l, item, s);
         else
                 l->current = get_handle(l, s, name, &item->origin);
+        if (l->current && l->written) {
+                l->writing = written_section(l->written, s, name, &item->origin);
+                l->error = l->writing ? l->error : -ENOMEM;
+        }
 
         if (l->current && s->at == offsetof(struct config, node) &&
             l->config->node.origin.line == 0)
@@ -229,6 +237,17 @@ static int assign(struct handle *e, void *object, const struct ini_item *item,
         return keep_assignment(object, item, reterr);
 }
 
+/* Of a module's options nothing is known here but that they are no "enabled". */
+static int note(struct loader *l, const struct section *s, const struct ini_item *item)
+{
+        if (s->keys || strcmp(item->key, "enabled") == 0)
+                return written_put(l->writing, item->key,
+                                   s->keys && keys_is_list(s->keys, item->key), item->value,
+                                   &item->origin);
+
+        return written_append(l->writing, item->key, item->value, &item->origin);
+}
+
 static void take_assignment(struct loader *l, const struct ini_item *item)
 {
         struct handle *e = l->current;
@@ -236,8 +255,11 @@ static void take_assignment(struct loader *l, const struct ini_item *item)
 
         if (!e)
                 return;
-        if (assign(e, section_object(e->section, l->config, e->index), item, &why) == 0)
+        if (assign(e, section_object(e->section, l->config, e->index), item, &why) == 0) {
+                if (l->writing && note(l, e->section, item) < 0)
+                        l->error = -ENOMEM;
                 return;
+        }
 
         e->refused = true;
         diagnostics_add(l->diagnostics, &item->origin, "[%s] %s = %s: %s", item->section, item->key,
@@ -357,11 +379,15 @@ static void config_freep(struct config **c)
         config_free(*c);
 }
 
-int config_load(const char *root, struct config **ret, struct diagnostics *diagnostics)
+int config_read(const char *root, struct config **ret, struct written *written,
+                struct diagnostics *diagnostics)
 {
         _cleanup_(config_freep) struct config *c = config_new();
-        _cleanup_(loader_done) struct loader l = { .config = c, .diagnostics = diagnostics };
-        size_t before = diagnostics->n;
+        _cleanup_(loader_done) struct loader l = {
+                .config = c,
+                .diagnostics = diagnostics,
+                .written = written,
+        };
         int r;
 
         if (!c)
@@ -375,11 +401,23 @@ int config_load(const char *root, struct config **ret, struct diagnostics *diagn
 
         twalk_r(l.handles, check_complete, &l);
         config_check(c, diagnostics);
-        if (diagnostics->n > before)
-                return -EINVAL;
 
         *ret = TAKE(c);
         return 0;
+}
+
+int config_load(const char *root, struct config **ret, struct diagnostics *diagnostics)
+{
+        _cleanup_(config_freep) struct config *c = NULL;
+        size_t before = diagnostics->n;
+        int r = config_read(root, &c, NULL, diagnostics);
+
+        if (r == 0 && diagnostics->n > before)
+                r = -EINVAL;
+        if (r == 0)
+                *ret = TAKE(c);
+
+        return r;
 }
 
 static void clear_module(struct config_module *m)

@@ -148,6 +148,23 @@ struct diagnostics {
 int config_load(const char *root, struct config **ret, struct diagnostics *diagnostics);
 struct config *config_free(struct config *c);
 
+struct written;
+
+/* The same, but what is wrong is told only by diagnostics: *ret then holds what was right, for
+ * those who look for more errors and change nothing. written: what stands where, see written.h;
+ * NULL: not wanted. It ends before *ret does. */
+int config_read(const char *root, struct config **ret, struct written *written,
+                struct diagnostics *diagnostics);
+
+/* A peer as modules see it, valid as long as the peer is. */
+void config_peer_info(const struct config_peer *p, struct weft_peer_info *ret);
+/* Each peer as modules see it. */
+void config_each_peer(const struct config *c, void (*f)(void *, const struct weft_peer_info *),
+                      void *data);
+/* The prefixes that never leave the cluster: pod CIDRs, and the peers' node addresses. */
+void config_each_cluster_prefix(const struct config *c,
+                                void (*f)(void *, const struct weft_prefix *), void *data);
+
 void diagnostics_add(struct diagnostics *d, const struct origin *origin, const char *format, ...)
         __attribute__((format(printf, 3, 4)));
 void diagnostics_done(struct diagnostics *d);

@@ -274,6 +274,16 @@ void option_clear(const struct weft_option *o, void *config)
         memset(field, 0, t->size);
 }
 
+bool option_is_list(const struct weft_option *o)
+{
+        return types[o->type].list;
+}
+
+bool option_keeps_empty(const struct weft_option *o)
+{
+        return option_is_list(o) || o->type == WEFT_TYPE_STRING;
+}
+
 static int set_value(const struct weft_option *o, void *config, const char *text,
                      struct weft_error *reterr)
 {
@@ -302,10 +312,10 @@ int option_set_default(const struct weft_option *o, void *config, struct weft_er
 int option_set(const struct weft_option *o, void *config, const char *text,
                struct weft_error *reterr)
 {
-        if (*text != '\0' || o->type == WEFT_TYPE_STRING)
-                return set_value(o, config, text, reterr);
-        if (!types[o->type].list)
+        if (*text == '\0' && !option_keeps_empty(o))
                 return option_set_default(o, config, reterr);
+        if (*text != '\0' || !option_is_list(o))
+                return set_value(o, config, text, reterr);
 
         option_clear(o, config);
         return 0;
@@ -341,7 +351,7 @@ static int fill_defaults(const struct weft_option *options, void *config, const 
 
         for (const struct weft_option *o = options; o && o->key; o++) {
                 option_clear(o, config);
-                if (types[o->type].list && is_assigned(o->key, assignments, n))
+                if (option_is_list(o) && is_assigned(o->key, assignments, n))
                         continue;
 
                 r = option_set_default(o, config, &why);

@@ -258,7 +258,7 @@ static const struct key weft_keys[] = {
         { WEFT_OPT_STRING(struct config, metrics_listen, "metrics-listen", "127.0.0.1:9964",
                           "Address and port that metrics are served at where no socket is passed "
                           "in; this version serves none yet. Empty: nowhere."),
-          .supported = NAMES("127.0.0.1:9964", ""), .is = "address and port" },
+          .supported = NAMES("127.0.0.1:9964", ""), .is = "address and port", .keeps_empty = true },
         { WEFT_OPT_ENUM(struct config, attach, "debug-attach", "auto", attach_modes,
                         "How programs are attached to tc hooks, for tests. auto: by tcx where the "
                         "kernel has it.") },
@@ -501,6 +501,12 @@ static int check_supported(const struct key *k, const char *value, struct weft_e
                          k->o.key, k->supported[0]);
 }
 
+bool key_keeps_empty(const struct key *k)
+{
+        return k->list || k->keeps_empty ||
+               (k->o.type != WEFT_TYPE_STRING && option_keeps_empty(&k->o));
+}
+
 int keys_set(const struct key *keys, void *object, const char *key, const char *value,
              struct weft_error *reterr)
 {
@@ -521,8 +527,7 @@ int keys_set(const struct key *keys, void *object, const char *key, const char *
                 return k->set(k, (char *) object + k->o.offset, value, reterr);
         if (k->o.type == 0)
                 return 0;
-        /* Strings are names and paths here, for which empty is no value, unless it says so. */
-        if (*value == '\0' && k->o.type == WEFT_TYPE_STRING && !k->supported)
+        if (*value == '\0' && !key_keeps_empty(k))
                 return option_set_default(&k->o, object, reterr);
 
         return option_set(&k->o, object, value, reterr);
@@ -534,6 +539,13 @@ void keys_set_origin(const struct key *keys, void *object, const char *key,
         for (const struct key *k = keys; k->o.key; k++)
                 if (k->origin_at != 0 && strcmp(k->o.key, key) == 0)
                         memcpy((char *) object + k->origin_at, origin, sizeof(*origin));
+}
+
+bool keys_is_list(const struct key *keys, const char *key)
+{
+        const struct key *k = find_key(keys, key, NULL);
+
+        return k && (k->list || option_is_list(&k->o));
 }
 
 int keys_default(const struct key *keys, void *object, struct weft_error *reterr)

@@ -27,6 +27,9 @@ struct key {
         const char *is, *def;
         bool list;
 
+        /* A text for which empty is a value of its own, and not the default. */
+        bool keeps_empty;
+
         /* Where the object keeps the place that the value was written at; 0: nowhere. */
         size_t origin_at;
 };
@@ -57,6 +60,11 @@ int keys_set(const struct key *keys, void *object, const char *key, const char *
 /* Remembers where the value of a key was written, for those of which the object keeps it. */
 void keys_set_origin(const struct key *keys, void *object, const char *key,
                      const struct origin *origin);
+/* An empty assignment is a value of its own, and not the default: names and paths are never
+ * empty, other texts may be. */
+bool key_keeps_empty(const struct key *k);
+/* Repeating the key makes a list longer. */
+bool keys_is_list(const struct key *keys, const char *key);
 /* Frees what the object's fields own. */
 void keys_clear(const struct key *keys, void *object);
 

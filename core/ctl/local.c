@@ -2,72 +2,14 @@
 
 /* Verbs that need no daemon. */
 
-#include <errno.h>
 #include <stdio.h>
-#include <string.h>
 
-#include "config/config.h"
 #include "ctl/cleanup.h"
 #include "ctl/describe.h"
 #include "ctl/probe.h"
 #include "ctl/table.h"
 #include "ctl/verbs.h"
 #include "util.h"
-
-/* ---- check -------------------------------------------------------------------------------- */
-
-static json_t *diagnostics_json(const struct diagnostics *diagnostics)
-{
-        json_t *list = json_array();
-
-        for (size_t i = 0; i < diagnostics->n; i++) {
-                const struct diagnostic *d = &diagnostics->items[i];
-
-                (void) json_array_append_new(list,
-                                             json_pack("{s:s, s:i, s:s}", "file", d->origin.file,
-                                                       "line", d->origin.line, "text", d->text));
-        }
-
-        return json_pack("{s:o}", "diagnostics", list);
-}
-
-static int check(const struct call *call)
-{
-        struct diagnostics diagnostics = { 0 };
-        struct config *c = NULL;
-        char place[ORIGIN_TEXT];
-        int r = config_load(call->paths.root, &c, &diagnostics);
-        int code = r < 0 ? EXIT_FAILED : EXIT_OK;
-
-        if (call_has(call, &option_json)) {
-                json_auto_t *j = diagnostics_json(&diagnostics);
-
-                (void) print_json(j);
-        } else {
-                for (size_t i = 0; i < diagnostics.n; i++)
-                        (void) fprintf(
-                                stderr, "%s: %s\n",
-                                origin_format(&diagnostics.items[i].origin, place, sizeof(place)),
-                                diagnostics.items[i].text);
-                if (r == 0)
-                        (void) printf("the configuration is valid (%zu file%s)\n", c->files.n,
-                                      c->files.n == 1 ? "" : "s");
-        }
-        if (r < 0 && diagnostics.n == 0)
-                (void) fprintf(stderr, "weftctl: cannot read the configuration: %s\n",
-                               strerror(-r));
-
-        diagnostics_done(&diagnostics);
-        (void) config_free(c);
-
-        return code;
-}
-
-const struct verb verb_check = {
-        .name = "check",
-        .summary = "read the configuration and say what is wrong; needs no daemon",
-        .run = check,
-};
 
 /* ---- probe -------------------------------------------------------------------------------- */
 

@@ -8,12 +8,23 @@
 
 /* Each is in the file of its noun. */
 extern const struct verb verb_status, verb_modules, verb_module_describe, verb_probe, verb_check,
-        verb_reload, verb_chain, verb_flows, verb_cleanup;
+        verb_cat_config, verb_reload, verb_chain, verb_flows, verb_cleanup;
 
+/* clang-format off: one for each line */
 const struct verb *const verbs[] = {
-        &verb_status, &verb_modules, &verb_module_describe, &verb_probe,   &verb_check,
-        &verb_reload, &verb_chain,   &verb_flows,           &verb_cleanup, NULL,
+        &verb_status,
+        &verb_modules,
+        &verb_module_describe,
+        &verb_probe,
+        &verb_check,
+        &verb_cat_config,
+        &verb_reload,
+        &verb_chain,
+        &verb_flows,
+        &verb_cleanup,
+        NULL,
 };
+/* clang-format on */
 
 static const struct values any_file = { .files = "*" }, any_directory = { .directories = true },
                            shells = { .words = completion_shells };

@@ -10,13 +10,12 @@
 #include "engine-object.h"
 #include "generation/selftest.h"
 #include "log.h"
+#include "module/check.h"
 #include "module/crashes.h"
 #include "probe/probe.h"
 #include "util.h"
 
 WEFT_OBJECT(ENGINE_OBJECT);
-
-enum { MODULES_MAX = 64 };
 
 static size_t engine_size(void)
 {
@@ -81,39 +80,12 @@ static const struct weft_prefixes *service_native_prefixes(void *data, const cha
         return i ? &i->native : NULL;
 }
 
-static void peer_info(const struct config_peer *p, struct weft_peer_info *ret)
-{
-        *ret = (struct weft_peer_info) {
-                .name = p->name,
-                .pod_cidrs = p->pod_cidr.items,
-                .n_pod_cidrs = p->pod_cidr.n,
-        };
-
-        for (size_t i = p->address.n; i > 0; i--) {
-                const struct weft_addr *a = &p->address.items[i - 1];
-
-                *(address_is_ipv4(a) ? &ret->node4 : &ret->node6) = *a;
-        }
-}
-
 static void service_peers(void *data, void (*f)(void *, const struct weft_peer_info *),
                           void *f_data)
 {
         const struct build *b = data;
 
-        for (size_t i = 0; i < b->config->n_peers; i++) {
-                struct weft_peer_info info;
-
-                peer_info(&b->config->peers[i], &info);
-                f(f_data, &info);
-        }
-}
-
-static void each_prefix(const struct weft_prefixes *p,
-                        void (*f)(void *, const struct weft_prefix *), void *f_data)
-{
-        for (size_t i = 0; i < p->n; i++)
-                f(f_data, &p->items[i]);
+        config_each_peer(b->config, f, f_data);
 }
 
 static void service_cluster_prefixes(void *data, void (*f)(void *, const struct weft_prefix *),
@@ -121,14 +93,7 @@ static void service_cluster_prefixes(void *data, void (*f)(void *, const struct 
 {
         const struct build *b = data;
 
-        each_prefix(&b->config->node.pod_cidr, f, f_data);
-        for (size_t i = 0; i < b->config->n_peers; i++) {
-                const struct config_peer *p = &b->config->peers[i];
-
-                each_prefix(&p->pod_cidr, f, f_data);
-                for (size_t k = 0; k < p->address.n; k++)
-                        f(f_data, &(struct weft_prefix) { p->address.items[k], 128 });
-        }
+        config_each_cluster_prefix(b->config, f, f_data);
 }
 
 static void service_log(void *data, const char *module, int level, const char *text)
@@ -154,6 +119,7 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
                  struct weft_error *reterr)
 {
         _cleanup_(build_freep) struct build *b = calloc(1, sizeof(*b));
+        size_t before = diagnostics->n;
         int r;
 
         if (!b)
@@ -172,7 +138,11 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
                 .log = service_log,
         };
 
-        r = config_load(d->paths.root, &b->config, diagnostics);
+        r = config_read(d->paths.root, &b->config, NULL, diagnostics);
+        if (r == 0 && diagnostics->n > before) { /* then all of them at once */
+                modules_check(b->config, d->module_dirs, diagnostics);
+                r = -EINVAL;
+        }
         if (r < 0 && diagnostics->n == 0)
                 return weft_fail(reterr, r, "cannot read the configuration below %s/etc/weft: %s",
                                  d->paths.root, strerror(-r));
@@ -186,70 +156,28 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
 
 /* ---- modules and plan --------------------------------------------------------------------- */
 
-static const struct config_module *section_of(const struct config *c, const char *name)
-{
-        for (size_t i = 0; i < c->n_modules; i++)
-                if (strcmp(c->modules[i].name, name) == 0)
-                        return &c->modules[i];
-
-        return NULL;
-}
-
-static struct module *module_by_name(const struct build *b, const char *name)
-{
-        for (size_t i = 0; i < b->n_modules; i++)
-                if (strcmp(b->modules[i]->desc.name, name) == 0)
-                        return b->modules[i];
-
-        return NULL;
-}
-
-/* Opens NAME, and what it needs by name; a needed file that is missing is the plan's to complain
- * about, which knows who needs it. */
 static int open_module(struct build *b, const char *name, struct weft_error *reterr)
 {
-        struct module *m = b->running ? module_by_name(b->running, name) : NULL;
-        const struct weft_need *need;
-        int r;
-
-        if (module_by_name(b, name))
-                return 0;
-        if (b->n_modules == MODULES_MAX)
-                return weft_fail(reterr, -E2BIG, "more than %d modules", MODULES_MAX);
-
-        r = module_open_again(b->daemon->module_dirs, name, m, &m, reterr);
-        if (r < 0)
-                return r;
-        b->modules[b->n_modules++] = m;
-
-        for (need = m->desc.needs; need && need->kind; need++)
-                if (need->kind == WEFT_NEED_MODULE) {
-                        r = open_module(b, need->name, reterr);
-                        if (r < 0 && r != -ENOENT)
-                                return r;
-                }
-
-        return 0;
+        return module_set_open(&b->modules, b->daemon->module_dirs, name,
+                               b->running ? &b->running->modules : NULL, reterr);
 }
 
 static int open_named(struct build *b, struct diagnostics *diagnostics, struct weft_error *reterr)
 {
-        size_t before = diagnostics->n;
-
         if (build_chooses(b))
                 return build_open_installed(b, open_module, reterr);
 
         for (size_t i = 0; i < b->config->n_modules; i++) {
                 const struct config_module *section = &b->config->modules[i];
-                struct weft_error why = { 0 };
+                int r = section->enabled ? open_module(b, section->name, reterr) : 0;
 
-                if (section->enabled && open_module(b, section->name, &why) < 0)
-                        diagnostics_add(diagnostics, &section->origin, "[module %s]: %s",
-                                        section->name, why.text);
+                if (r < 0) {
+                        modules_check(b->config, b->daemon->module_dirs, diagnostics);
+                        return weft_fail_in(reterr, r, "a module cannot be loaded");
+                }
         }
 
-        return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a module cannot be loaded")
-                                       : 0;
+        return 0;
 }
 
 /* Why the module may not run; caller frees. NULL: it may, or memory ran out. */
@@ -284,13 +212,13 @@ static int plan(struct build *b, struct weft_error *reterr)
                 .named = named,
                 .available = available,
                 .barred = (const char *const *) barred,
-                .n_available = b->n_modules,
+                .n_available = b->modules.n,
                 .mode = b->config->mode,
                 .choose = build_chooses(b),
         };
         int r;
 
-        b->rows = calloc(b->n_modules + 1, sizeof(*b->rows));
+        b->rows = calloc(b->modules.n + 1, sizeof(*b->rows));
         if (!b->rows)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
@@ -298,18 +226,18 @@ static int plan(struct build *b, struct weft_error *reterr)
         input.facts = probe_facts(&input.n_facts);
         if (input.choose)
                 input.conditions = build_conditions(b);
-        for (size_t i = 0; i < b->n_modules; i++) {
+        for (size_t i = 0; i < b->modules.n; i++) {
                 const struct config_module *section =
-                        section_of(b->config, b->modules[i]->desc.name);
+                        config_module_find(b->config, b->modules.items[i]->desc.name);
 
-                available[i] = &b->modules[i]->desc;
-                barred[i] = why_barred(b->daemon, b->modules[i]);
+                available[i] = &b->modules.items[i]->desc;
+                barred[i] = why_barred(b->daemon, b->modules.items[i]);
                 if (section && section->enabled)
                         named[input.n_named++] = available[i];
         }
 
         r = plan_modules(&input, b->rows, &b->n_rows, reterr);
-        for (size_t i = 0; i < b->n_modules; i++)
+        for (size_t i = 0; i < b->modules.n; i++)
                 free(barred[i]);
         if (r == -EOPNOTSUPP)
                 return refuse_kernel(r, reterr);
@@ -373,12 +301,12 @@ static int judge(const struct build *b, struct instance *old, const char *name,
 {
         if (!old)
                 return INSTANCE_ADDED;
-        if (old->degraded || old->module != module_by_name(b, name) ||
+        if (old->degraded || old->module != module_set_find(&b->modules, name) ||
             !same_node(&b->config->node, &b->running->config->node) ||
             needs_changed(b, &old->module->desc))
                 return INSTANCE_REPLACED;
 
-        return instance_ask(old, section_of(b->config, name), diagnostics, reterr);
+        return instance_ask(old, config_module_find(b->config, name), diagnostics, reterr);
 }
 
 static int make_instance(struct build *b, const char *name, struct diagnostics *diagnostics,
@@ -404,8 +332,9 @@ static int make_instance(struct build *b, const char *name, struct diagnostics *
                 return 0;
         }
 
-        r = instance_new(module_by_name(b, name), number, section_of(b->config, name), &b->services,
-                         diagnostics, new, reterr);
+        r = instance_new(module_set_find(&b->modules, name), number,
+                         config_module_find(b->config, name), &b->services, diagnostics, new,
+                         reterr);
         if (r >= 0)
                 (*new)->old = old;
         return r;
@@ -449,7 +378,7 @@ static int load_instances(struct build *b, struct diagnostics *diagnostics,
                         return r;
         }
 
-        check_node_ports(b, diagnostics);
+        check_node_ports(b->config, b->instances, b->n_instances, diagnostics);
         return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a node port cannot be served")
                                        : 0;
 }
@@ -460,10 +389,6 @@ int build_modules(struct build *b, const struct build *running, struct diagnosti
         int r;
 
         b->running = running;
-        b->modules = calloc(MODULES_MAX, sizeof(*b->modules));
-        if (!b->modules)
-                return weft_fail(reterr, -ENOMEM, "out of memory");
-
         r = open_named(b, diagnostics, reterr);
         if (r < 0)
                 return r;
@@ -614,7 +539,7 @@ static void tell_of_peers(struct build *b, const struct config *of, const struct
                 if (has_peer(other, &of->peers[n]))
                         continue;
 
-                peer_info(&of->peers[n], &info);
+                config_peer_info(&of->peers[n], &info);
                 for (size_t i = 0; i < b->n_instances; i++)
                         if (b->changes[i] == INSTANCE_KEPT ||
                             b->changes[i] == INSTANCE_RECONFIGURED)
@@ -644,11 +569,9 @@ struct build *build_free(struct build *b)
         (void) generation_free(b->generation);
         for (size_t i = b->n_instances; i > 0; i--)
                 (void) instance_free(b->instances[i - 1]);
-        for (size_t i = b->n_modules; i > 0; i--)
-                (void) module_close(b->modules[i - 1]);
+        module_set_close(&b->modules);
         free(b->instances);
         free(b->changes);
-        free(b->modules);
         free(b->rows);
         (void) config_free(b->config);
         free(b);

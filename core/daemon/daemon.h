@@ -42,8 +42,7 @@ struct build {
         const struct build
                 *running; /* whose files and instances may go on; NULL at a start, and afterwards */
         struct config *config;
-        struct module **modules; /* every file opened */
-        size_t n_modules;
+        struct module_set modules; /* every file opened */
         struct plan_row *rows; /* which run, and why not */
         size_t n_rows;
         struct instance **instances;   /* of the rows that are on, in their order */
@@ -257,8 +256,6 @@ void daemon_pending_services_free(struct daemon *d);
 
 /* ---- ports.c ------------------------------------------------------------------------------ */
 
-/* Adds an error for each node port that lies outside the range of a module that serves them. */
-void check_node_ports(const struct build *b, struct diagnostics *diagnostics);
 /* Makes the ports kept from the node's own programs be the running build's, and looks for programs.
  */
 void daemon_ports_apply(struct daemon *d);

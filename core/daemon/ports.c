@@ -13,29 +13,6 @@
 
 enum { PORTS = 65536 };
 
-static void check_node_port(const struct instance *i, const struct config_service *s,
-                            struct diagnostics *diagnostics)
-{
-        const char *module = i->module->desc.name;
-
-        if (i->node_ports.high == 0 ||
-            (s->node_port >= i->node_ports.low && s->node_port <= i->node_ports.high))
-                return;
-
-        diagnostics_add(
-                diagnostics, &s->node_port_origin,
-                "[service %s] node-port = %u: module %s serves node ports %u-%u: choose one of "
-                "these, or widen the range in [module %s]",
-                s->name, s->node_port, module, i->node_ports.low, i->node_ports.high, module);
-}
-
-void check_node_ports(const struct build *b, struct diagnostics *diagnostics)
-{
-        for (size_t k = 0; k < b->config->n_services; k++)
-                for (size_t i = 0; b->config->services[k].node_port && i < b->n_instances; i++)
-                        check_node_port(b->instances[i], &b->config->services[k], diagnostics);
-}
-
 static bool serves_node_ports(const struct build *b)
 {
         for (size_t i = 0; i < b->n_instances; i++)

@@ -92,8 +92,12 @@ int instance_new(struct module *m, uint16_t id, const struct config_module *sect
                 return r;
 
         r = call(i, "configure", m->desc.configure, reterr);
-        if (r < 0 && section && section->origin.file)
-                (void) weft_fail_in(reterr, r, "%s:%u", section->origin.file, section->origin.line);
+        if (r < 0 && section && reterr) {
+                diagnostics_add(diagnostics, &section->origin, "[module %s]: %s", m->desc.name,
+                                reterr->text);
+                return weft_fail(reterr, r, "[module %s] has settings that are not valid",
+                                 m->desc.name);
+        }
         if (r < 0)
                 return r;
 

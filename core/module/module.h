@@ -33,6 +33,21 @@ int module_open_again(const char *const *dirs, const char *name, struct module *
  */
 int module_names(const char *const *dirs, struct strings *ret);
 
+/* Modules that are open together, none twice. */
+enum { MODULES_MAX = 64 };
+
+struct module_set {
+        struct module *items[MODULES_MAX];
+        size_t n;
+};
+
+struct module *module_set_find(const struct module_set *s, const char *name);
+/* Opens NAME, and what it needs by name; a needed file that is missing is the plan's to complain
+ * about, which knows who needs it. running: whose files may be given out again; NULL: none. */
+int module_set_open(struct module_set *s, const char *const *dirs, const char *name,
+                    const struct module_set *running, struct weft_error *reterr);
+void module_set_close(struct module_set *s);
+
 /* Copies a foreign descriptor into our layout: ABI and size checks. Exposed for the tests. */
 int module_adopt(const struct weft_module *foreign, struct weft_module *ret,
                  struct weft_error *reterr);

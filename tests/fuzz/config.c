@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "config/config.h"
+#include "config/written.h"
 
 static char root[] = "/dev/shm/weft-fuzz-XXXXXX";
 
@@ -65,18 +66,22 @@ static void write_file(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
         struct diagnostics diagnostics = {};
+        struct written written = {};
         struct config *c = NULL;
-        int r;
 
         write_file(data, size);
-        r = config_load(root, &c, &diagnostics);
-
-        if ((r == 0) != (diagnostics.n == 0) || (r == 0) != (c != NULL))
+        if (config_read(root, &c, &written, &diagnostics) != 0 || !c)
                 abort();
+
+        for (size_t i = 0; i < written.n; i++)
+                for (size_t k = 0; k < written.items[i]->n; k++)
+                        if (written.items[i]->values[k].origin.line == 0)
+                                abort();
         for (size_t i = 0; i < diagnostics.n; i++)
                 if (diagnostics.items[i].origin.line == 0 || diagnostics.items[i].text[0] == '\0')
                         abort();
 
+        written_done(&written);
         diagnostics_done(&diagnostics);
         config_free(c);
         return 0;

@@ -402,8 +402,13 @@ Test(instance, a_section_that_does_not_configure_is_named_with_its_line)
 
         cr_assert_eq(instance_new(&m, 1, &section, &services, &d, &i, &why), -EPERM);
         cr_assert_null(i);
-        cr_assert_str_eq(why.text,
-                         "/etc/weft/weft.conf:12: module m, configure: Operation not permitted");
+        cr_assert_eq(d.n, 1);
+        cr_expect_str_eq(d.items[0].origin.file, "/etc/weft/weft.conf");
+        cr_expect_eq(d.items[0].origin.line, 12);
+        cr_expect_str_eq(d.items[0].text,
+                         "[module m]: module m, configure: Operation not permitted");
+        cr_expect_str_eq(why.text, "[module m] has settings that are not valid");
+        diagnostics_done(&d);
 }
 
 static int failing_event(struct weft_instance *self, const struct weft_api *api,
