@@ -115,7 +115,6 @@ def test_a_client_of_the_socket_starts_the_daemon(weftd):
     assert CONTROL.stat().st_ino == socket_file
 
 
-@pytest.mark.xfail(reason="weftctl does not look before it connects", strict=False)
 @pytest.mark.parametrize("verb", ["status", "chain", "flows", "modules"])
 def test_verbs_that_read_do_not_start_a_stopped_daemon(weftd, verb):
     systemctl("stop", WEFTD)
