@@ -11,6 +11,7 @@
  *   endpoints.c         local workloads
  *   objects.c           peers and services
  *   ports.c             services' ports of the node's own addresses
+ *   repair.c            what others changed is set again
  *   events.c            what the kernel reports, and the timers
  *   status.c            the methods of io.weft.Node
  *   flows.c             flows as they are told to a client
@@ -129,7 +130,10 @@ struct daemon {
         size_t n_watches;
         uint64_t retry_delay; /* microseconds */
         uint64_t rest_until;  /* CLOCK_MONOTONIC microseconds: no looking at changes before */
-        bool look_at_uplinks, move_epoch;
+        bool look_at_uplinks, look_at_settings, move_epoch;
+        bool route_gone;  /* one of weft's may be missing */
+        unsigned repairs; /* in this period */
+        uint64_t repairs_since;
         struct weft_prefix *changed; /* routes that changed since the last look */
         size_t n_changed;
 };
@@ -265,6 +269,11 @@ void daemon_ports_look(struct daemon *d);
 const struct net_listener *daemon_ports_intruder(const struct daemon *d,
                                                  const struct config_service *s);
 void daemon_ports_free(struct daemon *d);
+
+/* ---- repair.c ----------------------------------------------------------------------------- */
+
+/* Sets again what others changed, unless it had to do so too often. */
+void daemon_repair(struct daemon *d);
 
 /* ---- events.c ----------------------------------------------------------------------------- */
 

@@ -97,7 +97,7 @@ static void look_at_uplinks(struct daemon *d)
 
         if (daemon_uplinks_refresh(d, &why) < 0)
                 log_warning("%s", why.text);
-        host_routes_again(d->host);
+        host_routes_again(d->host, NULL, NULL);
         if (uplink_mtu(d) != mtu)
                 daemon_endpoints_repair(d);
         build_event(d->build, WEFT_LINK_CHANGED);
@@ -123,6 +123,10 @@ static int on_changes(sd_event_source *timer, uint64_t time, void *data)
                 look_at_uplinks(d);
         }
 
+        if (d->look_at_settings || d->route_gone)
+                daemon_repair(d);
+        d->look_at_settings = false;
+
         if (d->move_epoch || routes_matter(d))
                 tables_move_epoch(d->tables);
         d->move_epoch = false;
@@ -136,6 +140,11 @@ static int on_changes(sd_event_source *timer, uint64_t time, void *data)
 
 static void on_route(struct daemon *d, const struct net_event *event)
 {
+        if (event->gone && (event->dst.len == 0 || host_holds_route(d->host, &event->dst))) {
+                d->route_gone = true;
+                schedule_changes(d);
+        }
+
         /* An endpoint's own route is weft's, and its table entry has a number of its own. */
         if (event->dst.len == 128 && endpoint_has_address(d, &event->dst.addr))
                 return;
@@ -202,6 +211,10 @@ void daemon_events_net(void *data, const struct net_event *event)
                 break;
         case NET_ROUTE:
                 on_route(d, event);
+                break;
+        case NET_SETTING:
+                d->look_at_settings = true;
+                schedule_changes(d);
                 break;
         case NET_NEIGHBOUR:
                 tables_neighbour(d->tables, event->ifindex, &event->addr, event->mac);
@@ -307,8 +320,10 @@ static int on_collect(sd_event_source *timer, uint64_t time, void *data)
 
         (void) time;
         (void) tables_collect(d->tables, COLLECT_PIECE, &done);
-        if (done)
+        if (done) {
                 daemon_ports_look(d);
+                daemon_repair(d);
+        }
         (void) arm(timer, done ? COLLECT_PASS : COLLECT_DELAY);
 
         return 0;

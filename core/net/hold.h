@@ -88,7 +88,7 @@ bool sysctl_keeps_advertisements(const struct sysctl_hold *s);
 /* "30080,30100-30110" as ip_local_reserved_ports has it. */
 bool ports_parse(const char *text, struct port_set *ret);
 char *ports_format(const struct port_set *set); /* caller frees; NULL when out of memory */
-/* Makes the reserved ports follow the holds. */
+/* Makes the reserved ports follow the holds; 1 if they did not. */
 int ports_apply(struct host *h, struct weft_error *reterr);
 
 /* ---- routes of weft on the host (host-route.c) -------------------------------------------- */

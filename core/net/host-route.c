@@ -38,7 +38,8 @@ static int refuse(const struct route *wanted, int r, struct weft_error *reterr)
                          address_format(&wanted->gateway, gateway, sizeof(gateway)));
 }
 
-/* Makes the main table have the route. known: weft had one for this prefix. */
+/* Makes the main table have the route; 1 if it had to be written. known: weft had one for this
+ * prefix. */
 static int route_make(struct host *h, const struct route *wanted, bool known,
                       struct weft_error *reterr)
 {
@@ -60,7 +61,7 @@ static int route_make(struct host *h, const struct route *wanted, bool known,
         if (r == -EEXIST && known)
                 r = route_add(s, wanted, true, reterr);
 
-        return r < 0 ? refuse(wanted, r, reterr) : 0;
+        return r < 0 ? refuse(wanted, r, reterr) : 1;
 }
 
 int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_addr *gateway,
@@ -96,11 +97,27 @@ int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_
         return 0;
 }
 
-void host_routes_again(struct host *h)
+bool host_holds_route(const struct host *h, const struct weft_prefix *dst)
 {
         for (size_t i = 0; i < h->n_routes; i++)
-                if (h->routes[i].count > 0)
-                        (void) route_make(h, &h->routes[i].route, false, NULL);
+                if (h->routes[i].count > 0 && prefix_equal(&h->routes[i].route.dst, dst))
+                        return true;
+
+        return false;
+}
+
+void host_routes_again(struct host *h, void (*f)(void *data, const char *what), void *data)
+{
+        for (size_t i = 0; i < h->n_routes; i++) {
+                char text[PREFIX_TEXT], what[PREFIX_TEXT + 16];
+
+                if (h->routes[i].count == 0 ||
+                    route_make(h, &h->routes[i].route, false, NULL) <= 0 || !f)
+                        continue;
+                (void) snprintf(what, sizeof(what), "route to %s",
+                                prefix_format(&h->routes[i].route.dst, text, sizeof(text)));
+                f(data, what);
+        }
 }
 
 void route_undo(struct host *h, struct route_hold *hold)

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <linux/neighbour.h>
+#include <linux/netconf.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -107,8 +108,21 @@ static void handle_route(struct net *n, const struct nlmsghdr *h)
 
         /* The local table follows addresses, which are reported as such. */
         if (route_parse(h, &r) && r.table != RT_TABLE_LOCAL)
-                n->f(n->data,
-                     &(struct net_event) { .kind = NET_ROUTE, .ifindex = r.ifindex, .dst = r.dst });
+                n->f(n->data, &(struct net_event) { .kind = NET_ROUTE,
+                                                    .ifindex = r.ifindex,
+                                                    .dst = r.dst,
+                                                    .gone = h->nlmsg_type == RTM_DELROUTE });
+}
+
+/* The kernel tells of more settings than forwarding, one in each message. */
+static void handle_setting(struct net *n, const struct nlmsghdr *h)
+{
+        struct nlattr *a[NETCONFA_MAX + 1];
+
+        rtnl_parse(h, sizeof(struct netconfmsg), a, NETCONFA_MAX);
+        if (a[NETCONFA_FORWARDING] && a[NETCONFA_IFINDEX])
+                n->f(n->data, &(struct net_event) { .kind = NET_SETTING,
+                                                    .ifindex = nla_get_u32(a[NETCONFA_IFINDEX]) });
 }
 
 static void handle_neighbour(struct net *n, const struct nlmsghdr *h)
@@ -129,7 +143,7 @@ static void handle_neighbour(struct net *n, const struct nlmsghdr *h)
 /* A rule or an unknown number of routes: any destination may go another way now. */
 static void emit_any_route(struct net *n)
 {
-        n->f(n->data, &(struct net_event) { .kind = NET_ROUTE });
+        n->f(n->data, &(struct net_event) { .kind = NET_ROUTE, .gone = true });
 }
 
 static void handle(void *data, const struct nlmsghdr *h)
@@ -151,6 +165,9 @@ static void handle(void *data, const struct nlmsghdr *h)
                 break;
         case RTM_NEWNEIGH:
                 handle_neighbour(n, h);
+                break;
+        case RTM_NEWNETCONF:
+                handle_setting(n, h);
                 break;
         case RTM_NEWRULE:
         case RTM_DELRULE:
@@ -222,6 +239,7 @@ static void resync(struct net *n)
         free(seen.ifindex);
 
         n->f(n->data, &(struct net_event) { .kind = NET_ADDRESS });
+        n->f(n->data, &(struct net_event) { .kind = NET_SETTING });
         emit_any_route(n);
         (void) neighbours_each(n->ask, handle, n, NULL);
 }
@@ -258,8 +276,10 @@ static int on_readable(sd_event_source *source, int fd, uint32_t revents, void *
 static int watch_open(struct net *n, struct weft_error *reterr)
 {
         static const int groups[] = {
-                RTNLGRP_LINK,       RTNLGRP_NEIGH,      RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
-                RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE,   RTNLGRP_IPV6_RULE,
+                RTNLGRP_LINK,         RTNLGRP_NEIGH,      RTNLGRP_IPV4_IFADDR,
+                RTNLGRP_IPV6_IFADDR,  RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE,
+                RTNLGRP_IPV4_RULE,    RTNLGRP_IPV6_RULE,  RTNLGRP_IPV4_NETCONF,
+                RTNLGRP_IPV6_NETCONF,
         };
         int r = rtnl_open(&n->watch, reterr);
 

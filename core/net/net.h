@@ -28,6 +28,7 @@ enum net_event_kind {
         NET_LINK_GONE,
         NET_ADDRESS,   /* of the host: added or removed; ifindex 0: any may have changed */
         NET_ROUTE,     /* a route or rule changed */
+        NET_SETTING,   /* somebody switched forwarding; ifindex 0: perhaps */
         NET_NEIGHBOUR, /* a neighbour's link-layer address became known or changed */
 };
 
@@ -38,6 +39,7 @@ struct net_event {
         struct weft_addr addr;  /* neighbour, address: mapped for IPv4 */
         uint8_t mac[6];         /* neighbour */
         struct weft_prefix dst; /* route: what it covers (len 0: default) */
+        bool gone;              /* route: it was there, or may have been */
 };
 
 typedef void (*net_event_fn)(void *data, const struct net_event *event);
@@ -124,9 +126,13 @@ void host_unreserve_ports(struct host *h, uint16_t low, uint16_t high);
 int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_addr *gateway,
                uint32_t ifindex, uint32_t mtu, struct weft_error *reterr);
 void host_unroute(struct host *h, const struct weft_prefix *dst);
-/* The kernel takes routes away with their link or its last address: makes those that are held
- * again, as far as they can be made now. */
-void host_routes_again(struct host *h);
+bool host_holds_route(const struct host *h, const struct weft_prefix *dst);
+
+/* What others changed is made again as far as that can be now, and told by f (may be NULL).
+ * Routes: the kernel itself takes them away with their link or its last address. */
+void host_routes_again(struct host *h, void (*f)(void *data, const char *what), void *data);
+/* Sysctls and reserved ports. */
+void host_settings_again(struct host *h, void (*f)(void *data, const char *what), void *data);
 
 /* The table NAME ("weft-" and a word) of nftables, family inet, with BODY, in nft's own words, in
  * it: nobody else's, and replaced whole in one transaction. Of several bodies held the newest is in

@@ -98,6 +98,7 @@ static int write_reserved(const struct port_set *set, struct weft_error *reterr)
                      : 0;
 }
 
+/* 1 if there was something to write. */
 int ports_apply(struct host *h, struct weft_error *reterr)
 {
         struct port_set now, wanted = h->inherited_ports, next, own, both;
@@ -127,8 +128,9 @@ int ports_apply(struct host *h, struct weft_error *reterr)
 
         h->own_ports = own;
         record_trim(h);
+        r = record(h, &own, reterr);
 
-        return record(h, &own, reterr);
+        return r < 0 ? r : 1;
 }
 
 static struct port_hold *find(struct host *h, uint16_t low, uint16_t high)
@@ -158,7 +160,7 @@ int host_reserve_ports(struct host *h, uint16_t low, uint16_t high, struct weft_
         if (r < 0)
                 h->n_ports--;
 
-        return r;
+        return r < 0 ? r : 0;
 }
 
 void host_unreserve_ports(struct host *h, uint16_t low, uint16_t high)

@@ -249,6 +249,31 @@ int host_sysctl(struct host *h, const char *path, const char *value, struct weft
         return r;
 }
 
+/* True where it was something else, and is right now. */
+static bool make_again(struct host *h, struct sysctl_hold *s, char *ret_what, size_t size)
+{
+        _cleanup_free_ char *now = NULL;
+
+        if (s->count == 0 || sysctl_read(s->path, &now) < 0 || strcmp(now, s->value) == 0 ||
+            !sysctl_want(h, s->path, now, s->value) || sysctl_make(h, s, NULL) < 0)
+                return false;
+
+        (void) snprintf(ret_what, size, "/proc/sys/%s = %s (it was set to %s)", s->path, s->value,
+                        now);
+        return true;
+}
+
+void host_settings_again(struct host *h, void (*f)(void *data, const char *what), void *data)
+{
+        char what[256];
+
+        for (size_t i = 0; i < h->n_sysctls; i++)
+                if (make_again(h, &h->sysctls[i], what, sizeof(what)) && f)
+                        f(data, what);
+        if (ports_apply(h, NULL) > 0 && f)
+                f(data, "ports of services in /proc/sys/net/ipv4/ip_local_reserved_ports");
+}
+
 void sysctl_undo(struct host *h, struct sysctl_hold *s)
 {
         _cleanup_free_ char *now = NULL;

@@ -138,6 +138,7 @@ class Cluster:
 
     def weft(self, modules, core=None, build=BUILD, more=()):
         """Starts weftd on both nodes."""
+        self.modules = modules
         for number in (1, 2):
             node = Weft(self.lab, getattr(self, f"n{number}"), f"n{number}", build)
             node.configure(self.sections(number, modules, core, more))

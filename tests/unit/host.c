@@ -317,7 +317,7 @@ Test(host, routes_that_went_with_their_link_are_made_again_together)
         lab_run("ip link set d0 down && ip link set d0 up && ip route add 10.7.0.0/16 via "
                 "10.9.0.9");
 
-        host_routes_again(h);
+        host_routes_again(h, NULL, NULL);
 
         lab_expect("10.8.0.0/16 via 10.9.0.2 dev d0 mtu 1400", "ip route show proto 119");
         lab_expect("10.7.0.0/16 via 10.9.0.9 dev d0", "ip route show 10.7.0.0/16");
