@@ -520,6 +520,15 @@ static __always_inline int refusal(int result)
         }
 }
 
+/* Does the node have rules that choose by a mark? */
+static __always_inline int marks_decide(const struct weft_pkt *pkt)
+{
+        __u32 zero = 0;
+        struct weft_world *w = bpf_map_lookup_elem(&world, &zero);
+
+        return w && w->flags & (pkt->key.family == 4 ? WEFT_WORLD_MARKS4 : WEFT_WORLD_MARKS6);
+}
+
 /* Finds the way out of the node. Returns 0, or the drop. Where the stack can take over (one half of
  * the plan is enough), it does: it can do what the lookup cannot. */
 static __always_inline int resolve_wire(struct __sk_buff *ctx, struct weft_pkt *pkt,
@@ -530,7 +539,12 @@ static __always_inline int resolve_wire(struct __sk_buff *ctx, struct weft_pkt *
         __u32 ifindex = pkt->way.ifindex;
         struct weft_link *link;
 
-        if (result == BPF_FIB_LKUP_RET_NOT_FWDED || (no && stack)) {
+        if (stack && result != BPF_FIB_LKUP_RET_NOT_FWDED && (no || marks_decide(pkt))) {
+                weft_event(WEFT_EVENT_STACK_ROUTED);
+                route->delivery = WEFT_STACK;
+                return 0;
+        }
+        if (result == BPF_FIB_LKUP_RET_NOT_FWDED) {
                 route->delivery = stack ? WEFT_STACK : WEFT_LOCAL;
                 return 0;
         }

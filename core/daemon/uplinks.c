@@ -397,12 +397,20 @@ static void drop_unwanted(struct daemon *d, char names[][16], size_t n)
         d->n_uplinks = kept;
 }
 
+static uint32_t world_flags(struct daemon *d)
+{
+        unsigned marks = net_mark_rules(d->net);
+
+        return (marks & 1 ? WEFT_WORLD_MARKS4 : 0) | (marks & 2 ? WEFT_WORLD_MARKS6 : 0);
+}
+
 int daemon_uplinks_refresh(struct daemon *d, struct weft_error *reterr)
 {
         char names[UPLINKS_MAX][16];
         size_t n = wanted_names(d, names, UPLINKS_MAX);
         int first_failure = 0;
 
+        tables_set_world_flags(d->tables, world_flags(d));
         drop_unwanted(d, names, n);
         for (size_t i = 0; i < n; i++) {
                 if (have_uplink(d, names[i]))

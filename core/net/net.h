@@ -60,6 +60,9 @@ size_t net_default_links(struct net *n, uint32_t *ret_ifindex, size_t max);
 int net_link_address(struct net *n, uint32_t ifindex, int family, struct weft_addr *ret);
 /* Is it reached without a gateway, by one interface? */
 bool net_is_on_link(struct net *n, const struct weft_addr *a);
+/* Families (bits: 1 IPv4, 2 IPv6) in which a policy rule chooses by a packet's mark. Rules for the
+ * host's own packets do not count. */
+unsigned net_mark_rules(struct net *n);
 /* Every address of the host itself: calls f for each (loopback and link-local too). */
 void net_addresses(struct net *n,
                    void (*f)(void *data, uint32_t ifindex, const struct weft_addr *a), void *data);

@@ -571,6 +571,14 @@ void tables_forget(const struct tables *t)
         forget_all(table_fd(t, TABLE_DROPS), sizeof(struct weft_drop_key));
 }
 
+void tables_set_world_flags(struct tables *t, uint32_t flags)
+{
+        struct weft_world *w = table_at(t, TABLE_WORLD, 0);
+
+        if (__atomic_exchange_n(&w->flags, flags, __ATOMIC_RELEASE) != flags)
+                tables_move_epoch(t);
+}
+
 void tables_move_epoch(struct tables *t)
 {
         struct weft_world *w = table_at(t, TABLE_WORLD, 0);

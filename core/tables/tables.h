@@ -73,6 +73,8 @@ void tables_del_peer(struct tables *t, const struct weft_prefix *prefix);
 void tables_neighbour(struct tables *t, uint32_t ifindex, const struct weft_addr *addr,
                       const uint8_t mac[6]);
 
+/* enum weft_world_flag; another value moves the epoch. */
+void tables_set_world_flags(struct tables *t, uint32_t flags);
 /* Moves the world epoch: every flow decides its way again at its next packet. */
 void tables_move_epoch(struct tables *t);
 

@@ -142,15 +142,16 @@ def test_strict_refuses_a_reload_without_a_hard_need_and_the_running_generation_
         weft.stop()
 
 
-def test_probe_leaves_out_what_lacks_a_hard_need_with_the_reason_and_the_rest_works():
+@pytest.mark.parametrize("fact, lack", [(NO_PEER, "feature redirect-peer"), (NO_NEIGHBOUR, "eBPF helper redirect_neigh")])
+def test_probe_leaves_out_what_lacks_a_hard_need_with_the_reason_and_the_rest_works(fact, lack):
     with Cluster() as cluster:
-        cluster.wefts[1] = weft = lesser(cluster, "probe", NO_PEER).start()
+        cluster.wefts[1] = weft = lesser(cluster, "probe", fact).start()
         other = Weft(cluster.lab, cluster.n2, "n2", BUILD_SANITIZED)
         other.configure(cluster.sections(2, standard_modules()))
         cluster.wefts[2] = other.start()
         start_servers(cluster)
         on, reason = state(weft, "host-routing")
-        assert on == "off" and reason.startswith("needs the kernel's feature redirect-peer")
+        assert on == "off" and reason.startswith(f"needs the kernel's {lack}")
         assert weft.log().count(f"left out: {reason}") == 1
         assert {state(weft, name)[0] for name in standard_modules(host_routing=False)} == {"on"}
         assert traffic_works(cluster)

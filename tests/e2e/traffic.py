@@ -124,7 +124,7 @@ class Server:
                 return
 
 
-def connect(ns, address, port, timeout=TIMEOUT, source=None):
+def connect(ns, address, port, timeout=TIMEOUT, source=None, tos=0):
     """A connected TCP socket of the namespace."""
     with ns.inside():
         s = socket.socket(family_of(address), socket.SOCK_STREAM)
@@ -133,6 +133,10 @@ def connect(ns, address, port, timeout=TIMEOUT, source=None):
         if source:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind(source)
+        if tos and s.family == socket.AF_INET6:
+            s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, tos)
+        elif tos:
+            s.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
         s.connect((address, port))
     except BaseException:
         s.close()

@@ -6,6 +6,7 @@
  * it never touches the packet. It runs for the first packet of a flow, and again when a generation
  * or the world has changed since. */
 
+#include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/in6.h>
 
@@ -335,6 +336,17 @@ static __always_inline const struct weft_service *weft_service_of(const struct w
 #define WEFT_AF_INET 2
 #define WEFT_AF_INET6 10
 
+/* The packet's type of service, or its class and flow label, as rules and routes look at them. */
+static __always_inline __be32 weft_service_class(const struct __sk_buff *ctx, __u8 family)
+{
+        void *data = (void *) (long) ctx->data;
+        const __be32 *head = data + ETH_HLEN;
+
+        if ((void *) (head + 1) > (void *) (long) ctx->data_end)
+                return 0;
+        return family == 4 ? bpf_ntohl(*head) >> 16 & 0xff : *head & bpf_htonl(0x0fffffff);
+}
+
 /* Asks the routing table for plan.src -> plan.dst, once for each packet; pkt->way afterwards.
  * Returns BPF_FIB_LKUP_RET_*; RET_NOT_FWDED is also the answer for the node's own addresses. */
 static __always_inline int weft_route_of(struct __sk_buff *ctx, struct weft_pkt *pkt)
@@ -351,10 +363,12 @@ static __always_inline int weft_route_of(struct __sk_buff *ctx, struct weft_pkt 
         fib.tot_len = 1; /* asks for the MTU of the route, from 5.12 on */
         if (pkt->key.family == 4) {
                 fib.family = WEFT_AF_INET;
+                fib.tos = weft_service_class(ctx, 4);
                 fib.ipv4_src = pkt->plan.src.w[3];
                 fib.ipv4_dst = pkt->plan.dst.w[3];
         } else {
                 fib.family = WEFT_AF_INET6;
+                fib.flowinfo = weft_service_class(ctx, 6);
                 __builtin_memcpy(fib.ipv6_src, &pkt->plan.src, 16);
                 __builtin_memcpy(fib.ipv6_dst, &pkt->plan.dst, 16);
         }

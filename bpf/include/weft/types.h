@@ -409,7 +409,14 @@ static inline __u32 weft_filter_bit6(const __be32 *w, __be16 port, __u8 proto)
 /* world: one element. */
 struct weft_world {
         __u32 epoch; /* moves for routes and rules that cover an address in use */
-        __u32 spare;
+        __u32 flags; /* enum weft_world_flag */
+};
+
+/* Policy rules (`ip rule`) of the node that choose by a packet's mark: only its stack, where marks
+ * are set, can say which way such a packet goes. */
+enum weft_world_flag {
+        WEFT_WORLD_MARKS4 = 1,
+        WEFT_WORLD_MARKS6 = 2,
 };
 
 /* ---- counters ----------------------------------------------------------------------------- */
