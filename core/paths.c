@@ -87,6 +87,15 @@ static int write_whole(int fd, const char *text)
         return fsync(fd) < 0 ? -errno : 0;
 }
 
+/* The name of a file is in its directory. */
+static int flush_directory(const char *file)
+{
+        _cleanup_free_ char *dir = strndup(file, strrchr(file, '/') - file + 1);
+        _cleanup_close_ int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+        return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
 int file_replace(const char *path, const char *text, struct weft_error *reterr)
 {
         _cleanup_free_ char *temporary = NULL;
@@ -108,7 +117,8 @@ int file_replace(const char *path, const char *text, struct weft_error *reterr)
                 return weft_fail(reterr, r, "cannot write %s: %s", path, strerror(-r));
         }
 
-        return 0;
+        r = flush_directory(path);
+        return r < 0 ? weft_fail(reterr, r, "cannot write %s: %s", path, strerror(-r)) : 0;
 }
 
 int file_read(const char *path, char **ret)

@@ -25,7 +25,8 @@ void paths_done(struct paths *p);
 /* mkdir -p. */
 int make_directories(const char *path, mode_t mode, struct weft_error *reterr);
 
-/* Replaces a small file as a whole: a reader or a crash sees the old or the new text. */
+/* Replaces a small file as a whole: a reader or a crash sees the old or the new text; after it
+ * returned, a loss of power leaves the new one. */
 int file_replace(const char *path, const char *text, struct weft_error *reterr);
 /* Reads a small file (64 KiB at most) as a string; caller frees. -ENOENT. */
 int file_read(const char *path, char **ret);

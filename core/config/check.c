@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <search.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,20 +20,21 @@ struct owner {
 #define OWNER_FORMAT "[%s%s%s]"
 #define OWNER_ARGS(o) (o).kind, *(o).name != '\0' ? " " : "", (o).name
 
-/* An address that somebody wants: whole (port 0), or one port of it. All zero is every address of
- * the node. */
+/* An address that somebody has: whole (port 0), or one port of it. All zero is every address of the
+ * node. The tree of claims is sorted by address first, so that one address's stand together. */
 struct claim {
         struct weft_addr addr;
         uint16_t port;
         uint8_t proto;
-        struct owner owner;
-        size_t order; /* of appearance, services last: the later one is at fault */
+        const char *kind, *name; /* the object's */
+        struct origin origin;
 };
 
-struct claims {
-        struct claim *items;
-        size_t n;
-        struct diagnostics *diagnostics;
+/* Something to do with each address of an object. */
+struct each_claim {
+        struct config *config;
+        struct diagnostics *diagnostics; /* of those that are taken */
+        void (*f)(struct each_claim *e, const struct claim *c);
 };
 
 /* A prefix of pods, ditto. */
@@ -51,112 +53,151 @@ static struct owner peer_owner(const struct config_peer *p)
         return (struct owner) { "peer", p->name, &p->origin };
 }
 
-static void claims_done(struct claims *c)
-{
-        free(c->items);
-}
-
 static void spans_done(struct spans *s)
 {
         free(s->items);
 }
 
-static void claim(struct claims *c, const struct weft_addr *addr, uint16_t port, uint8_t proto,
-                  struct owner owner)
+/* ---- addresses ---------------------------------------------------------------------------- */
+
+static int compare_addresses(const void *a, const void *b)
 {
-        if (list_grow(&c->items, c->n, sizeof(*c->items)) < 0)
-                return;
-
-        c->items[c->n] = (struct claim) { *addr, port, proto, owner, c->n };
-        c->n++;
-}
-
-static void claim_all(struct claims *c, const struct weft_addresses *list, uint16_t port,
-                      uint8_t proto, struct owner owner)
-{
-        for (size_t i = 0; i < list->n; i++)
-                claim(c, &list->items[i], port, proto, owner);
-}
-
-static void claim_service(struct claims *c, const struct config_service *s)
-{
-        const struct weft_addr node = {};
-        struct owner owner = { "service", s->name, &s->origin };
-
-        claim_all(c, &s->cluster_ip, s->port, s->proto, owner);
-        claim_all(c, &s->external_ip, s->port, s->proto, owner);
-        claim_all(c, &s->load_balancer_ip, s->port, s->proto, owner);
-        if (s->node_port != 0)
-                claim(c, &node, s->node_port, s->proto, owner);
+        return memcmp(&((const struct claim *) a)->addr, &((const struct claim *) b)->addr,
+                      sizeof(struct weft_addr));
 }
 
 static int compare_claims(const void *a, const void *b)
 {
         const struct claim *x = a, *y = b;
-        int r = memcmp(&x->addr, &y->addr, sizeof(x->addr));
+        int r = compare_addresses(a, b);
 
         if (r == 0)
                 r = (int) x->port - y->port;
-        if (r == 0)
-                r = (int) x->proto - y->proto;
 
-        return r != 0 ? r : x->order < y->order ? -1 : 1;
+        return r != 0 ? r : (int) x->proto - y->proto;
 }
 
-static void refuse_claim(struct claims *c, const struct claim *first, const struct claim *second)
+/* Who has what C is, or NULL. All of an address is had by whoever has a port of it, too. */
+static const struct claim *find_claim(const struct config *config, const struct claim *c)
 {
-        const struct claim *late = first->order < second->order ? second : first;
-        const struct claim *early = late == first ? second : first;
+        const struct claim whole = { .addr = c->addr };
+        struct claim **found;
+
+        if (c->port == 0)
+                found = tfind(c, &config->claims, compare_addresses);
+        else if (!(found = tfind(&whole, &config->claims, compare_claims)))
+                found = tfind(c, &config->claims, compare_claims);
+
+        return found ? *found : NULL;
+}
+
+bool config_address_is_taken(const struct config *c, const struct weft_addr *a)
+{
+        return find_claim(c, &(struct claim) { .addr = *a });
+}
+
+static void refuse_claim(struct diagnostics *diagnostics, const struct claim *late,
+                         const struct claim *early)
+{
+        const struct owner owner = { late->kind, late->name, &late->origin };
+        const struct owner other = { early->kind, early->name, &early->origin };
         char addr[ADDRESS_TEXT], port[16] = "";
 
         if (late->port != 0)
                 (void) snprintf(port, sizeof(port), " port %u", late->port);
 
-        diagnostics_add(c->diagnostics, late->owner.origin,
+        diagnostics_add(diagnostics, &late->origin,
                         OWNER_FORMAT " %s%s is taken by " OWNER_FORMAT " in %s:%u already: give "
                                      "each its own",
-                        OWNER_ARGS(late->owner),
+                        OWNER_ARGS(owner),
                         address_is_zero(&late->addr)
                                 ? "node"
                                 : address_format(&late->addr, addr, sizeof(addr)),
-                        port, OWNER_ARGS(early->owner), early->owner.origin->file,
-                        early->owner.origin->line);
+                        port, OWNER_ARGS(other), early->origin.file, early->origin.line);
 }
 
-/* Sorted, so that of one address the claims to all of it come first, and equal ports together. */
-static void check_claims(struct claims *c)
+static void take(struct each_claim *e, const struct claim *c)
 {
-        const struct claim *whole = NULL, *last = NULL, *i = NULL;
+        const struct claim *early = find_claim(e->config, c);
+        _cleanup_free_ struct claim *mine = NULL;
 
-        if (c->n > 0)
-                qsort(c->items, c->n, sizeof(*c->items), compare_claims);
+        if (early) {
+                refuse_claim(e->diagnostics, c, early);
+                return;
+        }
 
-        for (size_t n = 0; n < c->n; n++, last = i) {
-                i = &c->items[n];
-                if (!last || !address_equal(&i->addr, &last->addr))
-                        whole = i->port == 0 ? i : NULL;
-                else if (whole)
-                        refuse_claim(c, whole, i);
-                else if (i->port == last->port && i->proto == last->proto)
-                        refuse_claim(c, last, i);
+        mine = malloc(sizeof(*mine));
+        if (!mine)
+                return;
+
+        *mine = *c;
+        if (tsearch(mine, &e->config->claims, compare_claims))
+                TAKE(mine);
+}
+
+static void give_back(struct each_claim *e, const struct claim *c)
+{
+        struct claim **found = tfind(c, &e->config->claims, compare_claims), *mine;
+
+        if (!found || strcmp((*found)->kind, c->kind) != 0 || strcmp((*found)->name, c->name) != 0)
+                return;
+
+        mine = *found;
+        (void) tdelete(mine, &e->config->claims, compare_claims);
+        free(mine);
+}
+
+static void each_address(struct each_claim *e, struct claim c, const struct weft_addresses *list)
+{
+        for (size_t i = 0; i < list->n; i++) {
+                c.addr = list->items[i];
+                e->f(e, &c);
         }
 }
 
-static void check_addresses(const struct config *c, struct diagnostics *diagnostics)
+static void each_node_claim(struct each_claim *e, const struct config_node *n)
 {
-        _cleanup_(claims_done) struct claims claims = { .diagnostics = diagnostics };
+        each_address(e, (struct claim) { .kind = "node", .name = "", .origin = n->origin },
+                     &n->address);
+}
 
-        claim_all(&claims, &c->node.address, 0, 0, (struct owner) { "node", "", &c->node.origin });
-        for (size_t i = 0; i < c->n_peers; i++)
-                claim_all(&claims, &c->peers[i].address, 0, 0, peer_owner(&c->peers[i]));
-        for (size_t i = 0; i < c->n_endpoints; i++)
-                claim_all(&claims, &c->endpoints[i].address, 0, 0,
-                          (struct owner) { "endpoint", c->endpoints[i].name,
-                                           &c->endpoints[i].origin });
-        for (size_t i = 0; i < c->n_services; i++)
-                claim_service(&claims, &c->services[i]);
+static void each_peer_claim(struct each_claim *e, const void *object)
+{
+        const struct config_peer *p = object;
 
-        check_claims(&claims);
+        each_address(e, (struct claim) { .kind = "peer", .name = p->name, .origin = p->origin },
+                     &p->address);
+}
+
+static void each_endpoint_claim(struct each_claim *e, const void *object)
+{
+        const struct config_endpoint *p = object;
+
+        each_address(e, (struct claim) { .kind = "endpoint", .name = p->name, .origin = p->origin },
+                     &p->address);
+}
+
+static void each_service_claim(struct each_claim *e, const void *object)
+{
+        const struct config_service *s = object;
+        struct claim c = {
+                .kind = "service",
+                .name = s->name,
+                .origin = s->origin,
+                .port = s->port,
+                .proto = s->proto,
+        };
+
+        if (s->port == 0)
+                return; /* complained about already */
+
+        each_address(e, c, &s->cluster_ip);
+        each_address(e, c, &s->external_ip);
+        each_address(e, c, &s->load_balancer_ip);
+        if (s->node_port != 0) {
+                c.port = s->node_port;
+                e->f(e, &c);
+        }
 }
 
 /* ---- pod CIDRs ---------------------------------------------------------------------------- */
@@ -178,10 +219,22 @@ static int compare_spans(const void *a, const void *b)
         return r != 0 ? r : (int) x->prefix.len - (int) y->prefix.len;
 }
 
+static void refuse_span(struct diagnostics *diagnostics, const struct span *late,
+                        const struct span *early)
+{
+        char a[PREFIX_TEXT], b[PREFIX_TEXT];
+
+        diagnostics_add(diagnostics, late->owner.origin,
+                        OWNER_FORMAT " pod-cidr = %s overlaps %s of " OWNER_FORMAT
+                                     " in %s:%u: give each node its own",
+                        OWNER_ARGS(late->owner), prefix_format(&late->prefix, a, sizeof(a)),
+                        prefix_format(&early->prefix, b, sizeof(b)), OWNER_ARGS(early->owner),
+                        early->owner.origin->file, early->owner.origin->line);
+}
+
 /* Prefixes nest or are apart: sorted, one that holds others comes right before them. */
 static void check_spans(struct spans *s, struct diagnostics *diagnostics)
 {
-        char a[PREFIX_TEXT], b[PREFIX_TEXT];
         const struct span *outer = NULL, *i;
 
         if (s->n > 0)
@@ -189,18 +242,41 @@ static void check_spans(struct spans *s, struct diagnostics *diagnostics)
 
         for (size_t n = 0; n < s->n; n++) {
                 i = &s->items[n];
-                if (!outer || !prefix_contains(&outer->prefix, &i->prefix.addr)) {
+                if (outer && prefix_contains(&outer->prefix, &i->prefix.addr))
+                        refuse_span(diagnostics, i, outer);
+                else
                         outer = i;
-                        continue;
-                }
-                diagnostics_add(diagnostics, i->owner.origin,
-                                OWNER_FORMAT " pod-cidr = %s overlaps %s of " OWNER_FORMAT
-                                             " in %s:%u: give each node its own",
-                                OWNER_ARGS(i->owner), prefix_format(&i->prefix, a, sizeof(a)),
-                                prefix_format(&outer->prefix, b, sizeof(b)),
-                                OWNER_ARGS(outer->owner), outer->owner.origin->file,
-                                outer->owner.origin->line);
         }
+}
+
+static bool overlap(const struct weft_prefix *a, const struct weft_prefix *b)
+{
+        return prefix_contains(a, &b->addr) || prefix_contains(b, &a->addr);
+}
+
+static void compare_lists(const struct weft_prefixes *late, struct owner late_owner,
+                          const struct weft_prefixes *early, struct owner early_owner,
+                          struct diagnostics *diagnostics)
+{
+        for (size_t i = 0; i < late->n; i++)
+                for (size_t k = 0; k < early->n; k++)
+                        if (overlap(&late->items[i], &early->items[k]))
+                                refuse_span(diagnostics,
+                                            &(struct span) { late->items[i], late_owner },
+                                            &(struct span) { early->items[k], early_owner });
+}
+
+/* Of one peer against everybody else. */
+static void check_pod_cidrs_of(const struct config *c, const struct config_peer *p,
+                               struct diagnostics *diagnostics)
+{
+        const struct owner node = { "node", "", &c->node.origin };
+
+        compare_lists(&p->pod_cidr, peer_owner(p), &c->node.pod_cidr, node, diagnostics);
+        for (size_t i = 0; i < c->n_peers; i++)
+                if (strcmp(c->peers[i].name, p->name) != 0)
+                        compare_lists(&p->pod_cidr, peer_owner(p), &c->peers[i].pod_cidr,
+                                      peer_owner(&c->peers[i]), diagnostics);
 }
 
 static void check_pod_cidrs(const struct config *c, struct diagnostics *diagnostics)
@@ -230,17 +306,30 @@ static void check_gateways(const struct config_node *node, struct diagnostics *d
 
 /* ---- the rest ----------------------------------------------------------------------------- */
 
-static void check_node(const struct config *c, struct diagnostics *diagnostics)
+static bool one_per_family(const struct weft_addresses *list)
 {
-        const struct config_peer *p = c->peers;
+        size_t ipv4 = 0;
 
-        for (size_t i = 0; i < c->n_peers; i++)
-                if (strcmp(p[i].name, c->node.name) == 0)
-                        diagnostics_add(
-                                diagnostics, &p[i].origin,
+        for (size_t i = 0; i < list->n; i++)
+                ipv4 += address_is_ipv4(&list->items[i]);
+
+        return ipv4 <= 1 && list->n - ipv4 <= 1;
+}
+
+static const char several_addresses[] =
+        "has several addresses of one family: give one IPv4 and one IPv6 address at most";
+
+static void check_peer(const struct config *c, const struct config_peer *p,
+                       struct diagnostics *diagnostics)
+{
+        if (strcmp(p->name, c->node.name) == 0)
+                diagnostics_add(diagnostics, &p->origin,
                                 "[peer %s] has the name of this node: take the section away, "
                                 "or set name in [node]",
-                                p[i].name);
+                                p->name);
+        if (!one_per_family(&p->address))
+                diagnostics_add(diagnostics, &p->origin, "[peer %s] %s", p->name,
+                                several_addresses);
 }
 
 /* The word for what both attach to, or NULL. */
@@ -258,21 +347,21 @@ static const char *same_device(const struct config_endpoint *a, const struct con
         return NULL;
 }
 
-static void check_devices(const struct config *c, struct diagnostics *diagnostics)
+/* Of one endpoint against those before the one with number end. */
+static void check_device(const struct config *c, const struct config_endpoint *e, size_t end,
+                         struct diagnostics *diagnostics)
 {
-        const struct config_endpoint *e = c->endpoints;
-        const char *what;
+        for (size_t i = 0; i < end; i++) {
+                const struct config_endpoint *other = &c->endpoints[i];
+                const char *what = same_device(other, e);
 
-        for (size_t i = 0; i < c->n_endpoints; i++)
-                for (size_t j = 0; j < i; j++) {
-                        what = same_device(&e[j], &e[i]);
-                        if (what)
-                                diagnostics_add(diagnostics, &e[i].origin,
-                                                "[endpoint %s] has the same %s as [endpoint %s] in "
-                                                "%s:%u: an endpoint needs a device of its own",
-                                                e[i].name, what, e[j].name, e[j].origin.file,
-                                                e[j].origin.line);
-                }
+                if (what && strcmp(other->name, e->name) != 0)
+                        diagnostics_add(diagnostics, &e->origin,
+                                        "[endpoint %s] has the same %s as [endpoint %s] in "
+                                        "%s:%u: an endpoint needs a device of its own",
+                                        e->name, what, other->name, other->origin.file,
+                                        other->origin.line);
+        }
 }
 
 static int compare_backends(const void *a, const void *b)
@@ -306,37 +395,76 @@ static void check_backends(const struct config_service *s, struct diagnostics *d
                                 sorted[i]->port);
 }
 
-static bool one_per_family(const struct weft_addresses *list)
+/* ---- all, and one ------------------------------------------------------------------------- */
+
+static void each_claim_of(const struct section *s, const void *object, struct each_claim *e)
 {
-        size_t ipv4 = 0;
+        static const struct {
+                const char *kind;
+                void (*each)(struct each_claim *e, const void *object);
+        } kinds[] = {
+                { "peer", each_peer_claim },
+                { "endpoint", each_endpoint_claim },
+                { "service", each_service_claim },
+        };
 
-        for (size_t i = 0; i < list->n; i++)
-                ipv4 += address_is_ipv4(&list->items[i]);
-
-        return ipv4 <= 1 && list->n - ipv4 <= 1;
+        for (size_t i = 0; i < ELEMENTS(kinds); i++)
+                if (strcmp(kinds[i].kind, s->name) == 0)
+                        kinds[i].each(e, object);
 }
 
-static void check_families(const struct config *c, struct diagnostics *diagnostics)
+void config_check(struct config *c, struct diagnostics *diagnostics)
 {
-        static const char why[] = "has several addresses of one family: give one IPv4 and one IPv6 "
-                                  "address at most";
-        const struct config_peer *p = c->peers;
+        struct each_claim e = { .config = c, .diagnostics = diagnostics, .f = take };
+
+        each_node_claim(&e, &c->node);
+        for (const struct section *s = sections; s->name; s++)
+                for (size_t i = 0; s->named && i < section_count(s, c); i++)
+                        each_claim_of(s, section_object(s, c, i), &e);
 
         if (!one_per_family(&c->node.address))
-                diagnostics_add(diagnostics, &c->node.origin, "[node] %s", why);
+                diagnostics_add(diagnostics, &c->node.origin, "[node] %s", several_addresses);
         for (size_t i = 0; i < c->n_peers; i++)
-                if (!one_per_family(&p[i].address))
-                        diagnostics_add(diagnostics, &p[i].origin, "[peer %s] %s", p[i].name, why);
-}
-
-void config_check(const struct config *c, struct diagnostics *diagnostics)
-{
-        check_node(c, diagnostics);
-        check_families(c, diagnostics);
-        check_addresses(c, diagnostics);
+                check_peer(c, &c->peers[i], diagnostics);
         check_pod_cidrs(c, diagnostics);
         check_gateways(&c->node, diagnostics);
-        check_devices(c, diagnostics);
+        for (size_t i = 0; i < c->n_endpoints; i++)
+                check_device(c, &c->endpoints[i], i, diagnostics);
         for (size_t i = 0; i < c->n_services; i++)
                 check_backends(&c->services[i], diagnostics);
+}
+
+void config_claim(struct config *c, const struct section *s, const void *object,
+                  struct diagnostics *diagnostics)
+{
+        struct each_claim e = { .config = c, .diagnostics = diagnostics, .f = take };
+
+        each_claim_of(s, object, &e);
+}
+
+void config_unclaim(struct config *c, const struct section *s, const void *object)
+{
+        struct each_claim e = { .config = c, .f = give_back };
+
+        each_claim_of(s, object, &e);
+}
+
+void config_unclaim_all(struct config *c)
+{
+        tdestroy(c->claims, free);
+        c->claims = NULL;
+}
+
+void config_check_object(struct config *c, const struct section *s, const void *object,
+                         struct diagnostics *diagnostics)
+{
+        if (strcmp(s->name, "peer") == 0) {
+                check_peer(c, object, diagnostics);
+                check_pod_cidrs_of(c, object, diagnostics);
+        } else if (strcmp(s->name, "endpoint") == 0)
+                check_device(c, object, c->n_endpoints, diagnostics);
+        else
+                check_backends(object, diagnostics);
+
+        config_claim(c, s, object, diagnostics);
 }

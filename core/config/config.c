@@ -10,67 +10,42 @@
 
 #include "config/check.h"
 #include "config/files.h"
+#include "config/index.h"
 #include "config/ini.h"
 #include "config/nearest.h"
 #include "config/option.h"
 #include "config/sections.h"
+#include "config/store.h"
 #include "config/values.h"
 #include "config/written.h"
 #include "util.h"
 
-/* Finds the object of a section header among thousands. */
-struct handle {
-        const struct section *section;
-        const char *name; /* "" where the section has none */
-        size_t index;
-        bool refused; /* one of its lines was: what is missing then may stand there */
-};
-
 struct loader {
         struct config *config;
         struct diagnostics *diagnostics;
-        void *handles;           /* tsearch() tree of struct handle */
         struct handle *current;  /* NULL: below a header that was refused */
         struct written *written; /* NULL: nobody wants to know */
         struct written_section *writing;
-        int error; /* what has nothing to do with what is written */
+        const struct stored_file *stored; /* NULL: the file is an operator's */
+        bool stored_seen;                 /* the section that it is to have stood in it */
+        uid_t uid;                        /* who set what is stored */
+        int error;                        /* what has nothing to do with what is written */
 };
-
-static int compare_handles(const void *a, const void *b)
-{
-        const struct handle *x = a, *y = b;
-
-        return x->section != y->section ? (x->section < y->section ? -1 : 1)
-                                        : strcmp(x->name, y->name);
-}
-
-static void free_handle(void *p)
-{
-        free(p);
-}
-
-static void loader_done(struct loader *l)
-{
-        tdestroy(l->handles, free_handle);
-}
 
 /* ---- objects ------------------------------------------------------------------------------ */
 
-static bool is_name(const struct section *s, const char *name)
+const char *config_keep_path(struct config *c, const char *path)
 {
-        bool module = !s->keys;
+        char **found = tfind(path, &c->stored, (int (*)(const void *, const void *)) strcmp);
+        char *copy;
 
-        if (module && !islower((unsigned char) *name))
-                return false;
-        if (!isalnum((unsigned char) *name))
-                return false;
-        for (const char *c = name; *c != '\0'; c++)
-                if (module ? !islower((unsigned char) *c) && !isdigit((unsigned char) *c) &&
-                                     *c != '-'
-                           : !isalnum((unsigned char) *c) && !strchr("._-", *c))
-                        return false;
+        if (found)
+                return *found;
 
-        return true;
+        copy = strdup(path);
+        if (copy && !tsearch(copy, &c->stored, (int (*)(const void *, const void *)) strcmp))
+                free(TAKE(copy));
+        return copy;
 }
 
 /* Appends an object of a named section, with defaults and origin; its number in *ret. */
@@ -78,58 +53,38 @@ static int add_object(struct config *c, const struct section *s, const char *nam
                       const struct origin *origin, size_t *ret)
 {
         size_t *count = (size_t *) ((char *) c + s->count_at);
-        char *object, *copy;
+        void *object;
 
         if (list_grow((char *) c + s->at, *count, s->size) < 0)
-                return -ENOMEM;
-        copy = strdup(name);
-        if (!copy)
                 return -ENOMEM;
 
         object = section_object(s, c, *count);
         memset(object, 0, s->size);
-        memcpy(object, &copy, sizeof(copy));
-        memcpy(object + s->origin_at, origin, sizeof(*origin));
-        if (!s->keys)
-                ((struct config_module *) object)->enabled = true;
+        if (object_init(s, object, name, origin) < 0)
+                return -ENOMEM;
 
         *ret = (*count)++;
-        return s->keys ? keys_default(s->keys, object, NULL) : 0;
-}
-
-static const char *object_name(const struct section *s, struct config *c, size_t i)
-{
-        const char *name = "";
-
-        if (s->named)
-                memcpy(&name, section_object(s, c, i), sizeof(name));
-
-        return name;
+        return 0;
 }
 
 /* The handle of a section, made where it is the first of its name; NULL without memory. */
 static struct handle *get_handle(struct loader *l, const struct section *s, const char *name,
                                  const struct origin *origin)
 {
-        struct handle wanted = { .section = s, .name = name }, **found;
-        _cleanup_free_ struct handle *e = NULL;
+        struct handle *h = index_find(l->config, s, name);
+        size_t i = 0;
 
-        found = tfind(&wanted, &l->handles, compare_handles);
-        if (found)
-                return *found;
+        if (h)
+                return h;
 
         l->error = -ENOMEM;
-        e = calloc(1, sizeof(*e));
-        if (!e || (s->named && add_object(l->config, s, name, origin, &e->index) < 0))
+        if (s->named && add_object(l->config, s, name, origin, &i) < 0)
                 return NULL;
 
-        e->section = s;
-        e->name = object_name(s, l->config, e->index);
-        if (!tsearch(e, &l->handles, compare_handles))
-                return NULL;
-
-        l->error = 0;
-        return TAKE(e);
+        h = index_add(l->config, s, object_name(s, section_object(s, l->config, i)), i);
+        if (h)
+                l->error = 0;
+        return h;
 }
 
 /* ---- headers ------------------------------------------------------------------------------ */
@@ -164,6 +119,36 @@ static void refuse_name(struct loader *l, const struct ini_item *item, const str
                         right, s->name, s->named ? " NAME" : "");
 }
 
+/* What is set at run time has a file to itself, and a name that no file of the operator's has. */
+static bool may_stand(struct loader *l, const struct ini_item *item, const struct section *s,
+                      const char *name)
+{
+        const struct handle *there = index_find(l->config, s, name);
+        struct origin origin;
+
+        if (!l->stored)
+                return true;
+        if (strcmp(s->name, l->stored->kind) != 0 || strcmp(name, l->stored->name) != 0) {
+                diagnostics_add(l->diagnostics, &item->origin,
+                                "[%s] does not belong here: the file is that of [%s %s]; "
+                                "repair or remove it",
+                                item->section, l->stored->kind, l->stored->name);
+                return false;
+        }
+        l->stored_seen = true;
+        if (!there)
+                return true;
+
+        origin = object_origin(s, section_object(s, l->config, there->index));
+        if (!origin.runtime)
+                diagnostics_add(l->diagnostics, &origin,
+                                "[%s] was set at run time already, see %s: weftctl %s del %s "
+                                "(or remove that file where no weftd runs), or take the "
+                                "section away here",
+                                item->section, l->stored->path, s->name, name);
+        return origin.runtime;
+}
+
 static void take_header(struct loader *l, const struct ini_item *item)
 {
         char kind[INI_SECTION_MAX + 1], *name;
@@ -181,9 +166,9 @@ static void take_header(struct loader *l, const struct ini_item *item)
         s = find_section(kind, &near);
         if (!s)
                 refuse_section(l, item, &near);
-        else if (s->named != (*name != '\0') || (s->named && !is_name(s, name)))
+        else if (s->named != (*name != '\0') || (s->named && !is_object_name(s, name)))
                 refuse_name(l, item, s);
-        else
+        else if (may_stand(l, item, s, name))
                 l->current = get_handle(l, s, name, &item->origin);
         if (l->current && l->written) {
                 l->writing = written_section(l->written, s, name, &item->origin);
@@ -266,12 +251,17 @@ static void take_assignment(struct loader *l, const struct ini_item *item)
                         item->value, why.text);
 }
 
-static void take_item(void *data, const struct ini_item *item)
+static void take_item(void *data, const struct ini_item *from)
 {
-        if (item->key)
-                take_assignment(data, item);
+        struct ini_item item = *from;
+        struct loader *l = data;
+
+        item.origin.runtime = l->stored;
+        item.origin.uid = l->uid;
+        if (item.key)
+                take_assignment(l, &item);
         else
-                take_header(data, item);
+                take_header(l, &item);
 }
 
 /* ---- files -------------------------------------------------------------------------------- */
@@ -305,6 +295,61 @@ static int read_file(struct loader *l, const char *path)
         return r;
 }
 
+static int read_stored(struct loader *l, const struct stored_file *file)
+{
+        _cleanup_fclose_ FILE *f = NULL;
+        const char *path = config_keep_path(l->config, file->path);
+        const struct origin origin = { .file = file->path, .line = 1 };
+        struct weft_error why;
+        int r;
+
+        if (!path)
+                return -ENOMEM;
+
+        l->current = NULL;
+        r = open_file(path, &f);
+        if (r == 0 && stored_header(f, &l->uid, &why) < 0) {
+                diagnostics_add(l->diagnostics, &origin, "%s", why.text);
+                return 0;
+        }
+
+        l->stored = file;
+        l->stored_seen = false;
+        if (r == 0)
+                r = ini_read(f, path, take_item, l, l->diagnostics);
+        l->stored = NULL;
+        l->uid = 0;
+
+        if (r < 0)
+                diagnostics_add(l->diagnostics, &origin, "cannot be read: %s", strerror(-r));
+        else if (!l->stored_seen)
+                diagnostics_add(l->diagnostics, &origin,
+                                "there is no [%s %s] in it: repair or remove the file", file->kind,
+                                file->name);
+
+        return r;
+}
+
+static int read_objects(struct loader *l, const char *root)
+{
+        _cleanup_(stored_files_done) struct stored_files files = {};
+        struct origin origin = { .file = root };
+        struct weft_error why;
+        int r = stored_list(root, &files, &why);
+
+        if (r < 0)
+                diagnostics_add(l->diagnostics, &origin, "%s", why.text);
+
+        for (size_t i = 0; i < files.n; i++) {
+                int k = read_stored(l, &files.items[i]);
+
+                if (r == 0)
+                        r = k;
+        }
+
+        return r;
+}
+
 /* Reads all of them, whatever is wrong with one; the first failure. */
 static int read_files(struct loader *l, const char *root)
 {
@@ -334,7 +379,7 @@ static void check_complete(const void *node, VISIT visit, void *data)
         struct loader *l = data;
         struct weft_error why;
         struct origin origin;
-        char *object;
+        void *object;
 
         if ((visit != leaf && visit != postorder) || e->refused || !e->section->complete)
                 return;
@@ -343,7 +388,7 @@ static void check_complete(const void *node, VISIT visit, void *data)
         if (e->section->complete(object, &why) == 0)
                 return;
 
-        memcpy(&origin, object + e->section->origin_at, sizeof(origin));
+        origin = object_origin(e->section, object);
         diagnostics_add(l->diagnostics, &origin, "[%s %s] %s", e->section->name, e->name, why.text);
 }
 
@@ -383,11 +428,7 @@ int config_read(const char *root, struct config **ret, struct written *written,
                 struct diagnostics *diagnostics)
 {
         _cleanup_(config_freep) struct config *c = config_new();
-        _cleanup_(loader_done) struct loader l = {
-                .config = c,
-                .diagnostics = diagnostics,
-                .written = written,
-        };
+        struct loader l = { .config = c, .diagnostics = diagnostics, .written = written };
         int r;
 
         if (!c)
@@ -395,11 +436,13 @@ int config_read(const char *root, struct config **ret, struct written *written,
 
         r = read_files(&l, root);
         if (r == 0)
+                r = read_objects(&l, root);
+        if (r == 0)
                 r = l.error < 0 ? l.error : name_node(&c->node);
         if (r < 0)
                 return r;
 
-        twalk_r(l.handles, check_complete, &l);
+        twalk_r(c->index, check_complete, &l);
         config_check(c, diagnostics);
 
         *ret = TAKE(c);
@@ -420,34 +463,16 @@ int config_load(const char *root, struct config **ret, struct diagnostics *diagn
         return r;
 }
 
-static void clear_module(struct config_module *m)
-{
-        for (size_t i = 0; i < m->n_assignments; i++) {
-                free(m->assignments[i].key);
-                free(m->assignments[i].value);
-        }
-        free(m->assignments);
-}
-
 static void clear_section(const struct section *s, struct config *c)
 {
-        char *object, *name;
+        void *objects;
 
-        for (size_t i = 0; i < section_count(s, c); i++) {
-                object = section_object(s, c, i);
-                if (s->keys)
-                        keys_clear(s->keys, object);
-                else
-                        clear_module((struct config_module *) object);
-                if (s->named) {
-                        memcpy(&name, object, sizeof(name));
-                        free(name);
-                }
-        }
+        for (size_t i = 0; i < section_count(s, c); i++)
+                object_done(s, section_object(s, c, i));
 
         if (s->named) {
-                memcpy(&object, (char *) c + s->at, sizeof(object));
-                free(object);
+                memcpy(&objects, (char *) c + s->at, sizeof(objects));
+                free(objects);
         }
 }
 
@@ -459,6 +484,9 @@ struct config *config_free(struct config *c)
         for (const struct section *s = sections; s->name; s++)
                 clear_section(s, c);
         strings_done(&c->files);
+        tdestroy(c->stored, free);
+        config_unclaim_all(c);
+        index_done(c);
         free(c);
 
         return NULL;

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <weft/module.h>
 
@@ -13,6 +14,8 @@
 struct origin {
         const char *file; /* owned by the config; "default" where nobody wrote it */
         unsigned line;    /* from 1; 0: all of the file */
+        bool runtime;     /* the file is weftd's own: the object was set by the control socket, */
+        uid_t uid;        /* by this user */
 };
 
 /* "FILE:LINE", or FILE alone where all of it is meant. Returns buf. */
@@ -66,7 +69,8 @@ struct config_backend {
         struct weft_addr addr;
         uint16_t port;   /* host order */
         uint32_t weight; /* default 1; 0: no new flows */
-        uint32_t state;  /* enum backend_state */
+        uint32_t state;  /* enum backend_state: as it is now, */
+        uint32_t given;  /* and as it is written, where it was not set at run time */
         char *node;      /* or NULL */
         bool local;      /* on this node: not read, found out by who knows the node */
 };
@@ -129,6 +133,10 @@ struct config {
         size_t n_modules;
 
         struct strings files; /* every file read; origins point into it */
+
+        void *index;  /* objects by name, see index.h */
+        void *claims; /* addresses by who has them, see check.h */
+        void *stored; /* names of files of objects set at run time; origins point into it */
 };
 
 /* One thing wrong with the configuration. All of them are collected before anybody complains. */
@@ -142,11 +150,15 @@ struct diagnostics {
         size_t n;
 };
 
-/* Reads ROOT/etc/weft/weft.conf and the drop-ins. ROOT "" is the system's own. 0, or -EINVAL with
+/* Reads ROOT/etc/weft/weft.conf, the drop-ins, and the objects that were set at run time (store.h).
+ * Of two sections of one name, one in a file and one set at run time, neither wins: that is an
+ * error. ROOT "" is the system's own. 0, or -EINVAL with
  * every error of every file in *diagnostics (caller frees with diagnostics_done()), or another
  * errno for a file that could not be read at all. *ret is freed with config_free(). */
 int config_load(const char *root, struct config **ret, struct diagnostics *diagnostics);
 struct config *config_free(struct config *c);
+/* A copy of the name of a stored object's file, that lives as long as the configuration. */
+const char *config_keep_path(struct config *c, const char *path);
 
 struct written;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <ctype.h>
 #include <errno.h>
 #include <net/if.h>
 #include <stdlib.h>
@@ -177,6 +178,7 @@ static int parse_backend(char *text, struct config_backend *ret, struct weft_err
                         return r;
         }
 
+        b.given = b.state;
         *ret = b;
         b = (struct config_backend) {};
         return 0;
@@ -445,6 +447,15 @@ const struct section sections[] = {
         {},
 };
 
+const struct section *section_by_name(const char *name)
+{
+        for (const struct section *s = sections; s->name; s++)
+                if (strcmp(s->name, name) == 0)
+                        return s;
+
+        return NULL;
+}
+
 void *section_object(const struct section *s, struct config *c, size_t i)
 {
         char *items;
@@ -461,10 +472,88 @@ size_t section_count(const struct section *s, const struct config *c)
         return s->named ? *(const size_t *) ((const char *) c + s->count_at) : 1;
 }
 
+/* ---- one object --------------------------------------------------------------------------- */
+
+bool is_object_name(const struct section *s, const char *name)
+{
+        bool module = !s->keys;
+
+        if (module && !islower((unsigned char) *name))
+                return false;
+        if (!isalnum((unsigned char) *name))
+                return false;
+        for (const char *c = name; *c != '\0'; c++)
+                if (module ? !islower((unsigned char) *c) && !isdigit((unsigned char) *c) &&
+                                     *c != '-'
+                           : !isalnum((unsigned char) *c) && !strchr("._-", *c))
+                        return false;
+
+        return true;
+}
+
+int object_init(const struct section *s, void *object, const char *name,
+                const struct origin *origin)
+{
+        char *copy = strdup(name);
+
+        if (!copy)
+                return -ENOMEM;
+
+        memcpy(object, &copy, sizeof(copy));
+        memcpy((char *) object + s->origin_at, origin, sizeof(*origin));
+        if (!s->keys)
+                ((struct config_module *) object)->enabled = true;
+        if (!s->keys || keys_default(s->keys, object, NULL) == 0)
+                return 0;
+
+        object_done(s, object);
+        return -ENOMEM;
+}
+
+static void module_done(struct config_module *m)
+{
+        for (size_t i = 0; i < m->n_assignments; i++) {
+                free(m->assignments[i].key);
+                free(m->assignments[i].value);
+        }
+        free(m->assignments);
+}
+
+void object_done(const struct section *s, void *object)
+{
+        char *name;
+
+        if (s->keys)
+                keys_clear(s->keys, object);
+        else
+                module_done(object);
+        if (s->named) {
+                memcpy(&name, object, sizeof(name));
+                free(name);
+        }
+}
+
+const char *object_name(const struct section *s, const void *object)
+{
+        const char *name = "";
+
+        if (s->named)
+                memcpy(&name, object, sizeof(name));
+
+        return name;
+}
+
+struct origin object_origin(const struct section *s, const void *object)
+{
+        struct origin origin;
+
+        memcpy(&origin, (const char *) object + s->origin_at, sizeof(origin));
+        return origin;
+}
+
 /* ---- reading ------------------------------------------------------------------------------ */
 
-static const struct key *find_key(const struct key *keys, const char *name,
-                                  struct weft_error *reterr)
+const struct key *keys_find(const struct key *keys, const char *name, struct weft_error *reterr)
 {
         struct nearest near = { .word = name };
 
@@ -510,7 +599,7 @@ bool key_keeps_empty(const struct key *k)
 int keys_set(const struct key *keys, void *object, const char *key, const char *value,
              struct weft_error *reterr)
 {
-        const struct key *k = find_key(keys, key, reterr);
+        const struct key *k = keys_find(keys, key, reterr);
         int r = 0;
 
         if (!k)
@@ -543,7 +632,7 @@ void keys_set_origin(const struct key *keys, void *object, const char *key,
 
 bool keys_is_list(const struct key *keys, const char *key)
 {
-        const struct key *k = find_key(keys, key, NULL);
+        const struct key *k = keys_find(keys, key, NULL);
 
         return k && (k->list || option_is_list(&k->o));
 }

@@ -53,6 +53,8 @@ extern const struct section sections[]; /* ended by name NULL */
 
 /* Gives every field of a zeroed object its default. 0 or -ENOMEM. */
 int keys_default(const struct key *keys, void *object, struct weft_error *reterr);
+/* The row of a key; NULL where there is none, with the nearest one in *reterr. */
+const struct key *keys_find(const struct key *keys, const char *name, struct weft_error *reterr);
 /* Reads one assignment. An unknown key is -ENOENT, a value that this version does not support
  * -EOPNOTSUPP; *reterr says what would be right. */
 int keys_set(const struct key *keys, void *object, const char *key, const char *value,
@@ -71,3 +73,17 @@ void keys_clear(const struct key *keys, void *object);
 /* Object number i of a kind of section. */
 void *section_object(const struct section *s, struct config *c, size_t i);
 size_t section_count(const struct section *s, const struct config *c);
+/* The one of that name; NULL. */
+const struct section *section_by_name(const char *name);
+
+/* Makes a zeroed object of a named kind be NAME with every default. 0 or -ENOMEM, then with nothing
+ * to free. */
+int object_init(const struct section *s, void *object, const char *name,
+                const struct origin *origin);
+/* Frees what the object owns. */
+void object_done(const struct section *s, void *object);
+/* What object_init() set: "" where the kind has no names. */
+const char *object_name(const struct section *s, const void *object);
+struct origin object_origin(const struct section *s, const void *object);
+/* Whether an object may be called so. */
+bool is_object_name(const struct section *s, const char *name);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <ctype.h>
 #include <errno.h>
 #include <grp.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "control/client.h"
@@ -57,8 +59,27 @@ static bool is_member(gid_t group, const struct ucred *peer, const gid_t *groups
         return false;
 }
 
+/* The process may call itself anything: only what is harmless in a log is taken over. */
+static void command_of(pid_t pid, char ret[static 17])
+{
+        char path[64];
+        _cleanup_fclose_ FILE *f = NULL;
+        size_t n;
+
+        (void) snprintf(path, sizeof(path), "/proc/%d/comm", (int) pid);
+        f = fopen(path, "re");
+        n = f ? fread(ret, 1, 16, f) : 0;
+        ret[n] = '\0';
+        ret[strcspn(ret, "\n")] = '\0';
+        for (char *c = ret; *c != '\0'; c++)
+                if (!isalnum((unsigned char) *c) && !strchr("-_.:+", *c))
+                        *c = '?';
+}
+
 int access_of(int fd, struct access *ret)
 {
+        char command[17];
+
         _cleanup_free_ gid_t *groups = NULL;
         struct ucred peer;
         socklen_t size = sizeof(peer);
@@ -73,7 +94,9 @@ int access_of(int fd, struct access *ret)
                 return r;
 
         ret->uid = peer.uid;
-        (void) snprintf(ret->who, sizeof(ret->who), "uid %u, pid %d", peer.uid, (int) peer.pid);
+        command_of(peer.pid, command);
+        (void) snprintf(ret->who, sizeof(ret->who), "uid %u, pid %d (%s)", peer.uid, (int) peer.pid,
+                        command);
         if (peer.uid == 0 || peer.uid == geteuid() ||
             is_member(group_number("weft"), &peer, groups, n))
                 ret->right = CONTROL_CHANGE;

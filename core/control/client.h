@@ -9,7 +9,7 @@
 struct access {
         enum control_right right;
         uid_t uid;
-        char who[64]; /* "uid 0, pid 17" */
+        char who[64]; /* "uid 0, pid 17 (weftctl)" */
 };
 
 #define NO_GROUP ((gid_t) -1)

@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 #include <systemd/sd-event.h>
 
 #include "error.h"
@@ -80,8 +81,9 @@ void control_invalid(struct control_call *call, const char *parameter);
 bool control_wants_more(const struct control_call *call);
 /* Only where control_wants_more(). Owns s->data from now on. */
 void control_stream(struct control_call *call, const struct control_stream *s);
-/* "uid 0, pid 17", for the journal. Valid during the call. */
+/* "uid 0, pid 17 (weftctl)", for the journal. Valid during the call. */
 const char *control_caller(const struct control_call *call);
+uid_t control_uid(const struct control_call *call);
 
 /* Text of io.weft.Node.varlink. */
 extern const char control_node_description[];

@@ -76,6 +76,11 @@ const char *control_caller(const struct control_call *call)
         return call->client->access.who;
 }
 
+uid_t control_uid(const struct control_call *call)
+{
+        return call->client->access.uid;
+}
+
 void control_stream(struct control_call *call, const struct control_stream *s)
 {
         call->answered = true;

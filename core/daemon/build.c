@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "config/index.h"
 #include "config/values.h"
 #include "daemon/daemon.h"
 #include "engine-object.h"
@@ -150,6 +151,7 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
                 return weft_fail(reterr, r, "the configuration has %zu error%s", diagnostics->n,
                                  diagnostics->n == 1 ? "" : "s");
 
+        daemon_states_apply(d, b->config);
         *ret = TAKE(b);
         return 0;
 }
@@ -511,8 +513,7 @@ void build_event(struct build *b, enum weft_event_kind kind)
 
 static bool same_peer(const struct config_peer *a, const struct config_peer *b)
 {
-        return strcmp(a->name, b->name) == 0 && a->address.n == b->address.n &&
-               a->pod_cidr.n == b->pod_cidr.n &&
+        return a->address.n == b->address.n && a->pod_cidr.n == b->pod_cidr.n &&
                (a->address.n == 0 || memcmp(a->address.items, b->address.items,
                                             a->address.n * sizeof(*a->address.items)) == 0) &&
                (a->pod_cidr.n == 0 || memcmp(a->pod_cidr.items, b->pod_cidr.items,
@@ -521,11 +522,9 @@ static bool same_peer(const struct config_peer *a, const struct config_peer *b)
 
 static bool has_peer(const struct config *c, const struct config_peer *p)
 {
-        for (size_t i = 0; i < c->n_peers; i++)
-                if (same_peer(&c->peers[i], p))
-                        return true;
+        const struct config_peer *there = config_peer(c, p->name);
 
-        return false;
+        return there && same_peer(there, p);
 }
 
 /* Peers of `of` that are not the same in `other`. A new instance has seen the peers as they are
@@ -546,6 +545,16 @@ static void tell_of_peers(struct build *b, const struct config *of, const struct
                                 tell(b, b->instances[i],
                                      &(struct weft_module_event) { .kind = kind, .peer = &info });
         }
+}
+
+void build_peer_event(struct build *b, enum weft_event_kind kind, const struct config_peer *peer)
+{
+        struct weft_peer_info info;
+
+        config_peer_info(peer, &info);
+        for (size_t i = 0; i < b->n_instances; i++)
+                tell(b, b->instances[i],
+                     &(struct weft_module_event) { .kind = kind, .peer = &info });
 }
 
 void build_peer_events(struct build *b, const struct config *before)

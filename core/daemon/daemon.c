@@ -10,6 +10,7 @@
 #include <sys/vfs.h>
 #include <systemd/sd-daemon.h>
 
+#include "config/store.h"
 #include "config/values.h"
 #include "daemon/daemon.h"
 #include "generation/object.h"
@@ -103,6 +104,8 @@ static int take_places(struct daemon *d, struct weft_error *reterr)
                 r = remember_netns(d, reterr);
         if (r == 0)
                 r = count_crash(d, reterr);
+        if (r == 0)
+                store_tidy(d->paths.root);
 
         return r;
 }
@@ -291,8 +294,10 @@ static int open_control(struct daemon *d, struct weft_error *reterr)
 
 static int start(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
 {
-        int r = build_config(d, &d->build, diagnostics, reterr);
+        int r = daemon_states_load(d, reterr);
 
+        if (r == 0)
+                r = build_config(d, &d->build, diagnostics, reterr);
         if (r == 0)
                 r = take_places(d, reterr);
         if (r == 0)
@@ -492,6 +497,7 @@ static int reload(struct daemon *d, struct diagnostics *diagnostics, struct weft
         if (apply(d, old->config, &why) < 0)
                 log_warning("%s", why.text);
         build_peer_events(d->build, old->config);
+        daemon_states_prune(d);
         reached(&watch, "applied");
         grace_period();
         generation_unpin_others(d->build->generation, d->paths.bpffs);
@@ -588,6 +594,7 @@ void daemon_stop(struct daemon *d)
         daemon_endpoints_free(d);
         daemon_ports_free(d);
         daemon_pending_services_free(d);
+        daemon_states_free(d);
         d->build = build_free(d->build);
         free(d->uplinks);
         leases_done(&d->leases);

@@ -12,6 +12,9 @@
  *   objects.c           peers and services
  *   ports.c             services' ports of the node's own addresses
  *   repair.c            what others changed is set again
+ *   states.c            backends drained or activated at run time
+ *   change.c            objects set and removed at run time
+ *   methods.c           lists of objects, states of backends
  *   events.c            what the kernel reports, and the timers
  *   status.c            the methods of io.weft.Node
  *   flows.c             flows as they are told to a client
@@ -79,10 +82,12 @@ struct pending_service {
         char reason[256];
 };
 
-/* A program of the node itself that listens on a service's node port. */
-struct intruder {
-        struct net_listener socket;
-        const struct config_service *service; /* in the running build's config */
+/* The state of a backend as it was set at run time, whatever its service's section says. */
+struct state_setting {
+        char *service;
+        struct weft_addr addr;
+        uint16_t port;
+        uint32_t state; /* enum backend_state */
 };
 
 struct daemon {
@@ -106,9 +111,11 @@ struct daemon {
         size_t n_endpoints;
         struct pending_service *pending_services;
         size_t n_pending_services;
+        struct state_setting *states;
+        size_t n_states;
         struct weft_ports *node_ports; /* kept from the node's own programs */
         size_t n_node_ports;
-        struct intruder *intruders;
+        struct net_listener *intruders; /* programs of the node on services' node ports */
         size_t n_intruders;
         bool listeners_unknown; /* the kernel does not tell them */
 
@@ -184,6 +191,8 @@ int build_selftest(struct build *b, struct weft_error *reterr);
 void build_takeover(struct build *b);
 /* Tells the instances that went on how the peers differ from those of the configuration before. */
 void build_peer_events(struct build *b, const struct config *before);
+/* Tells all instances of one. */
+void build_peer_event(struct build *b, enum weft_event_kind kind, const struct config_peer *peer);
 /* Instances in plan order, without those that go on; undone in reverse order on failure. */
 int build_attach(struct build *b, struct weft_error *reterr);
 struct build *build_free(struct build *b);
@@ -231,6 +240,12 @@ struct uplink *uplink_by_index(struct daemon *d, uint32_t ifindex);
 
 /* Makes the endpoints be those of the running build: gone ones are taken down, new ones wired. */
 int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr);
+/* After objects of the running build's configuration were set, removed, or put back: an endpoint
+ * that is not in it any more has no section until daemon_endpoints_changed() drops it. */
+void daemon_endpoints_repoint(struct daemon *d);
+/* Drops those that are gone and wires the n new ones. */
+int daemon_endpoints_changed(struct daemon *d, const struct config_endpoint *const *added, size_t n,
+                             struct weft_error *reterr);
 /* Makes ready endpoints be as they should once more, with the uplinks' MTU and their addresses. */
 void daemon_endpoints_repair(struct daemon *d);
 /* Tries every pending endpoint again; true when none is left. */
@@ -243,6 +258,7 @@ void daemon_endpoints_appeared(struct daemon *d, const char *directory, const ch
 void daemon_endpoints_settle(struct daemon *d);
 void daemon_endpoints_free(struct daemon *d);
 struct endpoint *endpoint_by_index(struct daemon *d, uint32_t ifindex);
+struct endpoint *endpoint_by_name(const struct daemon *d, const char *name);
 /* A neighbour's address: true if it was news about an endpoint, whose flows then decide again. */
 bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct weft_addr *addr,
                                 const uint8_t mac[6]);
@@ -255,6 +271,12 @@ bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a);
 void daemon_objects_apply(struct daemon *d, const struct config *old);
 /* The node's addresses changed: node ports move with them. */
 void daemon_services_apply(struct daemon *d);
+/* One peer or service of the running build is another than before (NULL: was not there) or gone
+ * (now NULL). */
+void daemon_peer_changed(struct daemon *d, const struct config_peer *before,
+                         const struct config_peer *now);
+void daemon_service_changed(struct daemon *d, const struct config_service *before,
+                            const struct config_service *now);
 const char *service_reason(const struct daemon *d, const char *name);
 void daemon_pending_services_free(struct daemon *d);
 
@@ -275,6 +297,23 @@ void daemon_ports_free(struct daemon *d);
 /* Sets again what others changed, unless it had to do so too often. */
 void daemon_repair(struct daemon *d);
 
+/* ---- states.c ----------------------------------------------------------------------------- */
+
+/* Reads what was set before. */
+int daemon_states_load(struct daemon *d, struct weft_error *reterr);
+/* Gives the backends of a configuration that was just read, or of one service, their states. */
+void daemon_states_apply(const struct daemon *d, struct config *c);
+void daemon_states_apply_service(const struct daemon *d, struct config_service *s);
+/* Forgets the states of backends that the running build has no more. */
+void daemon_states_prune(struct daemon *d);
+/* Sets the state of a backend of S and keeps it; the table is the caller's to change. Nothing has
+ * changed on failure. */
+int daemon_state_set(struct daemon *d, struct config_service *s, struct config_backend *b,
+                     uint32_t state, struct weft_error *reterr);
+bool daemon_state_is_set(const struct daemon *d, const struct config_service *s,
+                         const struct config_backend *b);
+void daemon_states_free(struct daemon *d);
+
 /* ---- events.c ----------------------------------------------------------------------------- */
 
 int daemon_events_start(struct daemon *d, struct weft_error *reterr);
@@ -290,5 +329,22 @@ void daemon_events_wait_for_endpoints(struct daemon *d);
 /* ---- status.c, flows.c -------------------------------------------------------------------- */
 
 extern const struct control_method node_methods[];
+json_t *endpoint_json(const struct endpoint *e);
+json_t *peer_json(const struct config_peer *p);
+json_t *service_json(const struct daemon *d, const struct config_service *s);
 void list_flows(void *data, struct control_call *call, json_t *parameters);
+
+/* ---- methods.c, change.c ------------------------------------------------------------------ */
+
+bool are_strings(const json_t *list);
+void list_endpoints(void *data, struct control_call *call, json_t *parameters);
+void add_endpoints(void *data, struct control_call *call, json_t *parameters);
+void remove_endpoints(void *data, struct control_call *call, json_t *parameters);
+void list_peers(void *data, struct control_call *call, json_t *parameters);
+void add_peers(void *data, struct control_call *call, json_t *parameters);
+void remove_peers(void *data, struct control_call *call, json_t *parameters);
+void list_services(void *data, struct control_call *call, json_t *parameters);
+void set_services(void *data, struct control_call *call, json_t *parameters);
+void remove_services(void *data, struct control_call *call, json_t *parameters);
+void set_backend_state(void *data, struct control_call *call, json_t *parameters);
 json_t *flow_counts(struct daemon *d);

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "config/check.h"
+#include "config/index.h"
 #include "config/values.h"
 #include "daemon/daemon.h"
 #include "log.h"
@@ -15,6 +17,15 @@ struct endpoint *endpoint_by_index(struct daemon *d, uint32_t ifindex)
 {
         for (size_t i = 0; ifindex && i < d->n_endpoints; i++)
                 if (d->endpoints[i].wire.ifindex == ifindex)
+                        return &d->endpoints[i];
+
+        return NULL;
+}
+
+struct endpoint *endpoint_by_name(const struct daemon *d, const char *name)
+{
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                if (strcmp(d->endpoints[i].name, name) == 0)
                         return &d->endpoints[i];
 
         return NULL;
@@ -40,6 +51,7 @@ bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a)
 
 /* ---- addresses ---------------------------------------------------------------------------- */
 
+/* Not to be lent. */
 static bool is_configured(void *data, const struct weft_addr *a)
 {
         const struct config *c = data;
@@ -50,12 +62,7 @@ static bool is_configured(void *data, const struct weft_addr *a)
                     address_equal(&gateway, a))
                         return true;
 
-        for (size_t i = 0; i < c->n_endpoints; i++)
-                for (size_t k = 0; k < c->endpoints[i].address.n; k++)
-                        if (address_equal(&c->endpoints[i].address.items[k], a))
-                                return true;
-
-        return false;
+        return config_address_is_taken(c, a);
 }
 
 static int save_leases(struct daemon *d, struct weft_error *reterr)
@@ -375,15 +382,6 @@ void daemon_endpoints_free(struct daemon *d)
 
 /* ---- configuration ------------------------------------------------------------------------ */
 
-static const struct config_endpoint *section_of(const struct config *c, const char *name)
-{
-        for (size_t i = 0; i < c->n_endpoints; i++)
-                if (strcmp(c->endpoints[i].name, name) == 0)
-                        return &c->endpoints[i];
-
-        return NULL;
-}
-
 static bool same_text(const char *a, const char *b)
 {
         return a == b || (a && b && strcmp(a, b) == 0);
@@ -417,7 +415,7 @@ static void drop_gone(struct daemon *d)
         for (size_t i = 0; i < d->n_endpoints; i++) {
                 struct endpoint *e = &d->endpoints[i];
 
-                if (section_of(d->build->config, e->name)) {
+                if (config_endpoint(d->build->config, e->name)) {
                         d->endpoints[kept++] = *e;
                         continue;
                 }
@@ -456,13 +454,27 @@ static void follow_section(struct daemon *d, struct endpoint *e, const struct co
                 take_down(d, e);
 }
 
-static struct endpoint *by_name(struct daemon *d, const char *name)
+void daemon_endpoints_repoint(struct daemon *d)
 {
         for (size_t i = 0; i < d->n_endpoints; i++)
-                if (strcmp(d->endpoints[i].name, name) == 0)
-                        return &d->endpoints[i];
+                d->endpoints[i].section = config_endpoint(d->build->config, d->endpoints[i].name);
+}
 
-        return NULL;
+int daemon_endpoints_changed(struct daemon *d, const struct config_endpoint *const *added, size_t n,
+                             struct weft_error *reterr)
+{
+        int r = 0;
+
+        drop_gone(d);
+        for (size_t i = 0; i < n; i++)
+                if (add_endpoint(d, added[i]) < 0)
+                        r = weft_fail(reterr, -ENOMEM, "out of memory");
+        if (n > 0)
+                daemon_events_watch_namespaces(d);
+        if (n > 0 && !daemon_endpoints_retry(d))
+                daemon_events_wait_for_endpoints(d);
+
+        return r;
 }
 
 int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr)
@@ -472,7 +484,7 @@ int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr)
 
         drop_gone(d);
         for (size_t i = 0; i < c->n_endpoints; i++) {
-                struct endpoint *e = by_name(d, c->endpoints[i].name);
+                struct endpoint *e = endpoint_by_name(d, c->endpoints[i].name);
 
                 if (e)
                         follow_section(d, e, &c->endpoints[i]);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "config/index.h"
 #include "config/values.h"
 #include "daemon/daemon.h"
 #include "log.h"
@@ -93,23 +94,59 @@ static void drop_peer_prefix(void *data, const struct weft_prefix *prefix)
                 tables_del_peer(d->tables, prefix);
 }
 
+static void enter_peer(struct daemon *d, const struct config_peer *peer)
+{
+        struct peer_row p = {
+                .d = d,
+                .peer = peer,
+                .row = { .node = underlay_address(d->build->config, peer),
+                         .identity = peer->identity },
+        };
+
+        each_peer_prefix(peer, set_peer_prefix, &p);
+}
+
 static void peers_apply(struct daemon *d, const struct config *old)
 {
         const struct config *c = d->build->config;
 
-        for (size_t i = 0; i < c->n_peers; i++) {
-                struct peer_row p = {
-                        .d = d,
-                        .peer = &c->peers[i],
-                        .row = { .node = underlay_address(c, &c->peers[i]),
-                                 .identity = c->peers[i].identity },
-                };
-
-                each_peer_prefix(&c->peers[i], set_peer_prefix, &p);
-        }
+        for (size_t i = 0; i < c->n_peers; i++)
+                enter_peer(d, &c->peers[i]);
 
         for (size_t i = 0; old && i < old->n_peers; i++)
                 each_peer_prefix(&old->peers[i], drop_peer_prefix, d);
+}
+
+struct peer_difference {
+        struct daemon *d;
+        const struct config_peer *now; /* NULL: gone */
+};
+
+static void drop_if_lost(void *data, const struct weft_prefix *prefix)
+{
+        const struct peer_difference *p = data;
+        struct prefix_search s = { .wanted = prefix };
+
+        if (p->now)
+                each_peer_prefix(p->now, compare_prefix, &s);
+        if (!s.found)
+                tables_del_peer(p->d->tables, prefix);
+}
+
+void daemon_peer_changed(struct daemon *d, const struct config_peer *before,
+                         const struct config_peer *now)
+{
+        struct peer_difference p = { d, now };
+
+        if (now)
+                enter_peer(d, now);
+        if (before)
+                each_peer_prefix(before, drop_if_lost, &p);
+
+        if (before)
+                build_peer_event(d->build, WEFT_PEER_REMOVED, before);
+        if (now)
+                build_peer_event(d->build, WEFT_PEER_ADDED, now);
 }
 
 /* ---- services ----------------------------------------------------------------------------- */
@@ -130,6 +167,16 @@ void daemon_pending_services_free(struct daemon *d)
         free(d->pending_services);
         d->pending_services = NULL;
         d->n_pending_services = 0;
+}
+
+static void forget_pending(struct daemon *d, const char *name)
+{
+        for (size_t i = 0; i < d->n_pending_services; i++)
+                if (strcmp(d->pending_services[i].name, name) == 0) {
+                        free(d->pending_services[i].name);
+                        d->pending_services[i] = d->pending_services[--d->n_pending_services];
+                        return;
+                }
 }
 
 static void remember_pending(struct daemon *d, const struct config_service *s, const char *reason)
@@ -164,42 +211,45 @@ void daemon_services_apply(struct daemon *d)
         }
 }
 
-static bool has_service(const struct config *c, const char *name)
+/* Read and kept, but no module that runs serves it: that must not go unsaid. */
+static void say_what_is_not_served(const struct build *b, const struct config_service *s)
 {
-        for (size_t i = 0; i < c->n_services; i++)
-                if (strcmp(c->services[i].name, name) == 0)
-                        return true;
+        const struct log_fields fields = { .message = MESSAGE_SERVICE_PARTLY,
+                                           .service = s->name,
+                                           .origin = &s->origin };
 
-        return false;
+        if (s->cluster_ip.n > 0 && !generation_serves(b->generation, WEFT_FROM_ENDPOINT))
+                log_line(LOG_NOTICE, &fields,
+                         "service %s: none of the modules that run serves its cluster-ip",
+                         s->name);
 }
 
-/* Read and kept, but no module that runs serves it: that must not go unsaid. */
-static void say_what_is_not_served(const struct build *b)
+void daemon_service_changed(struct daemon *d, const struct config_service *before,
+                            const struct config_service *now)
 {
-        const struct config *c = b->config;
+        struct weft_addr addrs[NODE_ADDRESSES_MAX];
+        size_t n = node_addresses(d, addrs, NODE_ADDRESSES_MAX);
+        struct weft_error why = { 0 };
 
-        if (generation_serves(b->generation, WEFT_FROM_ENDPOINT))
-                return;
-
-        for (size_t i = 0; i < c->n_services; i++) {
-                const struct log_fields fields = { .message = MESSAGE_SERVICE_PARTLY,
-                                                   .service = c->services[i].name,
-                                                   .origin = &c->services[i].origin };
-
-                if (c->services[i].cluster_ip.n > 0)
-                        log_line(LOG_NOTICE, &fields,
-                                 "service %s: none of the modules that run serves its cluster-ip",
-                                 c->services[i].name);
-        }
+        forget_pending(d, now ? now->name : before->name);
+        if (!now)
+                tables_del_service(d->tables, before->name);
+        else if (tables_set_service(d->tables, now, addrs, n, &why) < 0)
+                remember_pending(d, now, why.text);
+        if (now && !before)
+                say_what_is_not_served(d->build, now);
 }
 
 void daemon_objects_apply(struct daemon *d, const struct config *old)
 {
+        const struct config *c = d->build->config;
+
         peers_apply(d, old);
-        say_what_is_not_served(d->build);
+        for (size_t i = 0; i < c->n_services; i++)
+                say_what_is_not_served(d->build, &c->services[i]);
         daemon_services_apply(d);
 
         for (size_t i = 0; old && i < old->n_services; i++)
-                if (!has_service(d->build->config, old->services[i].name))
+                if (!config_service(c, old->services[i].name))
                         tables_del_service(d->tables, old->services[i].name);
 }

@@ -81,7 +81,7 @@ struct look {
         const struct daemon *d;
         struct weft_addr addrs[NODE_ADDRESSES_MAX];
         size_t n_addrs;
-        struct intruder *found;
+        struct net_listener *found;
         size_t n_found;
 };
 
@@ -124,20 +124,19 @@ static const struct config_service *service_of(const struct daemon *d, uint16_t 
 static void on_listener(void *data, const struct net_listener *s)
 {
         struct look *l = data;
-        struct intruder found = { .socket = *s };
 
         if (!is_node_port(l->d, s->port) || !reaches_node(l, &s->addr))
                 return;
 
-        found.service = service_of(l->d, s->port, s->proto);
-        if (found.service && list_grow(&l->found, l->n_found, sizeof(found)) == 0)
-                l->found[l->n_found++] = found;
+        if (service_of(l->d, s->port, s->proto) &&
+            list_grow(&l->found, l->n_found, sizeof(*s)) == 0)
+                l->found[l->n_found++] = *s;
 }
 
 static bool is_known(const struct daemon *d, const struct net_listener *s)
 {
         for (size_t i = 0; i < d->n_intruders; i++) {
-                const struct net_listener *known = &d->intruders[i].socket;
+                const struct net_listener *known = &d->intruders[i];
 
                 if (known->port == s->port && known->proto == s->proto && known->uid == s->uid &&
                     address_equal(&known->addr, &s->addr))
@@ -147,12 +146,12 @@ static bool is_known(const struct daemon *d, const struct net_listener *s)
         return false;
 }
 
-static void report(const struct intruder *i)
+static void report(const struct net_listener *i, const struct config_service *s)
 {
         const struct log_fields fields = {
                 .message = MESSAGE_NODE_PORT_TAKEN,
-                .service = i->service->name,
-                .origin = &i->service->node_port_origin,
+                .service = s->name,
+                .origin = &s->node_port_origin,
         };
         char text[ADDRESS_TEXT];
 
@@ -160,8 +159,7 @@ static void report(const struct intruder *i)
                  "service %s: a program of uid %u listens on port %u of %s: what comes to the node "
                  "port "
                  "from outside goes to the service, not to the program",
-                 i->service->name, i->socket.uid, i->socket.port,
-                 address_format(&i->socket.addr, text, sizeof(text)));
+                 s->name, i->uid, i->port, address_format(&i->addr, text, sizeof(text)));
 }
 
 void daemon_ports_look(struct daemon *d)
@@ -180,8 +178,8 @@ void daemon_ports_look(struct daemon *d)
         d->listeners_unknown = r < 0;
 
         for (size_t i = 0; i < l.n_found; i++)
-                if (!is_known(d, &l.found[i].socket))
-                        report(&l.found[i]);
+                if (!is_known(d, &l.found[i]))
+                        report(&l.found[i], service_of(d, l.found[i].port, l.found[i].proto));
 
         free(d->intruders);
         d->intruders = l.found;
@@ -192,8 +190,8 @@ const struct net_listener *daemon_ports_intruder(const struct daemon *d,
                                                  const struct config_service *s)
 {
         for (size_t i = 0; i < d->n_intruders; i++)
-                if (d->intruders[i].service == s)
-                        return &d->intruders[i].socket;
+                if (d->intruders[i].port == s->node_port && d->intruders[i].proto == s->proto)
+                        return &d->intruders[i];
 
         return NULL;
 }

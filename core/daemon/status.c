@@ -93,45 +93,64 @@ static json_t *uplinks_json(const struct daemon *d)
         return list;
 }
 
+/* Where an object comes from. */
+static void set_origin(json_t *row, const struct origin *o)
+{
+        char place[ORIGIN_TEXT];
+
+        (void) json_object_update_new(row, json_pack("{s:s, s:b}", "origin",
+                                                     origin_format(o, place, sizeof(place)),
+                                                     "runtime", o->runtime));
+}
+
+json_t *endpoint_json(const struct endpoint *e)
+{
+        json_t *row = json_pack("{s:s, s:o, s:i, s:s}", "name", e->name, "addresses",
+                                addresses_json(e->addrs.items, e->addrs.n), "identity",
+                                e->section->identity, "state", e->ready ? "ready" : "pending");
+
+        if (e->ready)
+                (void) json_object_update_new(row,
+                                              json_pack("{s:s, s:i}", "interface", e->wire.ifname,
+                                                        "ifindex", e->wire.ifindex));
+        else
+                (void) json_object_set_new(row, "reason", json_string(e->reason));
+        set_origin(row, &e->section->origin);
+
+        return row;
+}
+
 static json_t *endpoints_json(const struct daemon *d)
 {
         json_t *list = json_array();
 
-        for (size_t i = 0; i < d->n_endpoints; i++) {
-                const struct endpoint *e = &d->endpoints[i];
-                json_t *row =
-                        json_pack("{s:s, s:o, s:i, s:s}", "name", e->name, "addresses",
-                                  addresses_json(e->addrs.items, e->addrs.n), "identity",
-                                  e->section->identity, "state", e->ready ? "ready" : "pending");
-
-                if (e->ready)
-                        (void) json_object_update_new(row, json_pack("{s:s, s:i}", "interface",
-                                                                     e->wire.ifname, "ifindex",
-                                                                     e->wire.ifindex));
-                else
-                        (void) json_object_set_new(row, "reason", json_string(e->reason));
-                add(list, row);
-        }
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                add(list, endpoint_json(&d->endpoints[i]));
 
         return list;
+}
+
+json_t *peer_json(const struct config_peer *p)
+{
+        json_t *row = json_pack("{s:s, s:o, s:o, s:i}", "name", p->name, "addresses",
+                                addresses_json(p->address.items, p->address.n), "pod_cidrs",
+                                prefixes_json(&p->pod_cidr), "identity", p->identity);
+
+        set_origin(row, &p->origin);
+        return row;
 }
 
 static json_t *peers_json(const struct config *c)
 {
         json_t *list = json_array();
 
-        for (size_t i = 0; i < c->n_peers; i++) {
-                const struct config_peer *p = &c->peers[i];
-
-                add(list, json_pack("{s:s, s:o, s:o}", "name", p->name, "addresses",
-                                    addresses_json(p->address.items, p->address.n), "pod_cidrs",
-                                    prefixes_json(&p->pod_cidr)));
-        }
+        for (size_t i = 0; i < c->n_peers; i++)
+                add(list, peer_json(&c->peers[i]));
 
         return list;
 }
 
-static json_t *backends_json(const struct config_service *s)
+static json_t *backends_json(const struct daemon *d, const struct config_service *s)
 {
         static const char *const states[] = { "active", "draining", "maintenance" };
         json_t *list = json_array();
@@ -139,9 +158,9 @@ static json_t *backends_json(const struct config_service *s)
         for (size_t i = 0; i < s->n_backends; i++) {
                 const struct config_backend *b = &s->backends[i];
 
-                add(list,
-                    json_pack("{s:o, s:i, s:i, s:s}", "address", address_json(&b->addr), "port",
-                              b->port, "weight", b->weight, "state", states[b->state]));
+                add(list, json_pack("{s:o, s:i, s:i, s:s, s:b}", "address", address_json(&b->addr),
+                                    "port", b->port, "weight", b->weight, "state", states[b->state],
+                                    "runtime", daemon_state_is_set(d, s, b)));
         }
 
         return list;
@@ -174,19 +193,20 @@ static json_t *intruder_json(const struct net_listener *l)
                             address_format(&l->addr, text, sizeof(text)));
 }
 
-static json_t *service_json(const struct daemon *d, const struct config_service *s)
+json_t *service_json(const struct daemon *d, const struct config_service *s)
 {
         const struct net_listener *intruder = daemon_ports_intruder(d, s);
         const char *reason = service_reason(d, s->name);
         json_t *row = json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:s*}", "name", s->name, "protocol",
                                 protocol_name(s->proto), "port", s->port, "addresses",
-                                service_addresses(s), "backends", backends_json(s), "state",
+                                service_addresses(s), "backends", backends_json(d, s), "state",
                                 reason ? "pending" : "ready", "reason", reason);
 
         if (s->node_port)
                 (void) json_object_set_new(row, "node_port", json_integer(s->node_port));
         if (intruder && !reason)
                 (void) json_object_set_new(row, "reason", intruder_json(intruder));
+        set_origin(row, &s->origin);
 
         return row;
 }
@@ -401,6 +421,16 @@ const struct control_method node_methods[] = {
         { "GetChain", CONTROL_READ, get_chain },
         { "ListFlows", CONTROL_READ, list_flows },
         { "ListModules", CONTROL_READ, list_modules },
+        { "ListEndpoints", CONTROL_READ, list_endpoints },
+        { "AddEndpoints", CONTROL_CHANGE, add_endpoints },
+        { "RemoveEndpoints", CONTROL_CHANGE, remove_endpoints },
+        { "ListPeers", CONTROL_READ, list_peers },
+        { "AddPeers", CONTROL_CHANGE, add_peers },
+        { "RemovePeers", CONTROL_CHANGE, remove_peers },
+        { "ListServices", CONTROL_READ, list_services },
+        { "SetServices", CONTROL_CHANGE, set_services },
+        { "RemoveServices", CONTROL_CHANGE, remove_services },
+        { "SetBackendState", CONTROL_CHANGE, set_backend_state },
         { "Reload", CONTROL_CHANGE, reload },
         { "PlanReload", CONTROL_CHANGE, plan_reload },
         { 0 },

@@ -270,10 +270,16 @@ static void check_node_port(const struct instance *i, const struct config_servic
                 s->name, s->node_port, module, i->node_ports.low, i->node_ports.high, module);
 }
 
+void check_service_ports(const struct config_service *s, struct instance *const *instances,
+                         size_t n, struct diagnostics *diagnostics)
+{
+        for (size_t i = 0; s->node_port && i < n; i++)
+                check_node_port(instances[i], s, diagnostics);
+}
+
 void check_node_ports(const struct config *c, struct instance *const *instances, size_t n,
                       struct diagnostics *diagnostics)
 {
         for (size_t k = 0; k < c->n_services; k++)
-                for (size_t i = 0; c->services[k].node_port && i < n; i++)
-                        check_node_port(instances[i], &c->services[k], diagnostics);
+                check_service_ports(&c->services[k], instances, n, diagnostics);
 }

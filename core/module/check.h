@@ -15,6 +15,9 @@ void modules_check(const struct config *c, const char *const *dirs,
 /* Adds an error for each node port that lies outside the range of a module that serves them. */
 void check_node_ports(const struct config *c, struct instance *const *instances, size_t n,
                       struct diagnostics *diagnostics);
+/* The same for one service. */
+void check_service_ports(const struct config_service *s, struct instance *const *instances,
+                         size_t n, struct diagnostics *diagnostics);
 
 /* The section of that name, or NULL. */
 const struct config_module *config_module_find(const struct config *c, const char *name);
