@@ -32,6 +32,7 @@ def installed():
     run("ldconfig")
     run("systemd-sysusers")
     run("systemd-tmpfiles", "--create", "weft.conf")
+    run("journalctl", "--update-catalog")
     systemctl("daemon-reload")
 
 

@@ -56,10 +56,10 @@ def cursor():
 def journal(unit, since=None, **fields):
     """Entries of a unit, each a dictionary, after a place and with these values."""
     run("journalctl", "--sync")
-    matches = [f"{name}={value}" for name, value in fields.items()]
     after = ["--after-cursor", since] if since else []
-    said = run("journalctl", "-u", unit, "-o", "json", "--no-pager", *after, *matches).stdout
-    return [json.loads(line) for line in said.splitlines()]
+    said = run("journalctl", "-u", unit, "-o", "json", "--no-pager", *after).stdout
+    entries = [json.loads(line) for line in said.splitlines()]
+    return [e for e in entries if all(e.get(name) == str(value) for name, value in fields.items())]
 
 
 def messages(unit, since=None, **fields):

@@ -14,8 +14,9 @@ import pytest
 from cluster import IPV4, IPV6
 from lab import run, wait_for
 from load import Stream, Wrk, dropped
-from machine import CONTROL, PINS, UNITS, WEFTD, cursor, drop_in, is_active, messages, show, systemctl
+from machine import CONTROL, PINS, UNITS, WEFTD, cursor, drop_in, is_active, journal, messages, show, systemctl
 from traffic import Echo, tcp_who
+from weft import TOP
 
 URL = f"http://{IPV4.n1}:{IPV4.web}/"
 
@@ -275,6 +276,39 @@ def test_group_weft_changes_and_weft_ro_reads(weftd, by_systemd):
         assert refused.returncode != 0 and "permission denied" in refused.stderr
     finally:
         systemctl("unmask", "--runtime", "weftd.socket")
+
+
+# ---- the journal --------------------------------------------------------------------------------
+
+IDS = dict(re.findall(r'^MESSAGE\((\w+), "(\w+)"', (TOP / "core/messages.def").read_text(), re.MULTILINE))
+
+
+def test_lines_have_fields_and_the_catalogue_explains_them(weftd):
+    at = cursor()
+    weftd.drop_in("typo", [("service web", {"node-prot": 30080})])
+    systemctl("reload", WEFTD, check=False)
+    weftd.drop_in("typo", None)
+    weftd.reload()
+    (wrong,) = journal(WEFTD, at, MESSAGE_ID=IDS["CONFIG_ERROR"])
+    assert (wrong["CONFIG_FILE"], wrong["CONFIG_LINE"]) == ("/etc/weft/conf.d/typo.conf", "2")
+    (refused,) = journal(WEFTD, at, MESSAGE_ID=IDS["RELOAD_REFUSED"])
+    assert refused["WEFT_GENERATION"] == "1" and refused["WEFT_CALLER"].startswith("uid 0, pid ")
+    (reloaded,) = journal(WEFTD, at, MESSAGE_ID=IDS["RELOADED"])
+    assert reloaded["WEFT_GENERATION"] == "2"
+    assert {entry["_SYSTEMD_UNIT"] for entry in (wrong, refused, reloaded)} == {WEFTD}
+
+    explained = run("journalctl", "-x", "-u", WEFTD, "--after-cursor", at).stdout
+    assert "Subject: An error in /etc/weft/conf.d/typo.conf, line 2" in explained
+    assert "Generation 2 carries this node's traffic." in explained
+
+
+def test_what_is_said_of_a_module_has_its_name(weftd):
+    at = cursor()
+    drop_in(WEFTD, [("Service", {"Environment": "WEFTD_DEBUG_FACTS=no-redirect-peer"})])
+    systemctl("restart", WEFTD)
+    (left_out,) = journal(WEFTD, at, MESSAGE_ID=IDS["MODULE_LEFT_OUT"])
+    assert left_out["WEFT_MODULE"] == "host-routing"
+    assert left_out["PRIORITY"] == "4"
 
 
 # ---- hardening ----------------------------------------------------------------------------------
