@@ -9,7 +9,9 @@ import subprocess
 import threading
 import time
 
+from cluster import IPV4, IPV6
 from lab import PATIENCE
+from traffic import Echo
 
 
 class Wrk:
@@ -76,3 +78,47 @@ def dropped(cluster, *wefts):
             counts[name, interface.strip()] = int(fields.split()[3]) + int(fields.split()[11])
     assert ("n1", "eth0") in counts
     return counts
+
+
+class Load:
+    """All kinds of traffic of the lab at once, from outside and between pods. It ends with an error where a
+    request failed, a datagram was lost, a connection broke or a drop counter moved. new: whether connections
+    are opened all the time, too; urls: more to ask for, (namespace, URL). lossy: while the nodes differ,
+    packets are lost and sent again."""
+
+    def __init__(self, cluster, new=True, urls=(), lossy=False):
+        self.cluster, self.lossy = cluster, lossy
+        client, p1, p2 = cluster.client, cluster.p1, cluster.p2
+        self.before = self.dropped()
+        self.echoes = [Echo(client, IPV4.n1, IPV4.far), Echo(client, IPV6.n1, IPV6.near), Echo(p1, IPV4.p2, 8080),
+                       Echo(p1, IPV6.p2, 8080), Echo(p1, IPV4.client, 8080), Echo(p2, IPV4.p1, 8080)]
+        hows = [(4, 5, "keep-alive"), (2, 20, "close")][:2 if new else 1]
+        self.wrks = [Wrk(cluster.lab, ns, url, *how) for how in hows for ns, url in
+                     [(client, f"http://{IPV4.n1}:{IPV4.web}/"), (p1, f"http://{IPV4.p2}:8080/"), *urls]]
+        self.streams = [Stream(client, IPV4.n1, IPV4.far_udp), Stream(p1, IPV4.p2, 5353)]
+
+    def __enter__(self):
+        self.check()
+        return self
+
+    def dropped(self):
+        return dropped(self.cluster, *self.cluster.wefts.values())
+
+    def check(self):
+        """Every connection that was opened at the beginning lives."""
+        assert all([echo.alive() for echo in self.echoes])
+
+    def __exit__(self, failed, *_):
+        self.check_end(failed, [wrk.stop() for wrk in self.wrks],
+                       {(s.sent, s.stop()) for s in self.streams})
+
+    def check_end(self, failed, requests, datagrams):
+        if failed:
+            return
+        self.check()
+        for echo in self.echoes:
+            echo.close()
+        assert all(n > 10 for n in requests), requests
+        if not self.lossy:
+            assert all(lost == 0 for sent, lost in datagrams), datagrams
+            assert self.dropped() == self.before

@@ -43,7 +43,7 @@ def cluster(installed):
         made.wefts[2] = Weft(made.lab, made.n2, "n2")
         made.wefts[2].configure(made.sections(2, standard_modules()))
         made.wefts[2].start()
-        for name in ("p1", "p2"):
+        for name in ("p1", "p2", "client"):
             made.lab.on_close(Server(made.lab[name], name).close)
         yield made
 
@@ -63,6 +63,6 @@ def weftd(cluster):
 def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
-    service = getattr(item, "funcargs", {}).get("weftd")
-    if report.when == "call" and report.failed and service:
-        report.sections.append(("weftd.service", service.account()))
+    made = getattr(item, "funcargs", {}).get("cluster")
+    if report.when == "call" and report.failed and made:
+        report.sections.append(("weftd", made.account()))

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+import sysconfig
 from pathlib import Path
 
 from lab import run, wait_for
@@ -11,6 +12,7 @@ from weft import Weft, ini
 WEFTD = "weftd.service"
 UNITS = Path("/usr/local/lib/systemd/system")
 CONTROL = Path("/run/weft/control")
+MODULES = Path(f"/usr/local/lib/{sysconfig.get_config_var('MULTIARCH')}/weft/modules")
 PINS = Path("/sys/fs/bpf/weft")
 
 

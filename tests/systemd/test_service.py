@@ -11,14 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster import IPV4, IPV6
+from cluster import IPV4
 from lab import run, wait_for
-from load import Stream, Wrk, dropped
+from load import Load
 from machine import CONTROL, PINS, UNITS, WEFTD, cursor, drop_in, is_active, journal, messages, show, systemctl
-from traffic import Echo, tcp_who
+from traffic import tcp_who
 from weft import TOP
-
-URL = f"http://{IPV4.n1}:{IPV4.web}/"
 
 
 def serves(cluster, port=IPV4.far):
@@ -41,35 +39,6 @@ def call(method, path=CONTROL):
             assert part, f"{method}: the connection ended after {reply!r}"
             reply += part
     return json.loads(reply[:-1])
-
-
-class Load:
-    """wrk and a UDP stream through n1, and connections that stay."""
-
-    def __init__(self, cluster):
-        self.cluster = cluster
-        self.dropped = dropped(cluster, *cluster.wefts.values())
-        self.echoes = [Echo(cluster.client, IPV4.n1, IPV4.far), Echo(cluster.client, IPV6.n1, IPV6.near)]
-        self.wrks = [Wrk(cluster.lab, cluster.client, URL, *how) for how in ((4, 5, "keep-alive"), (2, 20, "close"))]
-        self.stream = Stream(cluster.client, IPV4.n1, IPV4.far_udp)
-
-    def __enter__(self):
-        self.check()
-        return self
-
-    def check(self):
-        assert all(echo.alive() for echo in self.echoes)
-
-    def __exit__(self, failed, *_):
-        requests, lost = [wrk.stop() for wrk in self.wrks], self.stream.stop()
-        if failed:
-            return
-        self.check()
-        for echo in self.echoes:
-            echo.close()
-        assert lost == 0, f"{lost} of {self.stream.sent} datagrams"
-        assert all(n > 10 for n in requests)
-        assert dropped(self.cluster, *self.cluster.wefts.values()) == self.dropped
 
 
 # ---- units --------------------------------------------------------------------------------------

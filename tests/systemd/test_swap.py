@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Every module is replaced, removed, added and given other options by `systemctl reload`, under load.
+
+A new module is one row of ROWS; what people exchange for one another is a row of EXCHANGES.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass, field
+
+import pytest
+
+from cluster import IPV4, IPV6, standard_modules
+from lab import run
+from load import Load
+from machine import MODULES, reset, systemctl
+from traffic import tcp_who
+from weft import BUILD
+
+CLUSTER_IP = "10.96.0.10"
+INSIDE = ("service inside", {"port": "80/tcp", "cluster-ip": CLUSTER_IP,
+                             "backend": [f"{IPV4.p1}:8080", f"{IPV4.p2}:8080"]})
+
+
+# ---- what each module is for --------------------------------------------------------------------
+
+def answers(ns, address, port):
+    try:
+        return tcp_who(ns, address, port, timeout=0.5)
+    except OSError:
+        return None
+
+
+def routed_by_weft(cluster):
+    return f"via {IPV4.n2}" in cluster.n1.run("ip", "route", "show", "10.244.2.0/24").stdout
+
+
+def node_port_answers(cluster):
+    return answers(cluster.client, IPV4.n1, IPV4.far)
+
+
+def masqueraded(cluster):
+    return answers(cluster.p1, IPV4.client, 8080)[1] == IPV4.n1
+
+
+def past_the_stack(cluster):
+    return "host-routing" in run("weftctl", "chain").stdout
+
+
+def untracked(cluster):
+    return "notrack" in cluster.n1.run("nft", "list", "ruleset").stdout
+
+
+def cluster_ip_answers(cluster):
+    return answers(cluster.p1, CLUSTER_IP, 80)
+
+
+@dataclass
+class Row:
+    """A module: what it does (a question about the cluster), with which it is tried, and other options.
+    without: whether what the load asks for can be begun without it, too."""
+
+    name: str
+    works: object
+    options: dict
+    with_: dict = field(default_factory=dict)
+    less: tuple = ()
+    without: bool = True
+    urls: tuple = ()
+
+    def modules(self, **options):
+        modules = {k: v for k, v in standard_modules().items() if k not in self.less} | self.with_
+        return modules | {self.name: modules.get(self.name, {}) | options}
+
+
+ROWS = [
+    Row("native-routing", routed_by_weft, {"skip-unreachable": "yes"}),
+    Row("nodeport-snat", node_port_answers, {"snat-ports": "40000-45000"}, without=False),
+    Row("bpf-masq", masqueraded, {"masquerade-link-local": "yes"}),
+    Row("host-routing", past_the_stack, {}),
+    Row("notrack", untracked, {"cidr": "10.244.0.0/15"}, with_={"notrack": {}}, less=("host-routing",)),
+    Row("clusterip", cluster_ip_answers, {"loopback-address": "169.254.42.7, fd77:6566:74::7"}, with_={"clusterip": {}},
+        without=False, urls=("http://10.96.0.10/",)),
+]
+
+
+# ---- the nodes ----------------------------------------------------------------------------------
+
+def fabric(cluster, do):
+    """The network knows the pods' ways, too: what goes without native-routing is its."""
+    for node, ways in ((cluster.n1, ((IPV4.n2, "10.244.2.0/23"), (IPV6.n2, "fd00:244:2::/47"))),
+                       (cluster.n2, ((IPV4.n1, "10.244.0.0/23"), (IPV6.n1, "fd00:244::/47")))):
+        node.ip(*(f"route {do} {pods} via {peer}" for peer, pods in ways))
+
+
+# Of the machine's own, so that conntrack looks at what crosses the stack.
+FIREWALL = """
+table inet firewall {
+        chain forward {
+                type filter hook forward priority 0
+                ct state established accept
+        }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def node(cluster):
+    """Node 1 under systemd, and node 2; put back to the standard afterwards."""
+    fabric(cluster, "add")
+    cluster.n1.run("nft", "-f", "-", input=FIREWALL)
+    reset(cluster.weft1)
+    cluster.weft1.configure(cluster.sections(1, standard_modules()))
+    systemctl("start", "weftd.socket", "weftd.service")
+    yield Node(cluster)
+    for so in MODULES.glob("*.so"):
+        put(so.stem, BUILD / f"modules/{so.name}")
+    cluster.n1.run("nft", "delete", "table", "inet", "firewall")
+    fabric(cluster, "del")
+    reset(cluster.weft1)
+    cluster.weft2.configure(cluster.sections(2, standard_modules()))
+    cluster.weft2.ctl("reload")
+
+
+class Node:
+    def __init__(self, cluster):
+        self.cluster, self.weft = cluster, cluster.weft1
+
+    def configure(self, modules):
+        self.weft.configure(self.cluster.sections(1, modules, more=[INSIDE]))
+
+    def reload(self, **expected):
+        """What systemctl does; the plan says of each module what is to come of it, and the others are kept."""
+        plan = {row["module"]: row["change"] for row in self.weft.ctl_json("reload", "--dry-run")["changes"]}
+        changed = {name: change for name, change in plan.items() if change != "kept"}
+        assert changed == {name.replace("_", "-"): change for name, change in expected.items()}
+        generation = self.weft.generation()
+        self.weft.reload()
+        assert self.weft.generation() == generation + 1
+
+    def reload_to(self, modules):
+        """To other modules, whatever that changes."""
+        self.configure(modules)
+        self.weft.reload()
+
+
+def put(name, so):
+    """Installs a file as a package manager does: the new one in the place of the old."""
+    new = MODULES / f".{name}"
+    shutil.copy(so, new)
+    os.rename(new, MODULES / f"{name}.so")
+
+
+def new_build(name, directory):
+    """The module as another build leaves it: the same code, not the same file."""
+    note, so = directory / "note", directory / f"{name}.so"
+    note.write_text(f"another build of {name}")
+    run("objcopy", "--add-section", f".weft-build={note}", BUILD / f"modules/{name}.so", so)
+    return so
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_module_is_replaced_reconfigured_removed_and_added_under_load(cluster, node, row, tmp_path):
+    urls = [(cluster.p1, url) for url in row.urls]
+    node.reload_to(row.modules())
+    assert row.works(cluster)
+
+    with Load(cluster, urls=urls) as load:
+        put(row.name, new_build(row.name, tmp_path))
+        node.reload(**{row.name: "replaced"})
+        assert row.works(cluster)
+        if row.options:
+            node.configure(row.modules(**row.options))
+            plan = {c["module"]: c["change"] for c in node.weft.ctl_json("reload", "--dry-run")["changes"]}
+            assert plan[row.name] in ("reconfigured", "replaced")
+            node.reload(**{row.name: plan[row.name]})
+            load.check()
+            assert row.works(cluster)
+            node.reload_to(row.modules())
+
+    with Load(cluster, urls=urls, new=row.without) as load:
+        node.configure({name: keys for name, keys in row.modules().items() if name != row.name})
+        node.reload(**{row.name: "removed"})
+        load.check()
+        assert not row.works(cluster)
+        node.configure(row.modules())
+        node.reload(**{row.name: "added"})
+        assert row.works(cluster)
+
+
+def test_every_module_that_is_installed_has_a_row():
+    assert {so.stem for so in MODULES.glob("*.so")} == {row.name for row in ROWS}
