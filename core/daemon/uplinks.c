@@ -265,6 +265,7 @@ static void link_gone(struct daemon *d, struct uplink *u)
 
         u->forwarding = u->hooked = u->xdp = false;
         u->link = (struct net_link) { 0 };
+        u->addr4 = u->addr6 = (struct weft_addr) { 0 };
 }
 
 static int set_table(struct daemon *d, struct uplink *u, const struct net_link *now)
@@ -306,21 +307,32 @@ static int follow_forwarding(struct daemon *d, struct uplink *u, struct weft_err
         return 0;
 }
 
+/* An interface that only has another name now still has weft's programs, and could not be given
+ * them under that name: so they are taken from it before any uplink gets some. */
+static void let_go_if_missing(struct daemon *d, struct uplink *u)
+{
+        struct net_link now;
+
+        if (net_link_by_name(d->net, u->name, &now) == 0)
+                return;
+
+        if (!u->missed)
+                log_about(LOG_NOTICE, UPLINK_GONE, uplink, u->name,
+                          "uplink %s is %s: waiting for it", u->name,
+                          u->link.ifindex ? "gone" : "not there");
+        u->missed = true;
+        attach_remove(d->attachments, u->name);
+        link_gone(d, u);
+}
+
 /* Makes everything about one uplink be as the kernel has it now. */
 static int follow(struct daemon *d, struct uplink *u, struct weft_error *reterr)
 {
         struct net_link now;
         int r;
 
-        if (net_link_by_name(d->net, u->name, &now) < 0) {
-                if (!u->missed)
-                        log_about(LOG_NOTICE, UPLINK_GONE, uplink, u->name,
-                                  "uplink %s is %s: waiting for it", u->name,
-                                  u->link.ifindex ? "gone" : "not there");
-                u->missed = true;
-                link_gone(d, u);
+        if (net_link_by_name(d->net, u->name, &now) < 0)
                 return 0;
-        }
         if (u->link.ifindex && u->link.ifindex != now.ifindex)
                 link_gone(d, u);
         if (u->missed)
@@ -421,6 +433,8 @@ int daemon_uplinks_refresh(struct daemon *d, struct weft_error *reterr)
                 (void) snprintf(d->uplinks[d->n_uplinks++].name, sizeof(names[0]), "%s", names[i]);
         }
 
+        for (size_t i = 0; i < d->n_uplinks; i++)
+                let_go_if_missing(d, &d->uplinks[i]);
         for (size_t i = 0; i < d->n_uplinks; i++) {
                 struct weft_error why = { 0 };
                 int r = follow(d, &d->uplinks[i], &why);

@@ -21,6 +21,7 @@
 
 struct attachment {
         char ifname[IF_NAMESIZE];
+        uint32_t ifindex; /* the interface may have another name by now */
         uint32_t hook;
         bool is_link;
         int fd; /* links */
@@ -125,6 +126,7 @@ static int take_over(struct attachments *a, bool links, struct weft_error *reter
                         continue;
 
                 item.is_link = links;
+                item.ifindex = if_nametoindex(item.ifname);
                 item_path(a, &item, path);
                 if (links)
                         item.fd = bpf_obj_get(path);
@@ -224,13 +226,13 @@ static bool has_filter(const struct attachments *a, const char *ifname)
 }
 
 /* With the last filter goes the qdisc, where weft made it. */
-static void drop_qdisc(const struct attachments *a, const char *ifname)
+static void drop_qdisc(const struct attachments *a, const struct attachment *last)
 {
         char path[PATH_MAX];
 
-        entry_path(a->filters, ifname, "qdisc", path);
-        if (!has_filter(a, ifname) && rmdir(path) == 0)
-                qdisc_remove(if_nametoindex(ifname));
+        entry_path(a->filters, last->ifname, "qdisc", path);
+        if (!has_filter(a, last->ifname) && rmdir(path) == 0)
+                qdisc_remove(last->ifindex);
 }
 
 static void remove_item(struct attachments *a, struct attachment *item)
@@ -246,9 +248,9 @@ static void remove_item(struct attachments *a, struct attachment *item)
                 return;
         }
 
-        filter_remove(if_nametoindex(gone.ifname), gone.hook);
+        filter_remove(gone.ifindex, gone.hook);
         (void) rmdir(path);
-        drop_qdisc(a, gone.ifname);
+        drop_qdisc(a, &gone);
 }
 
 void attach_remove(struct attachments *a, const char *ifname)
@@ -361,6 +363,7 @@ int attach_hook(struct attachments *a, uint32_t ifindex, const char *ifname, uin
         if (!item)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
+        item->ifindex = ifindex;
         r = (as_link ? attach_link : attach_filter)(a, item, ifindex, prog_fd, reterr);
         if (r < 0) {
                 /* What runs there already goes on running. */
