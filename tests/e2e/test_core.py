@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What a node does for everybody, in each way of attaching and of delivering."""
 
+import os
+import time
+
 import pytest
 
 from conftest import make_cluster
@@ -250,3 +253,19 @@ def assert_dropped_as_spoofed(cluster, sender, frame, listener):
         send_frame(sender, frame)
         wait_for("the drop to be counted", lambda: cluster.weft1.drops("SPOOFED") > before, 5)
         assert not any(b"forged by the test" in frame for frame in sniffer.frames())
+
+
+# ---- the clock ------------------------------------------------------------------------------------
+
+if os.environ.get("WEFT_GUEST"):  # the clock of another machine is not ours to step
+    @pytest.mark.parametrize("step", [86400 * 365, -86400 * 730], ids=["forward", "back"])
+    def test_a_clock_that_is_stepped_ends_no_connection_and_holds_nothing_up(cluster, family, step):
+        echo, weft = Echo(cluster.client, family.n1, family.far), cluster.weft1
+        flows = len(weft.ctl_json("flows")["flows"])
+        time.clock_settime(time.CLOCK_REALTIME, time.time() + step)
+        assert echo.alive()
+        assert tcp_who(cluster.client, family.n1, family.near)[0] == "p1"
+        assert len(weft.ctl_json("flows")["flows"]) >= flows
+        weft.ctl("reload")
+        assert echo.alive()
+        echo.close()
