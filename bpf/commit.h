@@ -596,6 +596,7 @@ static __always_inline int store_forward(__u8 family, struct __sk_buff *ctx, str
         r = insert_forward(family, pkt);
         if (!r) {
                 enter_ring(family, pkt);
+                count_opened(pkt->plan.backend);
                 weft_event(WEFT_EVENT_COMMIT);
                 weft_tail_call(ctx, WEFT_SLOT_REPLAY);
                 return BROKEN(ctx, pkt);

@@ -50,6 +50,8 @@ static __always_inline void learn(const struct weft_pkt *pkt, struct weft_flow *
         if (pkt->tcp_flags & WEFT_TCP_FIN)
                 f->flags |= WEFT_FLOW_FIN;
         if (pkt->tcp_flags & WEFT_TCP_RST || (f->flags & partner->flags & WEFT_FLOW_FIN)) {
+                if (f->state != WEFT_CLOSING)
+                        count_closed(f->backend);
                 close_flow(f, pkt->now);
                 close_flow(partner, pkt->now);
         }

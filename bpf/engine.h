@@ -67,6 +67,24 @@ static __always_inline struct weft_nexthop *nexthop_at(__u32 index)
         return bpf_map_lookup_elem(&nexthops, &index);
 }
 
+/* What algorithm least-connections goes by. Only the two plain ends of a flow are counted as they
+ * happen; the daemon's collection puts the rest right (expiry, eviction, races). */
+static __always_inline void count_opened(__u32 backend)
+{
+        struct weft_backend *b = bpf_map_lookup_elem(&backends, &backend);
+
+        if (backend && b)
+                __sync_fetch_and_add(&b->opened, 1);
+}
+
+static __always_inline void count_closed(__u32 backend)
+{
+        struct weft_backend *b = bpf_map_lookup_elem(&backends, &backend);
+
+        if (backend && b)
+                __sync_fetch_and_add(&b->closed, 1);
+}
+
 /* ---- flow tables -------------------------------------------------------------------------- */
 
 /* Runs body(family, ctx, pkt) with the family as a literal.

@@ -442,7 +442,7 @@ void edit_done(struct edit *e)
         e->n = 0;
 }
 
-const void *edit_after(const struct edit *e, const struct edit_change *change)
+void *edit_after(const struct edit *e, const struct edit_change *change)
 {
         return change->removed ? NULL : config_object(e->config, change->section, change->name);
 }

@@ -47,4 +47,4 @@ void edit_undo(struct edit *e);
 /* Frees what the objects were before. */
 void edit_done(struct edit *e);
 /* The object as it is now; NULL: removed. */
-const void *edit_after(const struct edit *e, const struct edit_change *change);
+void *edit_after(const struct edit *e, const struct edit_change *change);

@@ -33,6 +33,8 @@
 #define IDENTITY_MAX 0xffffff
 #define PEER_IDENTITY_MIN 3
 
+#define AFFINITY_MAX (366ULL * 86400 * 1000) /* milliseconds */
+
 /* ---- values that no type fits ------------------------------------------------------------- */
 
 static int set_flow_table_size(const struct key *k, void *field, const char *value,
@@ -123,7 +125,7 @@ static int set_port(const struct key *k, void *field, const char *value, struct 
 static const char *const backend_states[] = { "active", "draining", "maintenance", NULL };
 
 static const struct key backend_keys[] = {
-        { WEFT_OPT_U32(struct config_backend, weight, "weight", "1", 1, 1000, "") },
+        { WEFT_OPT_U32(struct config_backend, weight, "weight", "1", 0, 1000, "") },
         { WEFT_OPT_ENUM(struct config_backend, state, "state", "active", backend_states, "") },
         { WEFT_OPT_STRING(struct config_backend, node, "node", NULL, "") },
         {},
@@ -231,6 +233,8 @@ static const char *const attach_modes[] = { "auto", "tcx", "clsact", NULL };
 static const char *const no_backend_ways[] = { "reject", "drop", NULL };
 static const char *const routings[] = { "auto", "native", "tunnel", NULL };
 static const char *const algorithms[] = { "random", "maglev", "least-connections", NULL };
+#define TEXT(size) #size,
+static const char *const maglev_sizes[] = { CONFIG_MAGLEV_SIZES(TEXT) NULL };
 static const char *const forwardings[] = { "auto", "snat", "dsr", NULL };
 static const char *const traffic_policies[] = { "cluster", "local", NULL };
 
@@ -344,7 +348,7 @@ static const struct key service_keys[] = {
                              "Addresses of an outer load balancer, or announced by one.") },
         { .o = { .key = "backend",
                  .help = "What stands behind the service: ADDRESS:PORT or [ADDRESS]:PORT, then "
-                         "options between blanks: weight=1-1000 (1), state=active, draining or "
+                         "options between blanks: weight=0-1000 (1), state=active, draining or "
                          "maintenance (active), node=NAME." },
           .set = set_backend,
           .is = "list of backends",
@@ -352,21 +356,31 @@ static const struct key service_keys[] = {
         { WEFT_OPT_ENUM(struct config_service, no_backend, "no-backend", "reject", no_backend_ways,
                         "What happens to packets while there is no backend to take them. reject: "
                         "answered with ICMP unreachable or TCP RST. drop: in silence.") },
-        ONLY_OF("algorithm", algorithms, "How a new connection gets its backend.", "random"),
-        ONLY("affinity", "time",
-             "How long a client's connections keep going to the backend of the last one; 0: not "
-             "at all.",
-             "0", "0s", ""),
-        ONLY_OF("forwarding", forwardings,
-                "How packets reach a backend on another node. auto: as the loaded modules do.",
-                "auto", "snat"),
-        ONLY_OF("external-traffic", traffic_policies,
-                "Backends for clients outside the cluster: all, or those of the node that was "
-                "asked.",
-                "cluster"),
-        ONLY_OF("internal-traffic", traffic_policies,
-                "Backends for endpoints: all, or those of their own node.", "cluster"),
-        ONLY("source-range", "list of prefixes", "Clients that are let in; empty: all.", ""),
+        { WEFT_OPT_ENUM(struct config_service, algorithm, "algorithm", "random", algorithms,
+                        "How a new connection gets its backend. random: by chance and weight. "
+                        "maglev: by a hash of the client's address and port, the same on every "
+                        "node. least-connections: the one with the fewest connections for its "
+                        "weight, as far as this node knows them.") },
+        { WEFT_OPT_ENUM(struct config_service, maglev_size, "maglev-table-size", "16381",
+                        maglev_sizes,
+                        "Entries of the table of algorithm maglev, the same on every node; a "
+                        "hundred for each backend or more.") },
+        { WEFT_OPT_TIME(struct config_service, affinity, "affinity", "0", 0, AFFINITY_MAX,
+                        "How long a client's connections keep going to the backend of the last "
+                        "one; 0: not at all.") },
+        { WEFT_OPT_ENUM(struct config_service, forwarding, "forwarding", "auto", forwardings,
+                        "How packets reach a backend on another node. auto: as the loaded modules "
+                        "do."),
+          .supported = NAMES("auto", "snat") },
+        { WEFT_OPT_ENUM(struct config_service, external, "external-traffic", "cluster",
+                        traffic_policies,
+                        "Backends for clients outside the cluster: all, or those of the node that "
+                        "was asked.") },
+        { WEFT_OPT_ENUM(struct config_service, internal, "internal-traffic", "cluster",
+                        traffic_policies,
+                        "Backends for endpoints: all, or those of their own node.") },
+        { WEFT_OPT_PREFIXES(struct config_service, source_range, "source-range", "",
+                            "Clients outside the cluster that are let in; empty: all.") },
         ONLY("health-check-node-port", "number",
              "Node port of an HTTP server that says whether this node has a backend.", ""),
         {},

@@ -420,6 +420,15 @@ int list_grow(void *items, size_t n, size_t item_size)
         return 0;
 }
 
+bool addresses_have(const struct weft_addresses *list, const struct weft_addr *a)
+{
+        for (size_t i = 0; i < list->n; i++)
+                if (address_equal(&list->items[i], a))
+                        return true;
+
+        return false;
+}
+
 int addresses_add(struct weft_addresses *list, const struct weft_addr *a)
 {
         if (list_grow(&list->items, list->n, sizeof(*a)) < 0)

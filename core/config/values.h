@@ -55,6 +55,7 @@ char *prefix_format(const struct weft_prefix *p, char *buf, size_t size);
 
 /* Lists: items are added at the end, memory is the list's. 0 or -ENOMEM. */
 int addresses_add(struct weft_addresses *list, const struct weft_addr *a);
+bool addresses_have(const struct weft_addresses *list, const struct weft_addr *a);
 int prefixes_add(struct weft_prefixes *list, const struct weft_prefix *p);
 
 /* Prefixes that are known by one name ("rfc1918"): adds them all, or -ENOENT. */

@@ -133,7 +133,8 @@ static bool same_node_port(const struct config_service *a, const struct config_s
 
 static void act_on_service(struct batch *b, const struct edit_change *change, bool *ret_ports)
 {
-        const struct config_service *before = change->before, *now = edit_after(&b->edit, change);
+        const struct config_service *before = change->before;
+        struct config_service *now = edit_after(&b->edit, change);
 
         daemon_service_changed(b->d, before, now);
         *ret_ports = *ret_ports || !same_node_port(before, now);

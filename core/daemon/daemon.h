@@ -276,7 +276,7 @@ void daemon_services_apply(struct daemon *d);
 void daemon_peer_changed(struct daemon *d, const struct config_peer *before,
                          const struct config_peer *now);
 void daemon_service_changed(struct daemon *d, const struct config_service *before,
-                            const struct config_service *now);
+                            struct config_service *now);
 const char *service_reason(const struct daemon *d, const char *name);
 void daemon_pending_services_free(struct daemon *d);
 

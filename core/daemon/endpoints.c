@@ -31,15 +31,6 @@ struct endpoint *endpoint_by_name(const struct daemon *d, const char *name)
         return NULL;
 }
 
-static bool addresses_have(const struct weft_addresses *list, const struct weft_addr *a)
-{
-        for (size_t i = 0; i < list->n; i++)
-                if (address_equal(&list->items[i], a))
-                        return true;
-
-        return false;
-}
-
 bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a)
 {
         for (size_t i = 0; i < d->n_endpoints; i++)

@@ -196,19 +196,53 @@ static void remember_pending(struct daemon *d, const struct config_service *s, c
         d->pending_services[d->n_pending_services++] = p;
 }
 
+static bool is_endpoints(const struct config *c, const struct weft_addr *a)
+{
+        for (size_t i = 0; i < c->n_endpoints; i++)
+                if (addresses_have(&c->endpoints[i].address, a))
+                        return true;
+
+        return false;
+}
+
+/* Is the backend on this node? Its section says so, or else its address. */
+static bool is_local(const struct daemon *d, const struct config_backend *b,
+                     const struct weft_addresses *node)
+{
+        const struct config *c = d->build->config;
+
+        if (b->node)
+                return strcmp(b->node, c->node.name) == 0;
+
+        for (size_t i = 0; i < c->node.pod_cidr.n; i++)
+                if (prefix_contains(&c->node.pod_cidr.items[i], &b->addr))
+                        return true;
+
+        return addresses_have(node, &b->addr) || is_endpoints(c, &b->addr) ||
+               endpoint_has_address(d, &b->addr);
+}
+
+static void set_service(struct daemon *d, struct config_service *s,
+                        const struct weft_addresses *node)
+{
+        struct weft_error why = { 0 };
+
+        for (size_t i = 0; i < s->n_backends; i++)
+                s->backends[i].local = is_local(d, &s->backends[i], node);
+
+        if (tables_set_service(d->tables, s, node->items, node->n, &why) < 0)
+                remember_pending(d, s, why.text);
+}
+
 void daemon_services_apply(struct daemon *d)
 {
         const struct config *c = d->build->config;
         struct weft_addr addrs[NODE_ADDRESSES_MAX];
-        size_t n = node_addresses(d, addrs, NODE_ADDRESSES_MAX);
+        struct weft_addresses node = { addrs, node_addresses(d, addrs, NODE_ADDRESSES_MAX) };
 
         daemon_pending_services_free(d);
-        for (size_t i = 0; i < c->n_services; i++) {
-                struct weft_error why = { 0 };
-
-                if (tables_set_service(d->tables, &c->services[i], addrs, n, &why) < 0)
-                        remember_pending(d, &c->services[i], why.text);
-        }
+        for (size_t i = 0; i < c->n_services; i++)
+                set_service(d, &c->services[i], &node);
 }
 
 /* Read and kept, but no module that runs serves it: that must not go unsaid. */
@@ -220,22 +254,20 @@ static void say_what_is_not_served(const struct build *b, const struct config_se
 
         if (s->cluster_ip.n > 0 && !generation_serves(b->generation, WEFT_FROM_ENDPOINT))
                 log_line(LOG_NOTICE, &fields,
-                         "service %s: none of the modules that run serves its cluster-ip",
-                         s->name);
+                         "service %s: none of the modules that run serves its cluster-ip", s->name);
 }
 
 void daemon_service_changed(struct daemon *d, const struct config_service *before,
-                            const struct config_service *now)
+                            struct config_service *now)
 {
         struct weft_addr addrs[NODE_ADDRESSES_MAX];
-        size_t n = node_addresses(d, addrs, NODE_ADDRESSES_MAX);
-        struct weft_error why = { 0 };
+        struct weft_addresses node = { addrs, node_addresses(d, addrs, NODE_ADDRESSES_MAX) };
 
         forget_pending(d, now ? now->name : before->name);
-        if (!now)
+        if (now)
+                set_service(d, now, &node);
+        else
                 tables_del_service(d->tables, before->name);
-        else if (tables_set_service(d->tables, now, addrs, n, &why) < 0)
-                remember_pending(d, now, why.text);
         if (now && !before)
                 say_what_is_not_served(d->build, now);
 }

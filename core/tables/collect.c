@@ -105,7 +105,7 @@ static int add(struct candidates *c, const struct family *family, const void *ke
         return 0;
 }
 
-static void look_at_piece(const struct tables *t, const struct family *family, const struct walk *w,
+static void look_at_piece(struct tables *t, const struct family *family, const struct walk *w,
                           struct candidates *c)
 {
         uint64_t now = tables_jiffies(t->hz);
@@ -115,6 +115,7 @@ static void look_at_piece(const struct tables *t, const struct family *family, c
                 const unsigned char *key = w->keys + (size_t) i * w->key_size;
                 const void *flow = w->values + (size_t) i * w->value_size;
 
+                live_see(t, flow, now);
                 if (may_go(t, family, key, flow, now, partner) && add(c, family, key, flow) < 0)
                         return;
         }
@@ -169,6 +170,7 @@ static size_t look_at_table(struct tables *t, const struct family *family, size_
         while (budget > 0 && !w->done) {
                 if (walk_next(w, budget < PIECE ? budget : PIECE) < 0) {
                         w->done = true; /* the next pass tries again */
+                        live_forget(t);
                         break;
                 }
 
@@ -188,6 +190,8 @@ size_t tables_collect(struct tables *t, size_t budget, bool *ret_done)
                 const struct family *family = &flow_families[t->collection_family];
                 _cleanup_(candidates_done) struct candidates c = {};
 
+                if (!t->collection.fd && t->collection_family == 0)
+                        live_begin(t);
                 if (!t->collection.fd)
                         walk_begin(t, family->table, &t->collection);
 
@@ -200,6 +204,8 @@ size_t tables_collect(struct tables *t, size_t budget, bool *ret_done)
                 t->collection = (struct walk) {};
                 t->collection_family = !t->collection_family;
                 *ret_done = t->collection_family == 0;
+                if (*ret_done)
+                        live_end(t);
         }
 
         return freed;

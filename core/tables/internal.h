@@ -75,6 +75,8 @@ struct lookup {
         struct lookup *next; /* of all, or among the retired */
 };
 
+struct live;
+
 struct tables {
         struct shared_map *maps;
         size_t n_maps;
@@ -108,6 +110,8 @@ struct tables {
         struct keyset links, peers;          /* set since open */
         struct keyset set_entries[TABLES_N]; /* of service-sets.c, ditto */
 
+        struct live *live; /* for each backend, while a pass of collection counts; NULL: none */
+        uint32_t n_live;
         struct walk collection;
         uint8_t collection_family;
 };
@@ -222,6 +226,13 @@ void service_sets_done(struct tables *t);
 int services_adopt(struct tables *t);
 void services_settle(struct tables *t);
 void services_done(struct tables *t);
+
+/* Counting of the flows of each backend in one pass over them all. */
+void live_begin(struct tables *t);
+void live_see(struct tables *t, const struct weft_flow *f, uint64_t now);
+void live_end(struct tables *t);
+/* The pass was not complete: the counters stay as they are. */
+void live_forget(struct tables *t);
 
 void walk_begin(const struct tables *t, enum table id, struct walk *w);
 /* The next piece, at most max entries, in w->keys, w->values, w->n; w->done after the last. */

@@ -512,6 +512,7 @@ struct tables *tables_close(struct tables *t)
         service_sets_done(t);
         keyset_done(&t->links);
         keyset_done(&t->peers);
+        live_forget(t);
         walk_done(&t->collection);
         free(t->filter_counts);
         free(t->hop_states);

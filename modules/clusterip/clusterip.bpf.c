@@ -17,12 +17,13 @@ WEFT_STAGE(clusterip, FROM_ENDPOINT, SERVICE)
         struct weft_addr loopback = pkt->key.family == 4 ? loopback4 : loopback6;
         const struct weft_backend *backend;
         __u32 index = 0;
+        int no;
 
         if (!service)
                 return pkt->service_addr ? weft_address_only(pkt) : WEFT_NEXT;
-        backend = weft_choose(pkt, service, &index);
+        backend = weft_choose(pkt, service, &index, &no);
         if (!backend)
-                return weft_no_backend(service);
+                return no;
         weft_plan_backend(pkt, index, backend);
         if (weft_same_addr(&pkt->plan.dst, &pkt->key.src))
                 weft_plan_source(pkt, &loopback, PORT_LOW, PORT_HIGH, 1, 0);

@@ -25,12 +25,13 @@ WEFT_STAGE(nodeport_snat, FROM_UPLINK, SERVICE)
         const struct weft_backend *backend;
         const struct weft_addr *node;
         __u32 index = 0;
+        int no;
 
         if (!service)
                 return pkt->service_addr ? weft_address_only(pkt) : WEFT_NEXT;
-        backend = weft_choose(pkt, service, &index);
+        backend = weft_choose(pkt, service, &index, &no);
         if (!backend)
-                return weft_no_backend(service);
+                return no;
         weft_plan_backend(pkt, index, backend);
         if (pkt->plan.endpoint)
                 return WEFT_DONE;

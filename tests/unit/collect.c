@@ -217,3 +217,79 @@ Test(collect, every_flow_is_shown_once_without_batches)
         t->one_by_one = true;
         walk_all(t);
 }
+
+/* ---- how many flows a backend has --------------------------------------------------------- */
+
+static struct weft_backend *backend_1(struct tables *t)
+{
+        return table_at(t, TABLE_BACKENDS, 1);
+}
+
+/* A backend of index 1 with n flows, of which the counters say something else. */
+static void put_backend(struct tables *t, uint16_t n, uint32_t opened, uint32_t closed)
+{
+        *backend_1(t) = (struct weft_backend) {
+                .port = 1, .number = 7, .opened = opened, .closed = closed
+        };
+        t->backend_top = 2;
+        for (uint16_t i = 1; i <= n; i++) {
+                struct weft_key4 key;
+                struct weft_flow4 f;
+
+                put_pair(t, i, AHEAD, AHEAD);
+                key = (struct weft_key4) {
+                        inet_addr("10.0.0.1"), inet_addr("10.0.0.2"), htons(i), htons(80),
+                        IPPROTO_TCP,           WEFT_SIDE_UPLINK,      0
+                };
+                cr_assert_eq(bpf_map_lookup_elem(tables_fd(t, "flows4"), &key, &f), 0);
+                f.f.backend = 1;
+                f.f.backend_number = 7;
+                f.f.state = i % 4 ? WEFT_ESTABLISHED : WEFT_CLOSING;
+                cr_assert_eq(bpf_map_update_elem(tables_fd(t, "flows4"), &key, &f, 0), 0);
+        }
+}
+
+static int32_t live(struct tables *t)
+{
+        return backend_1(t)->opened - backend_1(t)->closed;
+}
+
+Test(collect, puts_the_counts_of_a_backends_flows_right)
+{
+        struct tables *t = fixture_open(4096);
+
+        put_backend(t, 8, 100, 10);
+        pass(t, 4096);
+        cr_assert_eq(live(t), 6, "%d: those that close do not count", live(t));
+        put_backend(t, 8, 3, UINT32_MAX);
+        pass(t, 4096);
+        cr_assert_eq(live(t), 6, "%d", live(t));
+        tables_close(t);
+}
+
+Test(collect, leaves_counts_alone_that_what_happened_meanwhile_explains)
+{
+        struct tables *t = fixture_open(4096);
+        bool done = false;
+
+        put_backend(t, 8, 16, 10);
+        tables_collect(t, 1, &done);
+        cr_assert_not(done);
+        backend_1(t)->opened += 5; /* and their flows lie where the walk was already */
+        pass(t, 4096);
+        cr_assert_eq(live(t), 11);
+        pass(t, 4096);
+        cr_assert_eq(live(t), 6, "with nothing going on they are exact");
+        tables_close(t);
+}
+
+Test(collect, never_counts_flows_for_a_backend_that_has_another_number)
+{
+        struct tables *t = fixture_open(4096);
+
+        put_backend(t, 8, 0, 0);
+        backend_1(t)->number++;
+        pass(t, 4096);
+        cr_assert_eq(live(t), 0);
+        tables_close(t);
+}

@@ -455,8 +455,11 @@ Test(config, keys_and_values_that_are_wrong_are_refused_with_what_would_be_right
                 { SERVICE "backend = 10.0.0.1:80,\n", 4, "between two commas" },
                 { SERVICE "backend = 224.0.0.1:80\n", 4, "no address that a host can have" },
                 { SERVICE "backend = 10.0.0.1:80 weigth=2\n", 4, "did you mean \"weight\"?" },
-                { SERVICE "backend = 10.0.0.1:80 weight=0\n", 4,
-                  "weight=0: must be from 1 to 1000" },
+                { SERVICE "backend = 10.0.0.1:80 weight=1001\n", 4,
+                  "weight=1001: must be from 0 to 1000" },
+                { SERVICE "maglev-table-size = 1000\n", 4, "must be one of" },
+                { SERVICE "affinity = 10\n", 4, "must be a time with its unit" },
+                { SERVICE "source-range = 10.0.0.1/8\n", 4, "10.0.0.0/8" },
                 { SERVICE "backend = 10.0.0.1:80 state=up\n", 4,
                   "one of active, draining, maintenance" },
                 { SERVICE "backend = 10.0.0.1:80 fast\n", 4, "\"fast\" is no option of a backend" },
@@ -472,13 +475,7 @@ Test(config, keys_and_values_that_are_wrong_are_refused_with_what_would_be_right
 Test(config, what_this_version_cannot_do_yet_is_refused_by_name)
 {
         static const char *const lines[] = {
-                SERVICE "algorithm = maglev\n",
-                SERVICE "algorithm = least-connections\n",
-                SERVICE "affinity = 10s\n",
                 SERVICE "forwarding = dsr\n",
-                SERVICE "external-traffic = local\n",
-                SERVICE "internal-traffic = local\n",
-                SERVICE "source-range = 10.0.0.0/8\n",
                 SERVICE "health-check-node-port = 32000\n",
                 PEER "\nrouting = tunnel\n",
                 "[weft]\n\n\nunderlay = ipv6\n",

@@ -42,6 +42,7 @@ static const struct {
         { "service", "load-balancer-ip", "203.0.113.10" },
         { "service", "backend", "10.244.1.10:8080 weight=2" },
         { "service", "algorithm", "maglev" },
+        { "service", "maglev-table-size", "251" },
         { "service", "affinity", "10s" },
         { "service", "forwarding", "dsr" },
         { "service", "external-traffic", "local" },
