@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "ctl/client.h"
-#include "ctl/table.h"
+#include "ctl/output.h"
 #include "ctl/verbs.h"
 #include "util.h"
 

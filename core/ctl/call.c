@@ -46,7 +46,8 @@ static int take_option(struct call *c, const struct ctl_option *o, const char *v
 {
         struct weft_error why;
 
-        if (o->values && o->values->words && check_word(o->values->words, value, &why) < 0)
+        if (o->values && o->values->words && !o->values->open &&
+            check_word(o->values->words, value, &why) < 0)
                 return weft_fail(reterr, -EINVAL, "--%s %s: %s", o->name, value, why.text);
         if (list_grow(&c->given, c->n_given, sizeof(*c->given)) < 0)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
@@ -168,7 +169,7 @@ static int check_operand(const struct verb *v, size_t i, const char *word,
         const struct values *values = i < OPERANDS_MAX ? v->values[i] : NULL;
         struct weft_error why;
 
-        return values && values->words && check_word(values->words, word, &why) < 0
+        return values && values->words && !values->open && check_word(values->words, word, &why) < 0
                        ? weft_fail(reterr, -EINVAL, "%s: %s", word, why.text)
                        : 0;
 }

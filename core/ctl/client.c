@@ -102,7 +102,7 @@ static int explain(const json_t *reply, struct weft_error *reterr)
                                  "not allowed: reading needs group weft-ro, changing "
                                  "needs group weft or root");
         if (strcmp(error, "org.varlink.service.InvalidParameter") == 0)
-                return weft_fail(reterr, -EREMOTEIO, "weftd knows no such %s",
+                return weft_fail(reterr, -EREMOTEIO, "weftd does not know this %s",
                                  json_string_value(json_object_get(parameters, "parameter")));
         if (!reason)
                 return weft_fail(reterr, -EREMOTEIO, "weftd answered %s", error);
@@ -129,36 +129,56 @@ static void merge(json_t *all, json_t *parameters)
         }
 }
 
-int client_call(const char *socket_path, const char *method, json_t *parameters, bool more,
-                json_t **ret, struct weft_error *reterr)
+/* Calls f for each reply until there are no more. */
+static int converse(const char *socket_path, const char *method, json_t *parameters, bool more,
+                    int (*f)(void *data, json_t *reply), void *data, struct weft_error *reterr)
 {
-        json_auto_t *all = json_object(), *wanted = parameters;
+        json_auto_t *wanted = parameters;
         _cleanup_close_ int fd = connect_to(socket_path, reterr);
-        _cleanup_fclose_ FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+        _cleanup_fclose_ FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
         bool continues = true;
         int r;
 
         if (fd < 0)
                 return fd;
-        if (!f)
+        if (!file)
                 return weft_fail(reterr, -errno, "%m");
         (void) TAKE_FD(fd);
 
-        r = send_call(fileno(f), method, TAKE(wanted), more, reterr);
+        r = send_call(fileno(file), method, TAKE(wanted), more, reterr);
         while (r == 0 && continues) {
                 json_auto_t *reply = NULL;
 
-                r = receive(f, &reply, reterr);
+                r = receive(file, &reply, reterr);
                 if (r == 0)
                         r = explain(reply, reterr);
-                if (r < 0)
-                        return r;
-
-                merge(all, json_object_get(reply, "parameters"));
+                if (r == 0)
+                        r = f(data, json_object_get(reply, "parameters"));
                 continues = json_is_true(json_object_get(reply, "continues"));
         }
+
+        return r;
+}
+
+static int add_to_all(void *data, json_t *parameters)
+{
+        merge(data, parameters);
+        return 0;
+}
+
+int client_call(const char *socket_path, const char *method, json_t *parameters, bool more,
+                json_t **ret, struct weft_error *reterr)
+{
+        json_auto_t *all = json_object();
+        int r = converse(socket_path, method, parameters, more, add_to_all, all, reterr);
 
         if (r == 0)
                 *ret = TAKE(all);
         return r;
+}
+
+int client_stream(const char *socket_path, const char *method, json_t *parameters,
+                  int (*f)(void *data, json_t *reply), void *data, struct weft_error *reterr)
+{
+        return converse(socket_path, method, parameters, true, f, data, reterr);
 }

@@ -7,7 +7,7 @@
 #include "ctl/cleanup.h"
 #include "ctl/describe.h"
 #include "ctl/probe.h"
-#include "ctl/table.h"
+#include "ctl/output.h"
 #include "ctl/verbs.h"
 #include "util.h"
 

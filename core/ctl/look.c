@@ -39,18 +39,6 @@ const struct verb verb_chain = {
         .show = show_chain,
 };
 
-static int flows(const struct call *c)
-{
-        return call_ask(c, "ListFlows", NULL, true, show_flows);
-}
-
-const struct verb verb_flows = {
-        .name = "flows",
-        .summary = "live flows",
-        .paged = true,
-        .run = flows,
-};
-
 static const struct ctl_option option_dry_run = {
         "dry-run",
         NULL,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "ctl/completion.h"
+#include "ctl/output.h"
 #include "ctl/verbs.h"
 
 static int ask_plainly(const struct call *c)
@@ -14,6 +15,20 @@ static int ask_plainly(const struct call *c)
                                      : NULL;
 
         return call_ask(c, v->method, parameters, false, v->show);
+}
+
+static int run_verb(const struct call *c)
+{
+        bool paged = c->verb->paged;
+        int code;
+
+        for (size_t i = 0; i < c->n_given; i++)
+                paged &= !c->given[i].option->unpaged;
+        output_open(paged);
+        code = c->verb->run ? c->verb->run(c) : ask_plainly(c);
+        output_close();
+
+        return code;
 }
 
 static int run(const struct call *c)
@@ -29,7 +44,7 @@ static int run(const struct call *c)
                                ? usage(why.text, NULL)
                                : EXIT_OK;
         else
-                return c->verb->run ? c->verb->run(c) : ask_plainly(c);
+                return run_verb(c);
 
         return EXIT_OK;
 }

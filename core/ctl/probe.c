@@ -213,7 +213,7 @@ void probe_show(const json_t *report, FILE *f, unsigned width)
                 { "KIND", 0 }, { "FACT", 0 }, { "HERE", 0 }, { 0 }
         };
         static const struct column module_columns[] = {
-                { "MODULE", 0 }, { "VERDICT", 0 }, { "REASON", 0 }, { 0 }
+                { "MODULE" }, { "VERDICT" }, { "REASON", .wrap = 1 }, {}
         };
         const json_t *list = json_object_get(report, "facts");
         struct table *facts = table_new(fact_columns), *modules = table_new(module_columns);
@@ -231,7 +231,7 @@ void probe_show(const json_t *report, FILE *f, unsigned width)
         }
         json_array_foreach (json_object_get(report, "modules"), i, j) {
                 table_cell(modules, "%s", text(j, "name"));
-                table_cell(modules, "%s", text(j, "verdict"));
+                table_state(modules, text(j, "verdict"));
                 table_cell(modules, "%s", text(j, "reason"));
         }
 

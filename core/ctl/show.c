@@ -81,13 +81,19 @@ static void section(const json_t *reply, const char *key, const char *heading,
 
 /* ---- modules ------------------------------------------------------------------------------ */
 
-static const struct column module_columns[] = { { "MODULE", 0 },  { "STATE", 0 },  { "VERSION", 0 },
-                                                { "SUMMARY", 0 }, { "REASON", 0 }, { 0 } };
+static const struct column module_columns[] = {
+        { "MODULE" },
+        { "STATE" },
+        { "VERSION", .drop = 2 },
+        { "SUMMARY", .drop = 1 },
+        { "REASON", .wrap = 1 },
+        {},
+};
 
 static void module_row(struct table *t, const json_t *m)
 {
         cell_text(t, m, "name");
-        cell_text(t, m, "state");
+        table_state(t, text(m, "state"));
         cell_text(t, m, "version");
         cell_text(t, m, "summary");
         cell_text(t, m, "reason");
@@ -132,7 +138,7 @@ void show_chain(const json_t *reply, FILE *f, unsigned width)
 static void uplink_row(struct table *t, const json_t *u)
 {
         cell_text(t, u, "name");
-        table_cell(t, "%s", number(u, "ifindex") ? "up" : "missing");
+        table_state(t, number(u, "ifindex") ? "up" : "missing");
         cell_list(t, u, "addresses");
         cell_number(t, u, "mtu");
         table_cell(t, "%s", json_is_true(json_object_get(u, "xdp")) ? "yes" : "no");
@@ -141,7 +147,7 @@ static void uplink_row(struct table *t, const json_t *u)
 static void endpoint_row(struct table *t, const json_t *e)
 {
         cell_text(t, e, "name");
-        cell_text(t, e, "state");
+        table_state(t, text(e, "state"));
         cell_list(t, e, "addresses");
         cell_text(t, e, "interface");
         cell_number(t, e, "identity");
@@ -164,7 +170,7 @@ static void service_row(struct table *t, const json_t *s)
                 active += strcmp(text(b, "state"), "active") == 0;
 
         cell_text(t, s, "name");
-        cell_text(t, s, "state");
+        table_state(t, text(s, "state"));
         table_cell(t, "%lld/%s", number(s, "port"), text(s, "protocol"));
         cell_list(t, s, "addresses");
         if (json_object_get(s, "node_port"))
@@ -208,7 +214,11 @@ static const struct {
 } status_sections[] = {
         { "modules",
           "Modules",
-          { { "NAME", 0 }, { "STATE", 0 }, { "VERSION", 0 }, { "SUMMARY", 0 }, { "REASON", 0 } },
+          { { "NAME" },
+            { "STATE" },
+            { "VERSION", .drop = 2 },
+            { "SUMMARY", .drop = 1 },
+            { "REASON", .wrap = 1 } },
           module_row },
         { "uplinks",
           "Uplinks",
@@ -221,7 +231,7 @@ static const struct {
             { "ADDRESSES", 0 },
             { "INTERFACE", 0 },
             { "IDENTITY", 1 },
-            { "REASON", 0 } },
+            { "REASON", .wrap = 1 } },
           endpoint_row },
         { "peers", "Peers", { { "NAME", 0 }, { "ADDRESSES", 0 }, { "POD CIDRS", 0 } }, peer_row },
         { "services",
@@ -232,7 +242,7 @@ static const struct {
             { "ADDRESSES", 0 },
             { "NODE PORT", 1 },
             { "ACTIVE", 1 },
-            { "REASON", 0 } },
+            { "REASON", .wrap = 1 } },
           service_row },
         { "drops",
           "Dropped",
@@ -241,7 +251,7 @@ static const struct {
             { "MODULE", 0 },
             { "PACKETS", 1 },
             { "BYTES", 1 },
-            { "WHAT HAPPENED", 0 } },
+            { "WHAT HAPPENED", .wrap = 1 } },
           drop_row },
         { "forwards",
           "Forwarded",
@@ -249,7 +259,7 @@ static const struct {
           forward_row },
         { "events",
           "Events",
-          { { "EVENT", 0 }, { "COUNT", 1 }, { "WHAT IS COUNTED", 0 } },
+          { { "EVENT", 0 }, { "COUNT", 1 }, { "WHAT IS COUNTED", .wrap = 1 } },
           event_row },
 };
 /* clang-format on */
@@ -281,9 +291,17 @@ void show_status(const json_t *reply, FILE *f, unsigned width)
 /* ---- flows -------------------------------------------------------------------------------- */
 
 static const struct column flow_columns[] = {
-        { "PROTO", 0 },  { "FLOW", 0 },     { "TRANSLATION", 0 }, { "SIDE", 0 },    { "STATE", 0 },
-        { "MODULE", 0 }, { "DELIVERY", 0 }, { "AGE", 1 },         { "PACKETS", 1 }, { "BYTES", 1 },
-        { 0 },
+        { "PROTO" },
+        { "FLOW" },
+        { "TRANSLATION", .drop = 1 },
+        { "SIDE", .drop = 5 },
+        { "STATE" },
+        { "MODULE" },
+        { "DELIVERY", .drop = 4 },
+        { "AGE", 1, .drop = 2 },
+        { "PACKETS", 1, .drop = 3 },
+        { "BYTES", 1 },
+        {},
 };
 
 /* "10.0.0.9:40000 -> 10.0.0.11:30080"; ICMP has an identifier for ports, which stands there too. */
@@ -327,13 +345,19 @@ static void flow_row(struct table *t, const json_t *flow)
         table_cell(t, "%s", size_text(number(flow, "bytes"), size));
 }
 
-void show_flows(const json_t *reply, FILE *f, unsigned width)
+struct table *flow_table_new(void)
 {
-        if (json_array_size(json_object_get(reply, "flows")) == 0)
-                (void) fputs("no flows\n", f);
-        section(reply, "flows", NULL, flow_columns, flow_row, f, width);
-        if (json_is_true(json_object_get(reply, "truncated")))
-                (void) fputs("… and more\n", f);
+        return table_new(flow_columns);
+}
+
+void show_flow_rows(struct table *t, const json_t *flows, FILE *f, unsigned width)
+{
+        const json_t *flow;
+        size_t i;
+
+        json_array_foreach (flows, i, flow)
+                flow_row(t, flow);
+        table_print(t, f, width);
 }
 
 static const struct column change_columns[] = { { "MODULE", 0 }, { "CHANGE", 0 }, { 0 } };

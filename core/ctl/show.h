@@ -6,9 +6,14 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "ctl/table.h"
+
 void show_status(const json_t *reply, FILE *f, unsigned width);
 void show_chain(const json_t *reply, FILE *f, unsigned width);
 void show_modules(const json_t *reply, FILE *f, unsigned width);
-void show_flows(const json_t *reply, FILE *f, unsigned width);
 void show_reload(const json_t *reply, FILE *f, unsigned width);
 void show_plan(const json_t *reply, FILE *f, unsigned width);
+
+/* For flows, which may be too many to be held at once: a table, and rows of it from an array. */
+struct table *flow_table_new(void);
+void show_flow_rows(struct table *t, const json_t *flows, FILE *f, unsigned width);

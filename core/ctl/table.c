@@ -2,19 +2,34 @@
 
 #include <stdarg.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "config/values.h"
+#include "ctl/output.h"
 #include "ctl/table.h"
+#include "ctl/wrap.h"
 #include "util.h"
 
-enum { COLUMNS_MAX = 16, NARROWEST = 6, GAP = 2 };
+enum { COLUMNS_MAX = 16, NARROWEST = 6, NARROWEST_WRAPPED = 24, GAP = 2 };
+
+#define GREEN "\x1b[32m"
+#define YELLOW "\x1b[33m"
+#define RED "\x1b[31m"
+#define UNDERLINED "\x1b[4m"
+#define PLAIN "\x1b[0m"
+
+struct cell {
+        char *text;
+        const char *colour; /* NULL: none */
+};
 
 struct table {
         const struct column *columns;
         size_t n_columns;
-        char **cells;
+        size_t widths[COLUMNS_MAX];
+        bool hidden[COLUMNS_MAX];
+        struct cell *cells;
         size_t n_cells;
+        bool begun; /* the title is printed */
 };
 
 struct table *table_new(const struct column *columns)
@@ -31,104 +46,238 @@ struct table *table_new(const struct column *columns)
         return t;
 }
 
+static void forget(struct table *t)
+{
+        for (size_t i = 0; i < t->n_cells; i++)
+                free(t->cells[i].text);
+        free(t->cells);
+        t->cells = NULL;
+        t->n_cells = 0;
+}
+
 struct table *table_free(struct table *t)
 {
-        if (!t)
-                return NULL;
-
-        for (size_t i = 0; i < t->n_cells; i++)
-                free(t->cells[i]);
-        free(t->cells);
+        if (t)
+                forget(t);
         free(t);
 
         return NULL;
 }
 
+/* Steals text. */
+static void add(struct table *t, char *text, const char *colour)
+{
+        if (!text || list_grow(&t->cells, t->n_cells, sizeof(*t->cells)) < 0)
+                free(text);
+        else
+                t->cells[t->n_cells++] = (struct cell) { text, colour };
+}
+
 void table_cell(struct table *t, const char *format, ...)
 {
-        char *text;
+        char *text = NULL;
         va_list ap;
         int r;
 
-        if (!t || list_grow(&t->cells, t->n_cells, sizeof(*t->cells)) < 0)
+        if (!t)
                 return;
 
         va_start(ap, format);
         r = vasprintf(&text, format, ap);
         va_end(ap);
-        if (r >= 0)
-                t->cells[t->n_cells++] = text;
+        add(t, r >= 0 ? text : NULL, NULL);
 }
 
-static void measure(const struct table *t, size_t *widths)
+static const char *colour_of(const char *word)
+{
+        static const struct {
+                const char *word, *colour;
+        } words[] = {
+                { "on", GREEN },       { "ready", GREEN },        { "up", GREEN },
+                { "use", GREEN },      { "active", GREEN },       { "degraded", YELLOW },
+                { "pending", YELLOW }, { "fallback", YELLOW },    { "draining", YELLOW },
+                { "off", RED },        { "missing", RED },        { "refused", RED },
+                { "down", RED },       { "maintenance", YELLOW },
+        };
+
+        for (size_t i = 0; i < ELEMENTS(words); i++)
+                if (strcmp(words[i].word, word) == 0)
+                        return words[i].colour;
+
+        return NULL;
+}
+
+void table_state(struct table *t, const char *word)
+{
+        if (t)
+                add(t, strdup(word), has_colours() ? colour_of(word) : NULL);
+}
+
+/* ---- widths ------------------------------------------------------------------------------- */
+
+static bool is_inside(char c)
+{
+        return ((unsigned char) c & 0xc0) == 0x80; /* of a character of UTF-8, not its first byte */
+}
+
+/* Characters of UTF-8. */
+static size_t length(const char *text)
+{
+        size_t n = 0;
+
+        for (; *text != '\0'; text++)
+                n += !is_inside(*text);
+
+        return n;
+}
+
+/* Bytes of the first n characters. */
+static int prefix(const char *text, size_t n)
+{
+        const char *s = text;
+
+        while (*s != '\0' && (is_inside(*s) || n > 0))
+                n -= !is_inside(*s++);
+
+        return (int) (s - text);
+}
+
+static void measure(struct table *t)
 {
         for (size_t c = 0; c < t->n_columns; c++)
-                widths[c] = strlen(t->columns[c].title);
+                if (t->widths[c] < strlen(t->columns[c].title))
+                        t->widths[c] = strlen(t->columns[c].title);
 
         for (size_t i = 0; i < t->n_cells; i++) {
-                size_t n = strlen(t->cells[i]), *w = &widths[i % t->n_columns];
+                size_t n = length(t->cells[i].text), *w = &t->widths[i % t->n_columns];
 
                 *w = n > *w ? n : *w;
         }
 }
 
-/* Takes from the widest column, one by one, until the line fits. */
-static void shrink(const struct table *t, size_t *widths, size_t limit)
+static size_t total(const struct table *t)
 {
-        for (;;) {
-                size_t total = (t->n_columns - 1) * GAP, widest = 0;
+        size_t sum = 0;
 
-                for (size_t c = 0; c < t->n_columns; c++) {
-                        total += widths[c];
-                        if (widths[c] > widths[widest])
-                                widest = c;
-                }
-                if (total <= limit || widths[widest] <= NARROWEST)
+        for (size_t c = 0; c < t->n_columns; c++)
+                if (!t->hidden[c])
+                        sum += t->widths[c] + GAP;
+
+        return sum - GAP;
+}
+
+/* Takes columns out that may be missed, the highest drop first. */
+static void drop_columns(struct table *t, size_t limit)
+{
+        while (total(t) > limit) {
+                size_t first = t->n_columns;
+
+                for (size_t c = 0; c < t->n_columns; c++)
+                        if (!t->hidden[c] && t->columns[c].drop > 0 &&
+                            (first == t->n_columns || t->columns[c].drop > t->columns[first].drop))
+                                first = c;
+                if (first == t->n_columns)
                         return;
-                widths[widest]--;
+                t->hidden[first] = true;
         }
 }
 
-static void print_cell(FILE *f, const char *text, size_t width, bool right, bool last)
+static bool is_wrapped(const struct table *t, size_t column)
 {
-        int w = (int) width;
-
-        if (strlen(text) > width)
-                (void) fprintf(f, "%.*s…", w - 1, text);
-        else if (right)
-                (void) fprintf(f, "%*s", w, text);
-        else
-                (void) fprintf(f, "%-*s", last ? 0 : w, text);
-
-        (void) fputs(last ? "\n" : "  ", f);
+        return column + 1 == t->n_columns && t->columns[column].wrap;
 }
 
-void table_print(const struct table *t, FILE *f, unsigned width)
+/* Takes from the column that is broken into lines, then from the widest, until the line fits. */
+static void shrink(struct table *t, size_t limit)
 {
-        size_t widths[COLUMNS_MAX];
+        size_t last = t->n_columns - 1, all = total(t);
 
+        if (is_wrapped(t, last) && !t->hidden[last] && all > limit &&
+            t->widths[last] > NARROWEST_WRAPPED) {
+                size_t can = t->widths[last] - NARROWEST_WRAPPED, need = all - limit;
+
+                t->widths[last] -= need < can ? need : can;
+        }
+
+        while (total(t) > limit) {
+                size_t widest = 0;
+
+                for (size_t c = 0; c < t->n_columns; c++)
+                        if (!t->hidden[c] &&
+                            (t->hidden[widest] || t->widths[c] > t->widths[widest]))
+                                widest = c;
+                if (t->widths[widest] <= NARROWEST)
+                        return;
+                t->widths[widest]--;
+        }
+}
+
+/* ---- printing ----------------------------------------------------------------------------- */
+
+static void print_cell(const struct table *t, FILE *f, size_t column, const char *text,
+                       const char *colour, size_t at)
+{
+        size_t width = t->widths[column], n = length(text);
+        bool last = column + 1 == t->n_columns;
+        int blanks = n < width ? (int) (width - n) : 0;
+
+        if (is_wrapped(t, column) && n > width) {
+                wrap_print(f, text, (int) at, (int) (at + width));
+                return;
+        }
+
+        if (t->columns[column].right)
+                (void) fprintf(f, "%*s", blanks, "");
+        (void) fputs(colour ?: "", f);
+        if (n > width)
+                (void) fprintf(f, "%.*s…", prefix(text, width - 1), text);
+        else
+                (void) fputs(text, f);
+        (void) fputs(colour ? PLAIN : "", f);
+        if (!t->columns[column].right && !last)
+                (void) fprintf(f, "%*s", blanks, "");
+        if (last)
+                (void) fputc('\n', f);
+}
+
+/* cells NULL: the titles. */
+static void print_row(const struct table *t, FILE *f, const struct cell *cells)
+{
+        const char *title = has_colours() ? UNDERLINED : NULL;
+        size_t at = 0;
+
+        for (size_t c = 0; c < t->n_columns; c++) {
+                if (t->hidden[c]) {
+                        if (c + 1 == t->n_columns)
+                                (void) fputc('\n', f);
+                        continue;
+                }
+                if (at > 0)
+                        (void) fprintf(f, "%*s", GAP, "");
+                at += at > 0 ? GAP : 0;
+                print_cell(t, f, c, cells ? cells[c].text : t->columns[c].title,
+                           cells ? cells[c].colour : title, at);
+                at += t->widths[c];
+        }
+}
+
+void table_print(struct table *t, FILE *f, unsigned width)
+{
         if (!t || t->n_columns == 0)
                 return;
 
-        measure(t, widths);
-        if (width)
-                shrink(t, widths, width);
-
-        for (size_t c = 0; c < t->n_columns; c++)
-                print_cell(f, t->columns[c].title, widths[c], t->columns[c].right,
-                           c + 1 == t->n_columns);
-        for (size_t i = 0; i < t->n_cells; i++) {
-                size_t c = i % t->n_columns;
-
-                print_cell(f, t->cells[i], widths[c], t->columns[c].right, c + 1 == t->n_columns);
+        measure(t);
+        if (width) {
+                drop_columns(t, width);
+                shrink(t, width);
         }
-}
 
-unsigned terminal_width(void)
-{
-        struct winsize w;
-
-        return ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) < 0 ? 0 : w.ws_col;
+        if (!t->begun)
+                print_row(t, f, NULL);
+        t->begun = true;
+        for (size_t i = 0; i + t->n_columns <= t->n_cells; i += t->n_columns)
+                print_row(t, f, &t->cells[i]);
+        forget(t);
 }
 
 const char *size_text(unsigned long long n, char buf[static 24])

@@ -12,17 +12,10 @@ extern const struct verb verb_status, verb_modules, verb_module_describe, verb_p
 
 /* clang-format off: one for each line */
 const struct verb *const verbs[] = {
-        &verb_status,
-        &verb_modules,
-        &verb_module_describe,
-        &verb_probe,
-        &verb_check,
-        &verb_cat_config,
-        &verb_reload,
-        &verb_chain,
-        &verb_flows,
-        &verb_cleanup,
-        NULL,
+        &verb_status,  &verb_modules, &verb_module_describe,
+        &verb_probe,   &verb_check,   &verb_cat_config,
+        &verb_reload,  &verb_chain,   &verb_flows,
+        &verb_cleanup, NULL,
 };
 /* clang-format on */
 
@@ -33,6 +26,12 @@ const struct ctl_option option_json = {
         "json",
         NULL,
         "print the daemon's reply as it is",
+};
+const struct ctl_option option_no_pager = {
+        "no-pager",
+        NULL,
+        "print long answers as they are, on a terminal, too",
+        .unpaged = true,
 };
 const struct ctl_option option_root = {
         "root",
@@ -77,8 +76,8 @@ const struct ctl_option option_module_dir = {
 };
 
 const struct ctl_option *const global_options[] = {
-        &option_json,       &option_root, &option_bpffs,   &option_socket,
-        &option_completion, &option_help, &option_version, NULL,
+        &option_json,       &option_no_pager, &option_root,    &option_bpffs, &option_socket,
+        &option_completion, &option_help,     &option_version, NULL,
 };
 
 const struct exit_meaning exit_meanings[] = {

@@ -20,6 +20,7 @@ struct values {
         const char *const *words; /* ended by NULL */
         const char *files;        /* those that match this, and directories */
         bool directories;         /* nothing but these */
+        bool open;                /* words are only the usual ones */
 };
 
 struct ctl_option {
@@ -28,6 +29,7 @@ struct ctl_option {
         const char *help;            /* a line or two of --help and of the manual */
         const struct values *values; /* of the argument; NULL: nothing is known of it */
         bool repeatable;
+        bool unpaged; /* what is printed then is to be seen at once */
 };
 
 struct call;
@@ -54,8 +56,8 @@ struct verb {
 extern const struct verb *const verbs[];
 /* Options of every verb, ended by NULL. */
 extern const struct ctl_option *const global_options[];
-extern const struct ctl_option option_json, option_root, option_bpffs, option_socket,
-        option_completion, option_help, option_version, option_module_dir;
+extern const struct ctl_option option_json, option_no_pager, option_root, option_bpffs,
+        option_socket, option_completion, option_help, option_version, option_module_dir;
 
 enum exit_code { EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_NO_DAEMON, EXIT_DENIED };
 

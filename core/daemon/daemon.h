@@ -18,6 +18,7 @@
  *   events.c            what the kernel reports, and the timers
  *   status.c            the methods of io.weft.Node
  *   flows.c             flows as they are told to a client
+ *   flow-filter.c       which of them it wants
  *   notify.c            what the service manager is told */
 
 #include <stdbool.h>

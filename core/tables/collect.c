@@ -116,6 +116,7 @@ static void look_at_piece(struct tables *t, const struct family *family, const s
                 const void *flow = w->values + (size_t) i * w->value_size;
 
                 live_see(t, flow, now);
+                flow_counts_add(&t->counting, flow, flow_expired(flow, now));
                 if (may_go(t, family, key, flow, now, partner) && add(c, family, key, flow) < 0)
                         return;
         }
@@ -204,9 +205,17 @@ size_t tables_collect(struct tables *t, size_t budget, bool *ret_done)
                 t->collection = (struct walk) {};
                 t->collection_family = !t->collection_family;
                 *ret_done = t->collection_family == 0;
-                if (*ret_done)
+                if (*ret_done) {
                         live_end(t);
+                        t->counted = t->counting;
+                        t->counting = (struct flow_counts) {};
+                }
         }
 
         return freed;
+}
+
+const struct flow_counts *tables_flow_counts(const struct tables *t)
+{
+        return &t->counted;
 }

@@ -10,6 +10,7 @@
 #include <bpf/bpf.h>
 
 #include "tables/internal.h"
+#include "util.h"
 
 enum { PIECE = 512, ENOTSUPP_KERNEL = 524 };
 
@@ -206,26 +207,79 @@ static int each_of_piece(const struct walk *w, const struct family *family, uint
         return 0;
 }
 
-static int each_of_family(struct tables *t, const struct family *family,
-                          int (*f)(void *data, const struct flow_view *v), void *data)
-{
-        _cleanup_(walk_done) struct walk w;
-        int r = 0;
+struct flow_walk {
+        struct tables *tables;
+        size_t family;
+        struct walk walk;
+};
 
-        walk_begin(t, family->table, &w);
-        while (r == 0 && !w.done) {
-                r = walk_next(&w, PIECE);
-                if (r == 0)
-                        r = each_of_piece(&w, family, tables_jiffies(t->hz), f, data);
+struct flow_walk *flow_walk_new(struct tables *t)
+{
+        struct flow_walk *w = calloc(1, sizeof(*w));
+
+        if (!w)
+                return NULL;
+
+        w->tables = t;
+        walk_begin(t, flow_families[0].table, &w->walk);
+        return w;
+}
+
+struct flow_walk *flow_walk_free(struct flow_walk *w)
+{
+        if (w)
+                walk_done(&w->walk);
+        free(w);
+
+        return NULL;
+}
+
+static bool is_last(const struct flow_walk *w)
+{
+        return w->family + 1 == ELEMENTS(flow_families);
+}
+
+int flow_walk_next(struct flow_walk *w, int (*f)(void *data, const struct flow_view *v), void *data,
+                   bool *ret_done)
+{
+        struct tables *t = w->tables;
+        int r;
+
+        if (w->walk.done && !is_last(w)) {
+                walk_done(&w->walk);
+                walk_begin(t, flow_families[++w->family].table, &w->walk);
         }
 
+        r = walk_next(&w->walk, PIECE);
+        if (r == 0)
+                r = each_of_piece(&w->walk, &flow_families[w->family], tables_jiffies(t->hz), f,
+                                  data);
+
+        *ret_done = w->walk.done && is_last(w);
         return r;
+}
+
+static void flow_walk_freep(struct flow_walk **w)
+{
+        (void) flow_walk_free(*w);
 }
 
 int tables_each_flow(struct tables *t, int (*f)(void *data, const struct flow_view *v), void *data)
 {
-        int r;
+        _cleanup_(flow_walk_freep) struct flow_walk *w = flow_walk_new(t);
+        int r = w ? 0 : -ENOMEM;
+        bool done = false;
 
-        r = each_of_family(t, &flow_families[0], f, data);
-        return r == 0 ? each_of_family(t, &flow_families[1], f, data) : r;
+        while (r == 0 && !done)
+                r = flow_walk_next(w, f, data, &done);
+
+        return r;
+}
+
+void flow_counts_add(struct flow_counts *c, const struct weft_flow *f, bool expired)
+{
+        if (expired)
+                c->expired++;
+        else if (f->state < ELEMENTS(c->states))
+                c->states[f->state]++;
 }

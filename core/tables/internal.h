@@ -113,6 +113,7 @@ struct tables {
         struct live *live; /* for each backend, while a pass of collection counts; NULL: none */
         uint32_t n_live;
         struct walk collection;
+        struct flow_counts counting, counted; /* in this pass, in the last one */
         uint8_t collection_family;
 };
 

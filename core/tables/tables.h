@@ -108,6 +108,24 @@ struct flow_view {
  * returns that. */
 int tables_each_flow(struct tables *t, int (*f)(void *data, const struct flow_view *v), void *data);
 
+/* The same in pieces, for who must not stay long: what comes and goes meanwhile is seen or not.
+ * NULL: no memory. */
+struct flow_walk;
+struct flow_walk *flow_walk_new(struct tables *t);
+/* A few hundred entries; *ret_done where they were the last. 0, a negative errno, or what f
+ * returned when that was not 0. */
+int flow_walk_next(struct flow_walk *w, int (*f)(void *data, const struct flow_view *v), void *data,
+                   bool *ret_done);
+struct flow_walk *flow_walk_free(struct flow_walk *w);
+
+/* Entries by enum weft_flow_state, and those that only wait to be collected: as the last whole pass
+ * of the collection saw them. */
+struct flow_counts {
+        uint64_t states[3], expired;
+};
+void flow_counts_add(struct flow_counts *c, const struct weft_flow *f, bool expired);
+const struct flow_counts *tables_flow_counts(const struct tables *t);
+
 /* One bounded piece of collection: looks at up to `budget` entries, frees pairs of which both are
  * past their deadline and what was left without its partner, after one grace period if there is any
  * (collect.c says why that is enough). Returns the number freed; *ret_done is true when the pass

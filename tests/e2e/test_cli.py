@@ -1,13 +1,22 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """weftctl as an operator holds it."""
 
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
+import termios
+import time
 
 import pytest
 
-from weft import BUILD
+from cluster import IPV4, IPV6
+from conftest import make_cluster
+from lab import PATIENCE, wait_for
+from traffic import Echo, tcp_who, udp_who
+from weft import BUILD, BUILD_SANITIZED
 
 WEFTCTL = BUILD / "core/ctl/weftctl"
 
@@ -160,3 +169,185 @@ def test_check_without_module_files_says_what_it_could_not_look_at(site, tmp_pat
     if result.returncode:
         pytest.skip("weft is installed on this machine")
     assert "are not checked" in result.stderr
+
+
+# ---- with a daemon ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with make_cluster(BUILD_SANITIZED) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def kept(cluster):
+    """Three kept connections: by the web service and by the one that is far, and one by IPv6."""
+    made = [Echo(cluster.client, IPV4.n1, IPV4.web), Echo(cluster.client, IPV4.n1, IPV4.far),
+            Echo(cluster.client, IPV6.n1, IPV6.far)]
+    udp_who(cluster.client, IPV4.n1, IPV4.dns)
+    tcp_who(cluster.client, IPV4.n1, IPV4.far)
+    for echo in made:
+        assert echo.alive()
+    yield made
+    for echo in made:
+        echo.close()
+
+
+def flows(cluster, *options):
+    return json.loads(cluster.weft1.ctl("flows", "--json", *options).stdout)["flows"]
+
+
+def ends(flow):
+    return {flow[prefix + end] for prefix in ("", "new_") for end in ("source", "destination")}
+
+
+def test_filters_let_through_what_they_name_and_must_all_hold(cluster, kept):
+    web = flows(cluster, "--service", "web-ipv4", "--state", "established")
+    assert web and all(f["state"] == "established" for f in web)
+    assert {f["destination_port"] for f in web if not f["reply"]} == {IPV4.web}
+    assert {f["new_source_port"] for f in web if f["reply"]} == {IPV4.web}, "replies, too"
+
+    assert {f["state"] for f in flows(cluster, "--service", "far-ipv4")} == {"established", "closing"}
+    assert {f["protocol"] for f in flows(cluster, "--protocol", "udp")} == {"udp"}
+    assert {f["protocol"] for f in flows(cluster, "--protocol", "17")} == {"udp"}
+    assert {f["protocol"] for f in flows(cluster, "--protocol", "tcp")} == {"tcp"}
+    assert {f["source"] for f in flows(cluster, "--source", "2001:db8::/32", "--destination", IPV6.n1)} \
+        >= {IPV6.client}
+    assert all(IPV4.p2 in ends(f) for f in flows(cluster, "--address", "10.244.2.0/24"))
+    assert flows(cluster, "--address", IPV4.p2)
+    assert flows(cluster, "--port", 8080) and not flows(cluster, "--port", 8079)
+    assert {f["module"] for f in flows(cluster, "--module", "nodeport-snat")} == {"nodeport-snat"}
+    assert not flows(cluster, "--module", "vxlan")
+    assert {f["side"] for f in flows(cluster, "--side", "uplink")} == {"uplink"}
+    assert {f["delivery"] for f in flows(cluster, "--delivery", "wire")} == {"wire"}
+    assert not flows(cluster, "--service", "web-ipv4", "--protocol", "udp")
+
+    text = cluster.weft1.ctl("flows", "--port", 8079).stdout
+    assert text == "no flows\n"
+
+
+@pytest.mark.parametrize("what", ["bytes", "packets"])
+def test_top_is_the_first_of_all_in_order(cluster, kept, what):
+    for _ in range(20):
+        kept[0].alive()
+    kept_ones = "--state", "established", "--protocol", "tcp"  # others come to their end meanwhile
+    everything = sorted((f[what] for f in flows(cluster, *kept_ones)), reverse=True)
+    assert len(everything) > 3
+    for n in (1, 3, 10000):
+        top = flows(cluster, *kept_ones, "--top", n, "--by", what)
+        assert [f[what] for f in top] == everything[:n]
+
+
+def test_a_limit_says_that_there_is_more(cluster, kept):
+    reply = json.loads(cluster.weft1.ctl("flows", "--json", "--limit", 2).stdout)
+    assert len(reply["flows"]) == 2 and reply["truncated"]
+    assert cluster.weft1.ctl("flows", "--limit", 2).stdout.splitlines()[-1] == "… and more"
+
+
+def test_follow_goes_on_with_what_appears(cluster, kept):
+    process = cluster.n1.start(cluster.weft1.build / "core/ctl/weftctl", "--root", cluster.weft1.root,
+                               "flows", "--follow", "--json", "--service", "near-ipv4",
+                               stdout=subprocess.PIPE, text=True)
+    try:
+        time.sleep(1.2)  # not for a state: what comes now is to be news
+        seen = []
+        for _ in range(2):
+            _, _, port = tcp_who(cluster.client, IPV4.n1, IPV4.near)
+            while not any(f["source_port"] == port for f in seen):
+                seen.append(json.loads(process.stdout.readline()))
+        keys = [(f["side"], f["source"], f["source_port"], f["destination_port"]) for f in seen]
+        assert len(keys) == len(set(keys)), "nothing is told twice"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.parametrize("options, says", [
+    (["--service", "wbe"], "weftd does not know this service"),
+    (["--source", "10.0.0"], "--source 10.0.0: must be an address or a prefix"),
+    (["--port", "http"], "--port http: must be a number from 1 to 65535"),
+    (["--state", "establishd"], 'did you mean "established"?'),
+    (["--protocol", "tpc"], "weftd does not know this protocol"),
+    (["--top", "0"], "--top 0: must be a number from 1 to 10000"),
+    (["--by", "bytes"], "--by is for --top"),
+    (["--top", "3", "--follow"], "--top goes neither with --limit nor --follow"),
+])
+def test_what_cannot_be_asked_is_told(cluster, options, says):
+    result = cluster.weft1.ctl("flows", *options, check=False)
+    assert result.returncode in (1, 2) and says in result.stderr, result.stderr
+
+
+def on_terminal(cluster, *argv, columns=80, **environment):
+    """What weftctl prints on a terminal of so many columns."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    env = {**os.environ, "TERM": "xterm", **environment}
+    env.pop("COLUMNS", None)
+    process = subprocess.Popen(
+        cluster.n1.command(cluster.weft1.build / "core/ctl/weftctl", "--root", cluster.weft1.root, *argv),
+        stdout=its, stderr=its, stdin=its, env=env)
+    os.close(its)
+    text = b""
+    try:
+        while part := os.read(ours, 65536):
+            text += part
+    except OSError:
+        pass  # how a terminal says that nobody has it open
+    os.close(ours)
+    assert process.wait(20 * PATIENCE) == 0, text
+    return text.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("verb", ["status", "flows", "chain", "modules"])
+def test_tables_fit_a_terminal_of_80_columns_and_are_whole_in_a_pipe(cluster, kept, verb):
+    text = on_terminal(cluster, verb, "--no-pager", NO_COLOR="1")
+    assert max(map(len, text.splitlines())) <= 80, text
+    assert "\x1b" not in text
+    whole = cluster.weft1.ctl(verb).stdout
+    assert "…" not in whole.replace("… and more", "")
+    if verb == "flows":
+        assert "DELIVERY" in whole and "DELIVERY" not in text
+
+
+def test_colours_are_for_terminals_that_want_them(cluster):
+    assert "\x1b[32mon\x1b[0m" in on_terminal(cluster, "modules", "--no-pager")
+    assert "\x1b" not in on_terminal(cluster, "modules", "--no-pager", TERM="dumb")
+    assert "\x1b" not in on_terminal(cluster, "modules", "--no-pager", NO_COLOR="1")
+    assert "\x1b" not in cluster.weft1.ctl("modules").stdout
+
+
+def test_what_may_be_long_goes_through_the_pager_and_it_can_be_left(cluster):
+    assert "paged: " in on_terminal(cluster, "modules", SYSTEMD_PAGER="sed 's/^/paged: /'")
+    assert "paged: " in on_terminal(cluster, "modules", PAGER="sed 's/^/paged: /'")
+    assert "paged: " not in on_terminal(cluster, "modules", "--no-pager", PAGER="sed 's/^/paged: /'")
+    assert "paged: " not in on_terminal(cluster, "modules", SYSTEMD_PAGER="", PAGER="sed 's/^/paged: /'")
+    assert len(on_terminal(cluster, "status", PAGER="head -n 1").splitlines()) == 1
+
+
+# ---- errors -------------------------------------------------------------------------------------
+
+
+def test_exit_codes_are_those_of_the_help(cluster, tmp_path):
+    assert "3  no daemon answers" in weftctl("--help").stdout
+    result = weftctl("--root", tmp_path, "status")
+    assert result.returncode == 3 and "systemctl start weftd" in result.stderr
+    result = weftctl("--socket", tmp_path / "none", "flows")
+    assert result.returncode == 3
+    assert weftctl("status", "--no-such").returncode == 2
+    result = weftctl("stats")
+    assert result.returncode == 2 and 'did you mean "status"?' in result.stderr
+    cluster.weft1.drop_in("bad", [("wefd", {})])
+    result = cluster.weft1.ctl("reload", check=False)
+    cluster.weft1.drop_in("bad", None)
+    assert result.returncode == 1 and 'did you mean "weft"?' in result.stderr
+
+
+def test_who_may_not_is_told_who_may(cluster):
+    root = cluster.weft1.root
+    for path in (root, root / "run", root / "run/weft"):
+        path.chmod(0o755)
+    root.parent.chmod(0o755)
+    result = weftctl("--root", root, "status", user=65534, group=65534, extra_groups=[])
+    assert result.returncode == 4, result.stderr
+    assert "group weft" in result.stderr
