@@ -25,6 +25,7 @@ char *origin_format(const struct origin *o, char *buf, size_t size);
 enum config_mode { MODE_PROBE, MODE_STRICT, MODE_PARTIAL };
 enum config_xdp { XDP_AUTO, XDP_OFF, XDP_BEST_EFFORT, XDP_NATIVE };
 enum config_underlay { UNDERLAY_AUTO, UNDERLAY_IPV4, UNDERLAY_IPV6 };
+enum config_tcx_order { TCX_LAST, TCX_FIRST };
 enum config_attach { ATTACH_AUTO, ATTACH_TCX, ATTACH_CLSACT };
 
 struct strings {
@@ -117,7 +118,7 @@ struct config_module {
 
 struct config {
         /* [weft] */
-        uint32_t mode, xdp, underlay, attach; /* enums above */
+        uint32_t mode, xdp, underlay, tcx_order, attach; /* enums above */
         uint64_t flow_table_size;             /* entries of each family; 0: auto */
         uint32_t mark_mask;
         char *metrics_listen;

@@ -229,6 +229,7 @@ static int set_backend(const struct key *k, void *field, const char *value,
 static const char *const modes[] = { "probe", "strict", "partial", NULL };
 static const char *const xdp_modes[] = { "auto", "off", "best-effort", "native", NULL };
 static const char *const underlays[] = { "auto", "ipv4", "ipv6", NULL };
+static const char *const tcx_orders[] = { "last", "first", NULL };
 static const char *const attach_modes[] = { "auto", "tcx", "clsact", NULL };
 static const char *const no_backend_ways[] = { "reject", "drop", NULL };
 static const char *const routings[] = { "auto", "native", "tunnel", NULL };
@@ -265,6 +266,11 @@ static const struct key weft_keys[] = {
                           "Address and port that metrics are served at where no socket is passed "
                           "in; this version serves none yet. Empty: nowhere."),
           .supported = NAMES("127.0.0.1:9964", ""), .is = "address and port", .keeps_empty = true },
+        { WEFT_OPT_ENUM(struct config, tcx_order, "tcx-order", "last", tcx_orders,
+                        "Place among other people's tcx programs of an interface, taken when weft "
+                        "comes to the interface and kept from then on. last: they see packets as "
+                        "they come and may keep them from weft; first: they see what weft leaves "
+                        "to the stack. By clsact weft's filters have priority 30565.") },
         { WEFT_OPT_ENUM(struct config, attach, "debug-attach", "auto", attach_modes,
                         "How programs are attached to tc hooks, for tests. auto: by tcx where the "
                         "kernel has it.") },

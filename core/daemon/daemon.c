@@ -139,6 +139,8 @@ static int open_world(struct daemon *d, const struct config *c, struct weft_erro
                 r = host_open(d->net, d->paths.run, &d->host, reterr);
         if (r == 0)
                 r = attach_open(d->paths.bpffs, c->attach, &d->attachments, reterr);
+        if (r == 0)
+                attach_tcx_order(d->attachments, c->tcx_order);
 
         return r;
 }
@@ -366,6 +368,10 @@ static void warn_of_restart(const struct config *old, const struct config *new)
 {
         if (old->flow_table_size != new->flow_table_size)
                 log_notice("[weft] flow-table-size takes effect after weftctl cleanup and a start");
+        if (old->tcx_order != new->tcx_order)
+                log_notice(
+                        "[weft] tcx-order takes effect where weft is not attached yet; elsewhere "
+                        "after weftctl cleanup and a start");
         if (old->attach != new->attach)
                 log_notice("[weft] debug-attach takes effect at the next start");
 }
@@ -493,6 +499,7 @@ static int reload(struct daemon *d, struct diagnostics *diagnostics, struct weft
         d->build = TAKE(b);
         log_generation(generation_number(d->build->generation));
         b = old; /* freed on return, when nothing runs it or points into it any more */
+        attach_tcx_order(d->attachments, d->build->config->tcx_order);
         warn_of_restart(old->config, d->build->config);
         if (apply(d, old->config, &why) < 0)
                 log_warning("%s", why.text);

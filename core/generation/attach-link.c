@@ -13,6 +13,8 @@
 /* enum bpf_attach_type since Linux 6.6; Debian 12's headers are older. */
 #define TCX_INGRESS 46
 #define TCX_EGRESS 47
+#define TCX_BEFORE (1u << 3) /* BPF_F_BEFORE */
+#define TCX_AFTER (1u << 4)  /* BPF_F_AFTER */
 
 static const uint32_t attach_types[WEFT_HOOKS] = {
         [WEFT_FROM_ENDPOINT] = TCX_INGRESS, [WEFT_TO_ENDPOINT] = TCX_EGRESS,
@@ -33,11 +35,19 @@ static uint32_t link_ifindex(int fd)
         return info.xdp.ifindex;
 }
 
-static int link_create(const char *path, uint32_t ifindex, uint32_t hook, int prog_fd,
-                       struct weft_error *reterr)
+/* Relative to no other program: first, or last. */
+static uint32_t create_flags(uint32_t hook, bool tcx_first)
 {
-        LIBBPF_OPTS(bpf_link_create_opts, opts,
-                    .flags = hook == WEFT_XDP_UPLINK ? XDP_FLAGS_DRV_MODE : 0);
+        if (hook == WEFT_XDP_UPLINK)
+                return XDP_FLAGS_DRV_MODE;
+
+        return tcx_first ? TCX_BEFORE : TCX_AFTER;
+}
+
+static int link_create(const char *path, uint32_t ifindex, uint32_t hook, int prog_fd,
+                       bool tcx_first, struct weft_error *reterr)
+{
+        LIBBPF_OPTS(bpf_link_create_opts, opts, .flags = create_flags(hook, tcx_first));
         _cleanup_close_ int fd = -1;
         int r;
 
@@ -55,7 +65,7 @@ static int link_create(const char *path, uint32_t ifindex, uint32_t hook, int pr
 }
 
 int link_attach(const char *path, int *fd, uint32_t ifindex, uint32_t hook, int prog_fd,
-                struct weft_error *reterr)
+                bool tcx_first, struct weft_error *reterr)
 {
         int r = -ENOLINK;
 
@@ -67,7 +77,7 @@ int link_attach(const char *path, int *fd, uint32_t ifindex, uint32_t hook, int 
                 return weft_fail(reterr, r, "the link cannot be updated: %s", strerror(-r));
 
         link_remove(path, fd);
-        *fd = link_create(path, ifindex, hook, prog_fd, reterr);
+        *fd = link_create(path, ifindex, hook, prog_fd, tcx_first, reterr);
         return *fd < 0 ? *fd : 0;
 }
 

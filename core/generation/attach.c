@@ -30,7 +30,7 @@ struct attachment {
 
 struct attachments {
         char *links, *filters; /* directories */
-        bool tcx;
+        bool tcx, tcx_first;
         struct attachment *items;
         size_t n;
 };
@@ -209,6 +209,11 @@ struct attachments *attach_close(struct attachments *a)
         return NULL;
 }
 
+void attach_tcx_order(struct attachments *a, uint32_t order)
+{
+        a->tcx_first = order == TCX_FIRST;
+}
+
 bool attach_uses_tcx(const struct attachments *a)
 {
         return a->tcx;
@@ -306,7 +311,7 @@ static int attach_link(struct attachments *a, struct attachment *item, uint32_t 
         char path[PATH_MAX];
 
         item_path(a, item, path);
-        return link_attach(path, &item->fd, ifindex, item->hook, prog_fd, reterr);
+        return link_attach(path, &item->fd, ifindex, item->hook, prog_fd, a->tcx_first, reterr);
 }
 
 static int add_qdisc(const struct attachments *a, const char *ifname, uint32_t ifindex,

@@ -11,9 +11,10 @@
 /* ---- links: tcx, XDP ---------------------------------------------------------------------- */
 
 /* Makes the link *fd (-1: none yet) run the program on the interface: updates it where it is alive
- * and on this interface, else makes a new one and pins it at path. */
+ * and on this interface, else makes a new one and pins it at path. tcx_first: a new one goes before
+ * other people's programs. */
 int link_attach(const char *path, int *fd, uint32_t ifindex, uint32_t hook, int prog_fd,
-                struct weft_error *reterr);
+                bool tcx_first, struct weft_error *reterr);
 void link_remove(const char *path, int *fd);
 
 /* ---- filters: clsact ---------------------------------------------------------------------- */

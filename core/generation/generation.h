@@ -91,6 +91,8 @@ struct attachments;
 int attach_open(const char *bpffs, uint32_t mode, struct attachments **ret,
                 struct weft_error *reterr);
 struct attachments *attach_close(struct attachments *a); /* links stay */
+/* enum config_tcx_order: where new links go; those that are there keep their places. */
+void attach_tcx_order(struct attachments *a, uint32_t order);
 bool attach_uses_tcx(const struct attachments *a);
 
 /* Makes HOOK of the interface run the program: a link update where weft is attached there already,
