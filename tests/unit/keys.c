@@ -20,6 +20,7 @@ static const struct {
         { "weft", "mark-mask", "0x0200" },
         { "weft", "underlay", "ipv6" },
         { "weft", "metrics-listen", "127.0.0.1:9999" },
+        { "weft", "tcx-order", "first" },
         { "weft", "debug-attach", "clsact" },
         { "node", "name", "n1" },
         { "node", "address", "192.0.2.11" },
