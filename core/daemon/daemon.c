@@ -313,6 +313,8 @@ static int start(struct daemon *d, struct diagnostics *diagnostics, struct weft_
         if (r == 0)
                 r = daemon_events_start(d, reterr);
         if (r == 0)
+                r = daemon_addresses_start(d, reterr);
+        if (r == 0)
                 r = start_datapath(d, reterr);
         if (r == 0)
                 r = open_control(d, reterr);
@@ -597,6 +599,7 @@ void daemon_stop(struct daemon *d)
         daemon_notify_stop(d);
         d->control = control_close(d->control);
         daemon_events_stop(d);
+        daemon_addresses_stop(d);
         leave_instances(d->build);
         daemon_endpoints_free(d);
         daemon_ports_free(d);

@@ -15,6 +15,8 @@
  *   states.c            backends drained or activated at run time
  *   change.c            objects set and removed at run time
  *   methods.c           lists of objects, states of backends
+ *   addresses.c         addresses of the host that go
+ *   pressure.c          what runs out
  *   events.c            what the kernel reports, and the timers
  *   status.c            the methods of io.weft.Node
  *   flows.c             flows as they are told to a client
@@ -36,7 +38,7 @@
 #include "plan/plan.h"
 #include "tables/tables.h"
 
-enum { NODE_ADDRESSES_MAX = 64, NOTIFY_STATUS = 512 };
+enum { NODE_ADDRESSES_MAX = 64, PRESSURES = 2, NOTIFY_STATUS = 512 };
 
 struct daemon;
 
@@ -48,7 +50,7 @@ struct build {
                 *running; /* whose files and instances may go on; NULL at a start, and afterwards */
         struct config *config;
         struct module_set modules; /* every file opened */
-        struct plan_row *rows; /* which run, and why not */
+        struct plan_row *rows;     /* which run, and why not */
         size_t n_rows;
         struct instance **instances;   /* of the rows that are on, in their order */
         enum instance_change *changes; /* of each, against the build that ran before */
@@ -89,6 +91,12 @@ struct state_setting {
         struct weft_addr addr;
         uint16_t port;
         uint32_t state; /* enum backend_state */
+};
+
+/* Drops for one thing that ran out. */
+struct pressure {
+        uint64_t told;        /* packets that the log has told of */
+        uint64_t quiet_until; /* CLOCK_MONOTONIC microseconds */
 };
 
 struct daemon {
@@ -138,6 +146,9 @@ struct daemon {
         size_t n_watches;
         uint64_t retry_delay; /* microseconds */
         uint64_t rest_until;  /* CLOCK_MONOTONIC microseconds: no looking at changes before */
+        struct weft_addresses host_addresses; /* as of the last look of addresses.c */
+        sd_event_source *addresses;           /* timer: one changed */
+        struct pressure pressures[PRESSURES];
         bool look_at_uplinks, look_at_settings, move_epoch;
         bool route_gone;  /* one of weft's may be missing */
         unsigned repairs; /* in this period */
@@ -314,6 +325,15 @@ int daemon_state_set(struct daemon *d, struct config_service *s, struct config_b
 bool daemon_state_is_set(const struct daemon *d, const struct config_service *s,
                          const struct config_backend *b);
 void daemon_states_free(struct daemon *d);
+
+/* ---- addresses.c, pressure.c -------------------------------------------------------------- */
+
+int daemon_addresses_start(struct daemon *d, struct weft_error *reterr);
+void daemon_addresses_stop(struct daemon *d);
+/* An address changed: in a moment, flows that bear one that went are ended. */
+void daemon_addresses_changed(struct daemon *d);
+/* Logs what newcomers are dropped for because it ran out. */
+void daemon_pressure_look(struct daemon *d);
 
 /* ---- events.c ----------------------------------------------------------------------------- */
 

@@ -206,6 +206,7 @@ void daemon_events_net(void *data, const struct net_event *event)
         case NET_ADDRESS:
                 if (endpoint_by_index(d, event->ifindex))
                         break;
+                daemon_addresses_changed(d);
                 d->look_at_uplinks = d->move_epoch = true;
                 schedule_changes(d);
                 break;
@@ -322,6 +323,7 @@ static int on_collect(sd_event_source *timer, uint64_t time, void *data)
         (void) tables_collect(d->tables, COLLECT_PIECE, &done);
         if (done) {
                 daemon_ports_look(d);
+                daemon_pressure_look(d);
                 daemon_repair(d);
         }
         (void) arm(timer, done ? COLLECT_PASS : COLLECT_DELAY);

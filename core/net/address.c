@@ -93,6 +93,7 @@ bool address_parse_message(const struct nlmsghdr *h, struct address_info *ret)
                 .bits = m->ifa_prefixlen,
                 .scope = m->ifa_scope,
                 .addr = address_of(a[IFA_LOCAL] ? a[IFA_LOCAL] : a[IFA_ADDRESS]),
+                .flags = a[IFA_FLAGS] ? nla_get_u32(a[IFA_FLAGS]) : m->ifa_flags,
         };
 
         return true;
@@ -157,19 +158,40 @@ struct first_address {
         uint32_t ifindex;
         int family;
         bool found;
+        unsigned flaws; /* of addr */
         struct weft_addr addr;
 };
 
+/* What speaks against an address as the one that the node is known by; 0: nothing. */
+static unsigned flaws_of(const struct address_info *i)
+{
+        if (i->flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED))
+                return 3;
+        if (i->flags & IFA_F_DEPRECATED)
+                return 2;
+
+        return address_family(&i->addr) == AF_INET6 && i->flags & IFA_F_TEMPORARY ? 1 : 0;
+}
+
+/* The kernel lists IPv4 addresses in the order of their making, and IPv6 addresses in the other:
+ * the one that was there first stays the node's. */
 static void on_first_address(void *data, const struct nlmsghdr *h)
 {
         struct first_address *f = data;
         struct address_info i;
 
-        if (f->found || !address_parse_message(h, &i) || i.ifindex != f->ifindex ||
+        unsigned flaws;
+
+        if (!address_parse_message(h, &i) || i.ifindex != f->ifindex ||
             i.scope != RT_SCOPE_UNIVERSE || address_family(&i.addr) != f->family)
                 return;
 
+        flaws = flaws_of(&i);
+        if (f->found && flaws >= f->flaws + (f->family == AF_INET6))
+                return;
+
         f->found = true;
+        f->flaws = flaws;
         f->addr = i.addr;
 }
 

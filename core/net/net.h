@@ -56,7 +56,7 @@ int net_link_by_name(struct net *n, const char *name, struct net_link *ret);
 int net_link_by_index(struct net *n, uint32_t ifindex, struct net_link *ret);
 /* Interfaces that carry a default route (main table), both families, at most max; the count. */
 size_t net_default_links(struct net *n, uint32_t *ret_ifindex, size_t max);
-/* First global address of the link in a family (AF_INET, AF_INET6): mapped. -ENOENT. */
+/* The oldest usable global address of the link in a family (AF_INET, AF_INET6): mapped. -ENOENT. */
 int net_link_address(struct net *n, uint32_t ifindex, int family, struct weft_addr *ret);
 /* Is it reached without a gateway, by one interface? */
 bool net_is_on_link(struct net *n, const struct weft_addr *a);

@@ -84,6 +84,7 @@ struct address_info {
         uint32_t ifindex;
         struct weft_addr addr;
         uint8_t bits, scope;
+        uint32_t flags; /* IFA_F_* */
 };
 
 bool address_parse_message(const struct nlmsghdr *h, struct address_info *ret);

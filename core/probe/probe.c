@@ -21,6 +21,7 @@ static const struct {
         { "redirect-peer", try_redirect_peer },
         { "cast-to-kern-ctx", try_cast_to_kern_ctx },
         { "link-update", try_link_update },
+        { "fib-lookup-src", try_fib_lookup_src },
         { "nftables", net_has_nftables },
 };
 

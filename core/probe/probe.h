@@ -16,6 +16,7 @@
  *      redirect-peer     redirect to the peer device in another namespace
  *      cast-to-kern-ctx  programs that read the kernel's own packet struct
  *      link-update       the program of a link can be replaced
+ *      fib-lookup-src    the routing lookup of programs tells the source address, too
  *      nftables          tables of nftables, of both families at once
  * kinds of network devices, and of the host, as it was at the last probe_host()
  *      masquerade-free   nobody else masquerades packets from the pods

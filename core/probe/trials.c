@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <linux/bpf.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include <bpf/bpf.h>
 #include <bpf/btf.h>
@@ -75,6 +76,43 @@ bool try_tcx(void)
 
         link = bpf_link_create(prog, INT_MAX, TCX_INGRESS, NULL);
         return link == -ENODEV;
+}
+
+#define STORE_DOUBLE(at, value)                                                                    \
+        {                                                                                          \
+                .code = BPF_ST | BPF_MEM | BPF_DW, .dst_reg = BPF_REG_10, .off = (at),             \
+                .imm = (value)                                                                     \
+        }
+#define FLAG_SRC (1 << 4) /* BPF_FIB_LOOKUP_SRC */
+
+/* A flag that the kernel does not know is refused when the lookup runs. The question itself has no
+ * answer: on the loopback device there is nothing to forward. */
+bool try_fib_lookup_src(void)
+{
+        const struct bpf_insn insns[] = {
+                STORE_DOUBLE(-64, AF_INET),
+                STORE_DOUBLE(-56, 1 /* ifindex: lo */),
+                STORE_DOUBLE(-48, 0),
+                STORE_DOUBLE(-40, 0),
+                STORE_DOUBLE(-32, 0),
+                STORE_DOUBLE(-24, 0),
+                STORE_DOUBLE(-16, 0),
+                STORE_DOUBLE(-8, 0),
+                { .code = BPF_ALU64 | BPF_MOV | BPF_X,
+                  .dst_reg = BPF_REG_2,
+                  .src_reg = BPF_REG_10 },
+                { .code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = BPF_REG_2, .imm = -64 },
+                { .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_3, .imm = 64 },
+                { .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_4, .imm = FLAG_SRC },
+                CALL(0, BPF_FUNC_fib_lookup),
+                EXIT,
+        };
+        _cleanup_close_ int fd = load(insns, ELEMENTS(insns), NULL, 0);
+        unsigned char packet[64] = { 0 };
+        LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = packet, .data_size_in = sizeof(packet));
+
+        _Static_assert(sizeof(struct bpf_fib_lookup) == 64, "as above");
+        return fd >= 0 && bpf_prog_test_run_opts(fd, &run) == 0 && (int) run.retval >= 0;
 }
 
 /* There is no such link; only a kernel that knows the command looks for it. */

@@ -8,5 +8,6 @@ bool try_helper(int id); /* of tc programs, enum bpf_func_id */
 bool try_tcx(void);
 bool try_redirect_peer(void);
 bool try_cast_to_kern_ctx(void);
+bool try_fib_lookup_src(void);
 bool try_link_update(void);
 bool try_link_kind(const char *kind);

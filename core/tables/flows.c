@@ -283,3 +283,50 @@ void flow_counts_add(struct flow_counts *c, const struct weft_flow *f, bool expi
         else if (f->state < ELEMENTS(c->states))
                 c->states[f->state]++;
 }
+
+/* ---- an address that is gone -------------------------------------------------------------- */
+
+static bool bears(const struct flow_view *v, const struct weft_addr *a)
+{
+        bool translated = v->flow->set & WEFT_SET_SRC;
+
+        return (translated && memcmp(&v->new_saddr, a, sizeof(*a)) == 0) ||
+               (v->side == WEFT_SIDE_UPLINK && v->flow->set & WEFT_SET_DST &&
+                memcmp(&v->daddr, a, sizeof(*a)) == 0);
+}
+
+static size_t forget_piece(const struct tables *t, const struct family *family,
+                           const struct walk *w, const struct weft_addr *a)
+{
+        unsigned char partner[sizeof(struct weft_key6)];
+        size_t n = 0;
+
+        for (uint32_t i = 0; i < w->n; i++) {
+                const unsigned char *key = w->keys + (size_t) i * w->key_size;
+                const void *flow = w->values + (size_t) i * w->value_size;
+                struct flow_view view = { .flow = flow };
+
+                family->view(flow, &view);
+                if (!bears(&view, a))
+                        continue;
+                family->partner(flow, partner);
+                n += bpf_map_delete_elem(table_fd(t, family->table), key) == 0;
+                (void) bpf_map_delete_elem(table_fd(t, family->table), partner);
+        }
+
+        return n;
+}
+
+size_t tables_forget_address(struct tables *t, const struct weft_addr *a)
+{
+        bool four = a->w[0] == 0 && a->w[1] == 0 && a->w[2] == htonl(0xffff);
+        const struct family *family = &flow_families[four ? 0 : 1];
+        _cleanup_(walk_done) struct walk w;
+        size_t n = 0;
+
+        walk_begin(t, family->table, &w);
+        while (!w.done && walk_next(&w, PIECE) == 0)
+                n += forget_piece(t, family, &w, a);
+
+        return n;
+}

@@ -107,6 +107,9 @@ struct flow_view {
 /* Calls f for each entry of both tables, expired ones too; stops where f returns non-zero and
  * returns that. */
 int tables_each_flow(struct tables *t, int (*f)(void *data, const struct flow_view *v), void *data);
+/* Takes out the flows that bear this address as the node's: it is gone, so no answer can come. Their
+ * next packets begin anew. The number of flows. */
+size_t tables_forget_address(struct tables *t, const struct weft_addr *a);
 
 /* The same in pieces, for who must not stay long: what comes and goes meanwhile is seen or not.
  * NULL: no memory. */

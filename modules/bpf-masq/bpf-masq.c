@@ -19,7 +19,7 @@ WEFT_OBJECT("bpf-masq.bpf.o");
 
 struct masq_config {
         struct weft_prefixes non_masquerade_cidr;
-        bool masquerade_link_local, ipv6;
+        bool masquerade_link_local, ipv6, route_source;
         struct weft_addresses address;
         struct weft_ports snat_ports;
 };
@@ -41,11 +41,16 @@ static const struct weft_option options[] = {
                 struct masq_config, snat_ports, "snat-ports", "auto",
                 "Source ports to give out; auto is what the node's own ephemeral range leaves "
                 "above it."),
+        WEFT_OPT_BOOL(struct masq_config, route_source, "route-source", "no",
+                      "Whether to appear under the address that the route prefers, or the kernel "
+                      "would choose for it, where the interface has several."),
         {}
 };
 
 static const struct weft_need needs[] = {
         WEFT_NEEDS(HELPER, "fib_lookup", "finds the interface and so the address to appear under"),
+        WEFT_WANTS(FEATURE, "fib-lookup-src",
+                   "tells the source of a route, for route-source = yes (Linux 6.7)"),
         {}
 };
 

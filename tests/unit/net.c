@@ -218,13 +218,24 @@ Test(net, the_first_global_address_of_a_link_is_its_address)
 
         lab_run("ip link set d0 up && ip addr add 169.254.1.1/16 scope link dev d0 &&"
                 "ip addr add 10.9.0.1/24 dev d0 && ip addr add 10.9.0.5/24 dev d0 &&"
-                "ip addr add fd09::1/64 dev d0 nodad");
+                "ip addr add fd09::1/64 dev d0 nodad && ip addr add fd09::5/64 dev d0 nodad &&"
+                "ip addr add fd09:1::1/64 dev d0 nodad preferred_lft 0");
 
         cr_assert_eq(net_link_address(n, d0, AF_INET, &a), 0);
         cr_assert(address_equal(&a, &four));
         cr_assert_eq(net_link_address(n, d0, AF_INET6, &a), 0);
         cr_assert(address_equal(&a, &six));
         cr_assert_eq(net_link_address(n, 1, AF_INET, &a), -ENOENT);
+
+        /* Without the first, the next one; one that is deprecated only where there is no other. */
+        lab_run("ip addr del fd09::1/64 dev d0");
+        six = lab_address("fd09::5");
+        cr_assert_eq(net_link_address(n, d0, AF_INET6, &a), 0);
+        cr_assert(address_equal(&a, &six));
+        lab_run("ip addr del fd09::5/64 dev d0");
+        six = lab_address("fd09:1::1");
+        cr_assert_eq(net_link_address(n, d0, AF_INET6, &a), 0);
+        cr_assert(address_equal(&a, &six));
 }
 
 static bool on_link(const char *text)

@@ -347,6 +347,27 @@ static __always_inline __be32 weft_service_class(const struct __sk_buff *ctx, __
         return family == 4 ? bpf_ntohl(*head) >> 16 & 0xff : *head & bpf_htonl(0x0fffffff);
 }
 
+/* What the routing table is asked with: plan.src -> plan.dst, as it came in. */
+static __always_inline void weft_fill_lookup(const struct __sk_buff *ctx,
+                                             const struct weft_pkt *pkt, struct bpf_fib_lookup *fib)
+{
+        fib->ifindex = pkt->ifindex;
+        fib->l4_protocol = pkt->key.proto;
+        fib->sport = pkt->plan.sport;
+        fib->dport = pkt->plan.dport;
+        if (pkt->key.family == 4) {
+                fib->family = WEFT_AF_INET;
+                fib->tos = weft_service_class(ctx, 4);
+                fib->ipv4_src = pkt->plan.src.w[3];
+                fib->ipv4_dst = pkt->plan.dst.w[3];
+        } else {
+                fib->family = WEFT_AF_INET6;
+                fib->flowinfo = weft_service_class(ctx, 6);
+                __builtin_memcpy(fib->ipv6_src, &pkt->plan.src, 16);
+                __builtin_memcpy(fib->ipv6_dst, &pkt->plan.dst, 16);
+        }
+}
+
 /* Asks the routing table for plan.src -> plan.dst, once for each packet; pkt->way afterwards.
  * Returns BPF_FIB_LKUP_RET_*; RET_NOT_FWDED is also the answer for the node's own addresses. */
 static __always_inline int weft_route_of(struct __sk_buff *ctx, struct weft_pkt *pkt)
@@ -356,22 +377,8 @@ static __always_inline int weft_route_of(struct __sk_buff *ctx, struct weft_pkt 
 
         if (way->asked)
                 return way->result;
-        fib.ifindex = pkt->ifindex;
-        fib.l4_protocol = pkt->key.proto;
-        fib.sport = pkt->plan.sport;
-        fib.dport = pkt->plan.dport;
+        weft_fill_lookup(ctx, pkt, &fib);
         fib.tot_len = 1; /* asks for the MTU of the route, from 5.12 on */
-        if (pkt->key.family == 4) {
-                fib.family = WEFT_AF_INET;
-                fib.tos = weft_service_class(ctx, 4);
-                fib.ipv4_src = pkt->plan.src.w[3];
-                fib.ipv4_dst = pkt->plan.dst.w[3];
-        } else {
-                fib.family = WEFT_AF_INET6;
-                fib.flowinfo = weft_service_class(ctx, 6);
-                __builtin_memcpy(fib.ipv6_src, &pkt->plan.src, 16);
-                __builtin_memcpy(fib.ipv6_dst, &pkt->plan.dst, 16);
-        }
         way->asked = 1;
         way->result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
         way->ifindex = fib.ifindex;
