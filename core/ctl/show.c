@@ -186,6 +186,7 @@ static void drop_row(struct table *t, const json_t *c)
         cell_text(t, c, "what");
         cell_text(t, c, "hook");
         cell_text(t, c, "module");
+        cell_number(t, c, "last_minute");
         cell_number(t, c, "packets");
         cell_number(t, c, "bytes");
         cell_text(t, c, "help");
@@ -246,11 +247,12 @@ static const struct {
           service_row },
         { "drops",
           "Dropped",
-          { { "REASON", 0 },
-            { "HOOK", 0 },
-            { "MODULE", 0 },
+          { { "REASON" },
+            { "HOOK", .drop = 2 },
+            { "MODULE", .drop = 1 },
+            { "LAST MINUTE", 1 },
             { "PACKETS", 1 },
-            { "BYTES", 1 },
+            { "BYTES", 1, .drop = 3 },
             { "WHAT HAPPENED", .wrap = 1 } },
           drop_row },
         { "forwards",

@@ -32,6 +32,7 @@
 #include "error.h"
 #include "generation/generation.h"
 #include "daemon/leases.h"
+#include "daemon/recent.h"
 #include "module/module.h"
 #include "net/net.h"
 #include "paths.h"
@@ -138,10 +139,13 @@ struct daemon {
         bool can_cast;
         bool hooks_on; /* the tables are filled: what appears gets its hooks at once */
 
+        struct recent recent; /* drops of the last minute */
+
         /* events.c */
         sd_event_source *changes;  /* timer: what events left to do */
         sd_event_source *retry;    /* timer: pending endpoints */
         sd_event_source *collect;  /* timer: pieces of collection */
+        sd_event_source *look;     /* timer: snapshots of the drops */
         sd_event_source **watches; /* inotify: directories of pending namespaces */
         size_t n_watches;
         uint64_t retry_delay; /* microseconds */

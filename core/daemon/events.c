@@ -331,6 +331,25 @@ static int on_collect(sd_event_source *timer, uint64_t time, void *data)
         return 0;
 }
 
+/* ---- drops of the last minute ------------------------------------------------------------- */
+
+static void remember_drop(void *data, const struct count_view *v)
+{
+        recent_add(data, v);
+}
+
+static int on_look(sd_event_source *timer, uint64_t time, void *data)
+{
+        struct daemon *d = data;
+
+        (void) time;
+        recent_begin(&d->recent, monotonic_now());
+        tables_each_drop(d->tables, remember_drop, &d->recent);
+        (void) arm(timer, RECENT_STEP_SECONDS * 1000 * MILLISECOND);
+
+        return 0;
+}
+
 /* ---- start and stop ----------------------------------------------------------------------- */
 
 static int add_timer(struct daemon *d, sd_event_source **ret, sd_event_time_handler_t f)
@@ -350,6 +369,10 @@ int daemon_events_start(struct daemon *d, struct weft_error *reterr)
                 r = add_timer(d, &d->collect, on_collect);
         if (r >= 0)
                 r = arm(d->collect, COLLECT_PASS);
+        if (r >= 0)
+                r = add_timer(d, &d->look, on_look);
+        if (r >= 0)
+                r = arm(d->look, 0);
         if (r < 0)
                 return weft_fail(reterr, r, "cannot set up timers: %s", strerror(-r));
 
@@ -365,4 +388,6 @@ void daemon_events_stop(struct daemon *d)
         sd_event_source_disable_unref(d->changes);
         sd_event_source_disable_unref(d->retry);
         sd_event_source_disable_unref(d->collect);
+        sd_event_source_disable_unref(d->look);
+        recent_done(&d->recent);
 }

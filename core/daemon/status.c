@@ -253,7 +253,13 @@ static void add_counter(struct counter_list *l, const struct count_view *v, bool
 
 static void add_drop(void *data, const struct count_view *v)
 {
+        const struct counter_list *l = data;
+        uint64_t recent = recent_packets(&l->d->recent, v, monotonic_now());
+
         add_counter(data, v, true, true);
+        if (v->packets > 0)
+                (void) json_object_set_new(json_array_get(l->list, json_array_size(l->list) - 1),
+                                           "last_minute", json_integer((json_int_t) recent));
 }
 
 static void add_forward(void *data, const struct count_view *v)

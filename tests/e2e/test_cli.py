@@ -325,6 +325,18 @@ def test_what_may_be_long_goes_through_the_pager_and_it_can_be_left(cluster):
     assert len(on_terminal(cluster, "status", PAGER="head -n 1").splitlines()) == 1
 
 
+def test_status_has_the_drops_of_the_last_minute(cluster):
+    def dropped():
+        rows = cluster.weft1.ctl_json("status")["drops"]
+        return sum(row["last_minute"] for row in rows if row["what"] == "SERVICE_UNKNOWN_PORT")
+
+    before = dropped()
+    with pytest.raises(OSError):
+        tcp_who(cluster.client, IPV4.external, 81, timeout=0.5)
+    assert before < dropped()
+    assert "LAST MINUTE" in cluster.weft1.ctl("status").stdout
+
+
 # ---- errors -------------------------------------------------------------------------------------
 
 
