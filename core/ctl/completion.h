@@ -12,3 +12,11 @@ extern const char *const completion_shells[];
 
 /* Prints the script. -EINVAL: not such a shell. */
 int completion_print(const char *shell, FILE *f, struct weft_error *reterr);
+
+/* The scripts. */
+void completion_bash(FILE *f);
+void completion_zsh(FILE *f);
+
+/* Length of the group's name where verb number i is the first of its group: "module" of "module
+ * describe"; 0: it is not. */
+int verb_leads_group(size_t i);
