@@ -65,23 +65,35 @@ static int check_daemon(const struct call *c, const char *method, struct weft_er
                          "weftd, or name its --root or --socket");
 }
 
-int call_ask(const struct call *c, const char *method, json_t *parameters, bool more,
-             void (*show)(const json_t *reply, FILE *f, unsigned width))
+int call_get(const struct call *c, const char *method, json_t *parameters, bool more, json_t **ret)
 {
-        json_auto_t *reply = NULL;
         struct weft_error why = { 0 };
         int r = check_daemon(c, method, &why);
 
         if (r == 0)
-                r = client_call(call_socket(c), method, parameters, more, &reply, &why);
+                r = client_call(call_socket(c), method, parameters, more, ret, &why);
         else
                 json_decref(parameters);
-        if (r < 0)
-                return call_failed(r, &why);
+
+        return r < 0 ? call_failed(r, &why) : EXIT_OK;
+}
+
+int call_show(const struct call *c, const json_t *reply,
+              void (*show)(const json_t *reply, FILE *f, unsigned width))
+{
         if (call_has(c, &option_json))
                 return print_json(reply);
 
         if (show)
                 show(reply, stdout, terminal_width());
         return EXIT_OK;
+}
+
+int call_ask(const struct call *c, const char *method, json_t *parameters, bool more,
+             void (*show)(const json_t *reply, FILE *f, unsigned width))
+{
+        json_auto_t *reply = NULL;
+        int code = call_get(c, method, parameters, more, &reply);
+
+        return code == EXIT_OK ? call_show(c, reply, show) : code;
 }

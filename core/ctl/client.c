@@ -87,6 +87,13 @@ static int receive(FILE *f, json_t **ret, struct weft_error *reterr)
         return 0;
 }
 
+static bool ends_in(const char *text, const char *end)
+{
+        size_t n = strlen(text), k = strlen(end);
+
+        return n >= k && strcmp(text + n - k, end) == 0;
+}
+
 /* What an error means to the person who asked. */
 static int explain(const json_t *reply, struct weft_error *reterr)
 {
@@ -109,7 +116,8 @@ static int explain(const json_t *reply, struct weft_error *reterr)
 
         json_array_foreach (json_object_get(parameters, "diagnostics"), i, line)
                 (void) fprintf(stderr, "%s\n", json_string_value(line));
-        return weft_fail(reterr, -EREMOTEIO, "refused, nothing was changed: %s",
+        return weft_fail(reterr, -EREMOTEIO, "%s%s",
+                         ends_in(error, "Unknown") ? "" : "refused, nothing was changed: ",
                          json_string_value(reason));
 }
 

@@ -290,6 +290,115 @@ void show_status(const json_t *reply, FILE *f, unsigned width)
                         status_sections[i].columns, status_sections[i].row, f, width);
 }
 
+/* ---- objects ------------------------------------------------------------------------------ */
+
+static void cell_origin(struct table *t, const json_t *o)
+{
+        if (json_is_true(json_object_get(o, "runtime")))
+                table_cell(t, "run time");
+        else
+                cell_text(t, o, "origin");
+}
+
+static void endpoint_line(struct table *t, const json_t *e)
+{
+        endpoint_row(t, e);
+        cell_origin(t, e);
+}
+
+static void peer_line(struct table *t, const json_t *p)
+{
+        peer_row(t, p);
+        cell_number(t, p, "identity");
+        cell_origin(t, p);
+}
+
+static void service_line(struct table *t, const json_t *s)
+{
+        service_row(t, s);
+        cell_origin(t, s);
+}
+
+/* clang-format off: headings together */
+static const struct column endpoint_columns[] = {
+        { "NAME", 0 },     { "STATE", 0 },  { "ADDRESSES", 0 }, { "INTERFACE", 0 },
+        { "IDENTITY", 1 }, { "REASON", 0 }, { "SET IN", 0 },    { 0 },
+};
+static const struct column peer_columns[] = {
+        { "NAME", 0 },     { "ADDRESSES", 0 }, { "POD CIDRS", 0 },
+        { "IDENTITY", 1 }, { "SET IN", 0 },    { 0 },
+};
+static const struct column service_columns[] = {
+        { "NAME", 0 },      { "STATE", 0 },     { "PORT", 0 },
+        { "ADDRESSES", 0 }, { "NODE PORT", 1 }, { "ACTIVE", 1 },
+        { "REASON", 0 },    { "SET IN", 0 },    { 0 },
+};
+static const struct column backend_columns[] = {
+        { "BACKEND", 0 }, { "WEIGHT", 1 }, { "STATE", 0 }, { "SET IN", 0 }, { 0 },
+};
+/* clang-format on */
+
+static void show_list(const json_t *reply, const char *key, const char *none,
+                      const struct column *columns, void (*row)(struct table *, const json_t *),
+                      FILE *f, unsigned width)
+{
+        if (json_array_size(json_object_get(reply, key)) == 0)
+                (void) fprintf(f, "no %s\n", none);
+        section(reply, key, NULL, columns, row, f, width);
+}
+
+void show_endpoints(const json_t *reply, FILE *f, unsigned width)
+{
+        show_list(reply, "endpoints", "endpoints", endpoint_columns, endpoint_line, f, width);
+}
+
+void show_peers(const json_t *reply, FILE *f, unsigned width)
+{
+        show_list(reply, "peers", "peers", peer_columns, peer_line, f, width);
+}
+
+void show_services(const json_t *reply, FILE *f, unsigned width)
+{
+        show_list(reply, "services", "services", service_columns, service_line, f, width);
+}
+
+static void backend_row(struct table *t, const json_t *b)
+{
+        const char *address = text(b, "address");
+
+        table_cell(t, strchr(address, ':') ? "[%s]:%lld" : "%s:%lld", address, number(b, "port"));
+        cell_number(t, b, "weight");
+        cell_text(t, b, "state");
+        table_cell(t, "%s", json_is_true(json_object_get(b, "runtime")) ? "run time" : "");
+}
+
+static void show_service(const json_t *s, FILE *f, unsigned width)
+{
+        _cleanup_free_ char *addresses = join(json_object_get(s, "addresses"), "-");
+
+        (void) fprintf(f, "Service     %s, %s%s%s\n", text(s, "name"), text(s, "state"),
+                       json_object_get(s, "reason") ? ": " : "", text(s, "reason"));
+        (void) fprintf(f, "Port        %lld/%s\n", number(s, "port"), text(s, "protocol"));
+        (void) fprintf(f, "Addresses   %s\n", addresses ? addresses : "");
+        if (json_object_get(s, "node_port"))
+                (void) fprintf(f, "Node port   %lld\n", number(s, "node_port"));
+        (void) fprintf(f, "Set in      %s%s\n\n", text(s, "origin"),
+                       json_is_true(json_object_get(s, "runtime")) ? ", at run time" : "");
+        show_list(s, "backends", "backends", backend_columns, backend_row, f, width);
+}
+
+void show_service_details(const json_t *reply, FILE *f, unsigned width)
+{
+        const json_t *list = json_object_get(reply, "services"), *s;
+        size_t i;
+
+        json_array_foreach (list, i, s) {
+                if (i > 0)
+                        (void) fputs("\n", f);
+                show_service(s, f, width);
+        }
+}
+
 /* ---- flows -------------------------------------------------------------------------------- */
 
 static const struct column flow_columns[] = {

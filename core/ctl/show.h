@@ -11,6 +11,10 @@
 void show_status(const json_t *reply, FILE *f, unsigned width);
 void show_chain(const json_t *reply, FILE *f, unsigned width);
 void show_modules(const json_t *reply, FILE *f, unsigned width);
+void show_endpoints(const json_t *reply, FILE *f, unsigned width);
+void show_peers(const json_t *reply, FILE *f, unsigned width);
+void show_services(const json_t *reply, FILE *f, unsigned width);
+void show_service_details(const json_t *reply, FILE *f, unsigned width);
 void show_reload(const json_t *reply, FILE *f, unsigned width);
 void show_plan(const json_t *reply, FILE *f, unsigned width);
 

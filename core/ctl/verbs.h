@@ -113,6 +113,10 @@ const char *call_socket(const struct call *c);
  * what went wrong has been said. */
 int call_ask(const struct call *c, const char *method, json_t *parameters, bool more,
              void (*show)(const json_t *reply, FILE *f, unsigned width));
+/* The two halves of it. *ret: the reply, for the caller to free. */
+int call_get(const struct call *c, const char *method, json_t *parameters, bool more, json_t **ret);
+int call_show(const struct call *c, const json_t *reply,
+              void (*show)(const json_t *reply, FILE *f, unsigned width));
 /* What to answer the shell where client_call() failed with r. */
 enum exit_code call_failed(int r, const struct weft_error *why);
 int print_json(const json_t *j);
