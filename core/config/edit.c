@@ -372,6 +372,8 @@ int edit_store(const struct edit *e, struct weft_error *reterr)
 {
         _cleanup_free_ struct store_change *changes = calloc(e->n + 1, sizeof(*changes));
 
+        if (e->n == 0)
+                return 0;
         if (!changes)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 

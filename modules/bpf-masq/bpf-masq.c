@@ -158,17 +158,19 @@ static void add_prefix(void *data, const struct weft_prefix *prefix)
                 f->r = bpf_map_update_elem(f->fd, &key, &f->pass, BPF_ANY);
 }
 
-static void add_wanted(struct weft_instance *self, const struct weft_api *api, struct filling *f)
+/* Calls f for everything that belongs into the list. */
+static void each_wanted(struct weft_instance *self, const struct weft_api *api,
+                        void (*f)(void *data, const struct weft_prefix *prefix), void *data)
 {
         const struct masq_config *config = api->config(self);
 
         for (size_t i = 0; i < config->non_masquerade_cidr.n; i++)
-                add_prefix(f, &config->non_masquerade_cidr.items[i]);
+                f(data, &config->non_masquerade_cidr.items[i]);
         if (!config->masquerade_link_local)
                 for (size_t i = 0; i < sizeof(link_local) / sizeof(link_local[0]); i++)
-                        add_prefix(f, &link_local[i]);
+                        f(data, &link_local[i]);
 
-        api->cluster_prefixes(self, add_prefix, f);
+        api->cluster_prefixes(self, f, data);
 }
 
 static void remove_unwanted(const struct filling *f)
@@ -195,7 +197,7 @@ static int refill(struct weft_instance *self, const struct weft_api *api, struct
         if (f.fd < 0)
                 return api->fail(reterr, f.fd, "its eBPF object has no map no_masquerade");
 
-        add_wanted(self, api, &f);
+        each_wanted(self, api, add_prefix, &f);
         if (f.r < 0)
                 return api->fail(reterr, f.r, "cannot store the destinations left alone: %s",
                                  strerror(-f.r));
@@ -205,13 +207,72 @@ static int refill(struct weft_instance *self, const struct weft_api *api, struct
         return 0;
 }
 
+/* ---- peers that come and go --------------------------------------------------------------- */
+
+/* One of many: what the others want is not written again. */
+struct peer_change {
+        struct weft_instance *self;
+        const struct weft_api *api;
+        struct filling filling;
+};
+
+struct prefix_search {
+        const struct weft_prefix *wanted;
+        int found;
+};
+
+static void compare_prefix(void *data, const struct weft_prefix *prefix)
+{
+        struct prefix_search *s = data;
+
+        s->found |= prefix->len == s->wanted->len &&
+                    memcmp(&prefix->addr, &s->wanted->addr, sizeof(prefix->addr)) == 0;
+}
+
+/* Another one, or the configuration, may want the same. */
+static void drop_prefix(void *data, const struct weft_prefix *prefix)
+{
+        const struct peer_change *c = data;
+        const struct weft_peer_key key = { .prefixlen = prefix->len, .addr = prefix->addr };
+        struct prefix_search s = { .wanted = prefix };
+
+        each_wanted(c->self, c->api, compare_prefix, &s);
+        if (!s.found)
+                (void) bpf_map_delete_elem(c->filling.fd, &key);
+}
+
+static void each_prefix_of(const struct weft_peer_info *peer,
+                           void (*f)(void *data, const struct weft_prefix *prefix), void *data)
+{
+        static const struct weft_addr none;
+        const struct weft_addr *nodes[] = { &peer->node4, &peer->node6 };
+
+        for (size_t i = 0; i < peer->n_pod_cidrs; i++)
+                f(data, &peer->pod_cidrs[i]);
+        for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++)
+                if (memcmp(nodes[i], &none, sizeof(none)) != 0)
+                        f(data, &(struct weft_prefix) { .addr = *nodes[i], .len = 128 });
+}
+
 static int masq_event(struct weft_instance *self, const struct weft_api *api,
                       const struct weft_module_event *event, struct weft_error *reterr)
 {
-        if (event->kind != WEFT_PEER_ADDED && event->kind != WEFT_PEER_REMOVED)
-                return 0;
+        struct peer_change c = {
+                .self = self,
+                .api = api,
+                .filling = { .fd = api->map(self, "no_masquerade"),
+                             .pass = (__u8) (uintptr_t) api->data(self) },
+        };
 
-        return refill(self, api, reterr);
+        if (event->kind == WEFT_PEER_REMOVED)
+                each_prefix_of(event->peer, drop_prefix, &c);
+        else if (event->kind == WEFT_PEER_ADDED)
+                each_prefix_of(event->peer, add_prefix, &c.filling);
+
+        return c.filling.r < 0 ? api->fail(reterr, c.filling.r,
+                                           "cannot store the destinations left alone: %s",
+                                           strerror(-c.filling.r))
+                               : 0;
 }
 
 /* ---- self-tests --------------------------------------------------------------------------- */
