@@ -5,6 +5,8 @@
 #   make check    builds, runs every suite, ends with "N passed, N failed, N skipped"
 #   make soak     1 000 reloads under load (make check has 30)
 #   make bench    measures and writes tests/bench/RESULTS.md
+#   make deb      makes the Debian packages weft and weft-dev, in build/deb
+#   make deb-check  makes, installs, upgrades and purges them on a clean Debian 12
 #   make kernels  the datapath suite on one more kernel: make kernels K=6.1
 #
 # For daily work: make build, then meson test -C build --suite unit.
@@ -12,7 +14,7 @@
 BUILD ?= build
 K ?= 5.10
 
-.PHONY: all build packages demo check soak bench kernels clean
+.PHONY: all build packages demo check soak bench deb deb-check kernels clean
 all: build
 
 packages:
@@ -32,6 +34,12 @@ check: packages
 
 soak: build
 	WEFT_BUILD=$(BUILD) WEFT_RELOADS=1000 /usr/bin/python3 -m pytest -q -s -p no:cacheprovider tests/e2e/test_reload_load.py
+
+deb: packages
+	@debian/build $(BUILD)/deb
+
+deb-check: packages
+	@tests/run deb
 
 kernels: build
 	@tests/run kernels --kernel $(K)

@@ -74,7 +74,7 @@ class Service(Weft):
     def __init__(self, cluster):
         self.ns, self.name = cluster.n1, "n1"
         self.root, self.bpffs = Path("/"), PINS
-        (self.root / "etc/weft/conf.d").mkdir(parents=True)
+        (self.root / "etc/weft/conf.d").mkdir(parents=True, exist_ok=True)
 
     def ctl(self, *argv, **keywords):
         return run("weftctl", *argv, **keywords)
