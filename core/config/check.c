@@ -198,6 +198,11 @@ static void each_service_claim(struct each_claim *e, const void *object)
                 c.port = s->node_port;
                 e->f(e, &c);
         }
+        if (s->health_check_node_port != 0) {
+                c.port = s->health_check_node_port;
+                c.proto = IPPROTO_TCP;
+                e->f(e, &c);
+        }
 }
 
 /* ---- pod CIDRs ---------------------------------------------------------------------------- */

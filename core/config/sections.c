@@ -18,12 +18,8 @@
                 __VA_ARGS__, NULL                                                                  \
         }
 
-/* A key that this version accepts only with the values that it lives up to without storing them. t:
- * what a value is, h: the help text. */
-#define ONLY(k, t, h, ...)                                                                         \
-        {                                                                                          \
-                .o = { .key = k, .help = h }, .is = t, .supported = NAMES(__VA_ARGS__)             \
-        }
+/* A key that this version accepts only with the values that it lives up to without storing them. h:
+ * the help text. */
 #define ONLY_OF(k, all, h, ...)                                                                    \
         {                                                                                          \
                 .o = { .key = k, .choices = all, .help = h }, .supported = NAMES(__VA_ARGS__)      \
@@ -387,8 +383,11 @@ static const struct key service_keys[] = {
                         "Backends for endpoints: all, or those of their own node.") },
         { WEFT_OPT_PREFIXES(struct config_service, source_range, "source-range", "",
                             "Clients outside the cluster that are let in; empty: all.") },
-        ONLY("health-check-node-port", "number",
-             "Node port of an HTTP server that says whether this node has a backend.", ""),
+        { WEFT_OPT_U16(struct config_service, health_check_node_port, "health-check-node-port",
+                       NULL, 1, UINT16_MAX,
+                       "Port of the node's own addresses where an HTTP server says whether this "
+                       "node has a backend: 200 or 503."),
+          .origin_at = offsetof(struct config_service, health_check_origin) },
         {},
 };
 

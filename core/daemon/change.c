@@ -157,8 +157,10 @@ static void act(struct batch *b)
                         daemon_peer_changed(b->d, change->before, edit_after(&b->edit, change));
         }
 
-        if (services)
+        if (services) {
                 daemon_states_prune(b->d);
+                daemon_health_apply(b->d);
+        }
         if (ports)
                 daemon_ports_apply(b->d);
 }

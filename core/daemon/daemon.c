@@ -157,6 +157,7 @@ static int apply(struct daemon *d, const struct config *old, struct weft_error *
         /* Whatever failed, nothing may go on pointing into the old configuration. */
         daemon_objects_apply(d, old);
         daemon_ports_apply(d);
+        daemon_health_apply(d);
         daemon_events_watch_namespaces(d);
         k = daemon_endpoints_apply(d, r < 0 ? NULL : reterr);
 
@@ -603,6 +604,7 @@ void daemon_stop(struct daemon *d)
         leave_instances(d->build);
         daemon_endpoints_free(d);
         daemon_ports_free(d);
+        daemon_health_free(d);
         daemon_pending_services_free(d);
         daemon_states_free(d);
         d->build = build_free(d->build);

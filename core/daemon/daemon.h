@@ -10,6 +10,7 @@
  *   uplinks.c           interfaces to the network outside, and the hooks on them
  *   endpoints.c         local workloads
  *   objects.c           peers and services
+ *   health.c            services' health-check node ports
  *   ports.c             services' ports of the node's own addresses
  *   repair.c            what others changed is set again
  *   states.c            backends drained or activated at run time
@@ -42,6 +43,7 @@
 enum { NODE_ADDRESSES_MAX = 64, PRESSURES = 2, NOTIFY_STATUS = 512 };
 
 struct daemon;
+struct health;
 
 /* Everything that is made out of one reading of the configuration. The next one is built beside it
  * and takes its place, or is freed. */
@@ -127,6 +129,8 @@ struct daemon {
         size_t n_node_ports;
         struct net_listener *intruders; /* programs of the node on services' node ports */
         size_t n_intruders;
+        struct health **health; /* health-check node ports */
+        size_t n_health;
         bool listeners_unknown; /* the kernel does not tell them */
 
         struct dry_network dry; /* where test packets run; ns -1: not made yet */
@@ -338,6 +342,14 @@ void daemon_addresses_stop(struct daemon *d);
 void daemon_addresses_changed(struct daemon *d);
 /* Logs what newcomers are dropped for because it ran out. */
 void daemon_pressure_look(struct daemon *d);
+
+/* ---- health.c ----------------------------------------------------------------------------- */
+
+/* Makes the health-check node ports that are open be those of the running build. */
+void daemon_health_apply(struct daemon *d);
+/* Why the service's could not be opened, or NULL. */
+const char *daemon_health_reason(const struct daemon *d, const struct config_service *s);
+void daemon_health_free(struct daemon *d);
 
 /* ---- events.c ----------------------------------------------------------------------------- */
 

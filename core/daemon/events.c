@@ -107,6 +107,7 @@ static void look_at_uplinks(struct daemon *d)
                 return;
 
         daemon_services_apply(d);
+        daemon_health_apply(d);
         daemon_ports_look(d);
         build_event(d->build, WEFT_ADDRESS_CHANGED);
 }

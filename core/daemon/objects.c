@@ -241,6 +241,7 @@ void daemon_services_apply(struct daemon *d)
         struct weft_addresses node = { addrs, node_addresses(d, addrs, NODE_ADDRESSES_MAX) };
 
         daemon_pending_services_free(d);
+        tables_services_begin(d->tables);
         for (size_t i = 0; i < c->n_services; i++)
                 set_service(d, &c->services[i], &node);
 }

@@ -196,7 +196,7 @@ static json_t *intruder_json(const struct net_listener *l)
 json_t *service_json(const struct daemon *d, const struct config_service *s)
 {
         const struct net_listener *intruder = daemon_ports_intruder(d, s);
-        const char *reason = service_reason(d, s->name);
+        const char *reason = service_reason(d, s->name), *health = daemon_health_reason(d, s);
         json_t *row = json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:s*}", "name", s->name, "protocol",
                                 protocol_name(s->proto), "port", s->port, "addresses",
                                 service_addresses(s), "backends", backends_json(d, s), "state",
@@ -206,6 +206,8 @@ json_t *service_json(const struct daemon *d, const struct config_service *s)
                 (void) json_object_set_new(row, "node_port", json_integer(s->node_port));
         if (intruder && !reason)
                 (void) json_object_set_new(row, "reason", intruder_json(intruder));
+        if (health && !reason)
+                (void) json_object_set_new(row, "reason", json_string(health));
         set_origin(row, &s->origin);
 
         return row;

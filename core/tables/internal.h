@@ -94,6 +94,7 @@ struct tables {
         void *services;        /* tree of struct service, by name */
         void *service_entries; /* tree of struct service_entry, by key */
         struct keyset service_ids;
+        uint32_t service_round; /* moves when all of them are about to be set anew */
 
         void *backends;                         /* tree of struct backend, by key */
         uint32_t *backend_ring;                 /* removed indices, oldest first */

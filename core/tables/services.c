@@ -18,6 +18,7 @@ struct service {
         struct backend **backends; /* one reference each */
         size_t n_backends;
         struct service_set members, sources;
+        uint32_t round; /* when it was set */
 };
 
 static int by_name(const void *a, const void *b)
@@ -43,20 +44,44 @@ static struct service *find(struct tables *t, const char *name)
         return s ? *s : NULL;
 }
 
-static int check_owner(struct tables *t, const struct draft *d, struct weft_error *reterr)
+/* May the draft have what is another's? From one that was not set in this round it may: what that
+ * one is to be now is not known yet, but the configuration gives no address and port to two. And an
+ * address that was given by name goes before a node port, which is on every address of the node. */
+static bool may_take(const struct tables *t, const struct service_key *k,
+                     const struct service_entry *e)
 {
+        bool names_it = !(k->flags & WEFT_SERVICE_NODE_PORT);
+
+        return e->owner->round != t->service_round ||
+               (names_it && e->value.flags & WEFT_SERVICE_NODE_PORT);
+}
+
+static bool must_leave(const struct service_key *k, const struct service_entry *e)
+{
+        return k->flags & WEFT_SERVICE_NODE_PORT && !(e->value.flags & WEFT_SERVICE_NODE_PORT);
+}
+
+/* Sees to it that each key of the draft is its own to write. */
+static int check_owners(struct tables *t, struct draft *d, struct weft_error *reterr)
+{
+        char text[ADDRESS_TEXT];
+        size_t kept = 0;
+
         for (size_t i = 0; i < d->n_keys; i++) {
-                struct service_entry *e = service_entry_find(t, &d->keys[i].key);
-                char text[ADDRESS_TEXT];
+                const struct service_key *k = &d->keys[i];
+                const struct service_entry *e = service_entry_find(t, &k->key);
+                bool other = e && e->owner && strcmp(e->owner->name, d->config->name) != 0;
 
-                if (!e || !e->owner || strcmp(e->owner->name, d->config->name) == 0)
-                        continue;
-
-                (void) address_format(&e->key.addr, text, sizeof(text));
-                return weft_fail(reterr, -EEXIST, "service %s: %s port %u is service %s's",
-                                 d->config->name, text, ntohs(e->key.port), e->owner->name);
+                if (!other || may_take(t, k, e))
+                        d->keys[kept++] = *k;
+                else if (!must_leave(k, e))
+                        return weft_fail(reterr, -EEXIST, "service %s: %s port %u is service %s's",
+                                         d->config->name,
+                                         address_format(&k->key.addr, text, sizeof(text)),
+                                         ntohs(k->key.port), e->owner->name);
         }
 
+        d->n_keys = kept;
         return 0;
 }
 
@@ -123,14 +148,13 @@ static int write_keys(struct tables *t, struct draft *d)
         return r;
 }
 
-static void release_key(struct tables *t, const struct weft_service_key *k)
+/* Another service may have taken it. */
+static void release_key(struct tables *t, const struct service *s, const struct weft_service_key *k)
 {
         struct service_entry *e = service_entry_find(t, k);
 
-        if (is_address(k) && --e->users > 0)
-                return;
-
-        service_entry_remove(t, e);
+        if (is_address(k) ? --e->users == 0 : e && e->owner == s)
+                service_entry_remove(t, e);
 }
 
 static void adopt_keys(struct tables *t, struct service *s, struct draft *d)
@@ -151,7 +175,7 @@ static void adopt_keys(struct tables *t, struct service *s, struct draft *d)
 
         for (size_t i = 0; i < old.n_keys; i++)
                 if (!contains(s->keys, s->n_keys, &old.keys[i]))
-                        release_key(t, &old.keys[i].key);
+                        release_key(t, s, &old.keys[i].key);
 
         free(old.keys);
 }
@@ -255,6 +279,7 @@ static int set_service(struct tables *t, struct service *s, struct draft *d,
         }
 
         adopt_draft(t, s, d);
+        s->round = t->service_round;
         return 0;
 }
 
@@ -268,13 +293,18 @@ static int make_and_set(struct tables *t, struct draft *d, const struct weft_add
         if (r < 0)
                 return weft_fail(reterr, r, "service %s: out of memory", d->config->name);
 
-        r = check_owner(t, d, reterr);
+        r = check_owners(t, d, reterr);
         if (r < 0)
                 return r;
 
         d->id = s ? s->id : choose_id(t, d);
         r = draft_make(t, d, reterr);
         return r < 0 ? r : set_service(t, s, d, reterr);
+}
+
+void tables_services_begin(struct tables *t)
+{
+        t->service_round++;
 }
 
 int tables_set_service(struct tables *t, const struct config_service *s,
@@ -298,7 +328,7 @@ void tables_del_service(struct tables *t, const char *name)
                 return;
 
         for (size_t i = 0; i < s->n_keys; i++)
-                release_key(t, &s->keys[i].key);
+                release_key(t, s, &s->keys[i].key);
         service_set_leave(t, TABLE_MEMBERS, &s->members, &none);
         service_set_leave(t, TABLE_SOURCE_RANGES, &s->sources, &none);
         for (size_t i = 0; i < s->n_backends; i++)

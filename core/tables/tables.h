@@ -80,6 +80,9 @@ void tables_move_epoch(struct tables *t);
 
 /* ---- services ----------------------------------------------------------------------------- */
 
+/* All services are about to be set, or deleted, anew: until each was, others may take from it the
+ * addresses and ports that it had. */
+void tables_services_begin(struct tables *t);
 /* Makes the service be as S says, on its external and load-balancer addresses and, for a node port,
  * on each of node_addrs. Backends that are the same keep their index; a removed backend's number
  * moves. Slots are written before the entry that points at them; the entry is one update. On

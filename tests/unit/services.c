@@ -190,6 +190,59 @@ Test(services, a_port_belongs_to_one_service)
         tables_close(t);
 }
 
+Test(services, exchange_their_ports_when_all_are_set_anew)
+{
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE) };
+        struct config_service one = service("one", b, 1), two = service("two", NULL, 0);
+        struct tables *t = fixture_open(4096);
+        uint32_t id;
+
+        two.node_port = 30081;
+        set(t, &one);
+        set(t, &two);
+        id = get(t, "192.0.2.1", 30080).id;
+        tables_services_begin(t);
+        one.node_port = 30081;
+        two.node_port = 30080;
+        set(t, &one);
+        set(t, &two);
+        cr_assert_eq(get(t, "192.0.2.1", 30081).id, id);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).count, 0);
+
+        tables_services_begin(t);
+        one.name = "renamed";
+        set(t, &one);
+        cr_assert_neq(get(t, "192.0.2.1", 30081).id, id);
+        tables_del_service(t, "one");
+        cr_assert_eq(get(t, "192.0.2.1", 30081).count, 1);
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 4, "each port here and at other nodes");
+        tables_close(t);
+}
+
+Test(services, an_address_given_by_name_goes_before_a_node_port)
+{
+        struct weft_addr ip = fixture_addr("192.0.2.1");
+        struct config_backend b[] = { backend("10.1.0.2", 1, BACKEND_ACTIVE) };
+        struct config_service ports = service("ports", NULL, 0), named = service("named", b, 1);
+        struct tables *t = fixture_open(4096);
+
+        named.port = 30080;
+        named.node_port = 0;
+        named.external_ip = (struct weft_addresses) { &ip, 1 };
+        set(t, &ports);
+        set(t, &named);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).count, 1);
+        set(t, &ports);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).count, 1);
+
+        tables_del_service(t, "named");
+        set(t, &ports);
+        cr_assert_eq(get(t, "192.0.2.1", 30080).count, 0);
+        tables_del_service(t, "ports");
+        cr_assert_eq(fixture_count(t, TABLE_SERVICES), 0);
+        tables_close(t);
+}
+
 Test(services, what_a_changed_service_has_no_more_goes)
 {
         struct weft_addr ip = fixture_addr("198.51.100.7");
