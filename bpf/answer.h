@@ -26,8 +26,23 @@ static __always_inline int may_answer(struct weft_pkt *pkt)
         return tokens >= weft_hz;
 }
 
+/* The other node gets its answer as it sent the packet. */
+static __always_inline int send_back_by_tunnel(struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
+        struct weft_remote *r = remote_at(pkt->remote);
+
+        if (!r)
+                return WEFT_TCX_DROP;
+        pkt->act.tunnel = (union weft_tunnel) { .key = WEFT_IDENTITY_REMOTE_NODE << 8,
+                                                .remote = pkt->remote,
+                                                .number = r->number };
+        pkt->act.neighbour = 0;
+        pkt->act.n_options = 0;
+        return to_encap(ctx, pkt, 0);
+}
+
 /* Back to where the packet came from. */
-static __always_inline int send_back(struct __sk_buff *ctx, const struct weft_pkt *pkt)
+static __always_inline int send_back(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         __u32 ifindex = pkt->ifindex;
         struct weft_link *link = bpf_map_lookup_elem(&links, &ifindex);
@@ -39,6 +54,8 @@ static __always_inline int send_back(struct __sk_buff *ctx, const struct weft_pk
         __builtin_memcpy(swapped + 6, macs, 6);
         bpf_skb_store_bytes(ctx, 0, swapped, sizeof(swapped), 0);
         weft_event(WEFT_EVENT_ICMP_SENT);
+        if (weft_tunnels && pkt->hook == WEFT_FROM_OVERLAY)
+                return send_back_by_tunnel(ctx, pkt);
         if (link && link->flags & WEFT_NEXTHOP_MARK)
                 ctx->mark |= weft_mark;
         return bpf_redirect(ifindex, 0);
@@ -379,13 +396,15 @@ SEC("tc") int weft_replay(struct __sk_buff *ctx)
         if (!pkt)
                 return WEFT_TCX_NEXT;
         route = pkt->act.route;
-        hops = is_redirect(route.delivery);
+        hops = is_hop(route.delivery);
         if (hops && (no = hop_refusal(ctx, pkt)))
                 return weft_verdict_drop(ctx, pkt, no, 0);
         count_forward(pkt->hook, route.delivery, pkt->len);
-        if (pkt->host != route.exit)
+        if (pkt->host != route.exit && !(pkt->host && enters_tunnel(pkt, route)))
                 return pkt->host ? WEFT_TCX_NEXT : to_stack(ctx, pkt->act.to_endpoint);
-        if ((hops || pkt->act.set) && rewrite(ctx, pkt, hops))
+        if (pkt->host == route.exit && (hops || pkt->act.set) && rewrite(ctx, pkt, hops))
                 return DROP(ctx, pkt, INVALID);
+        if (enters_tunnel(pkt, route))
+                return to_encap(ctx, pkt, is_tunnel(route.delivery));
         return hops ? send(ctx, pkt, route) : to_stack(ctx, pkt->act.to_endpoint);
 }

@@ -29,8 +29,9 @@ enum reserved {
 /* Where the reply will be seen. */
 static __always_inline __u8 reply_side(const struct weft_pkt *pkt)
 {
-        return pkt->plan.endpoint || pkt->act.route.delivery == WEFT_LOCAL ? WEFT_SIDE_INSIDE
-                                                                           : WEFT_SIDE_UPLINK;
+        if (pkt->plan.endpoint || pkt->act.route.delivery == WEFT_LOCAL)
+                return WEFT_SIDE_INSIDE;
+        return pkt->act.tunnel.word ? WEFT_SIDE_OVERLAY : WEFT_SIDE_UPLINK;
 }
 
 /* The tuple under which the reply's entry will stand, as pkt->act has it. */
@@ -281,6 +282,7 @@ static __always_inline void fill_forward(const struct weft_pkt *pkt, struct weft
         fill_common(pkt, f);
         f->epoch = pkt->epoch;
         f->route = pkt->act.route;
+        f->tunnel = pkt->act.tunnel;
         f->addr_delta = pkt->act.addr_delta;
         f->l4_delta = pkt->act.l4_delta;
         f->sport = pkt->act.sport;
@@ -544,6 +546,8 @@ static __always_inline int renew(__u8 family, struct __sk_buff *ctx, struct weft
         struct weft_flow *f = flow_of(family, &pkt->key);
 
         if (f) {
+                if (weft_tunnels)
+                        WRITE_ONCE(f->tunnel.word, pkt->act.tunnel.word);
                 WRITE_ONCE(f->route.word, pkt->act.route.word);
                 barrier();
                 WRITE_ONCE(f->epoch, is_still(family, f, pkt) ? pkt->epoch : 0);
@@ -622,8 +626,6 @@ static __always_inline int commit(__u8 family, struct __sk_buff *ctx, struct wef
 {
         if (pkt->known)
                 return renew(family, ctx, pkt);
-        if (pkt->host)
-                pkt->act.route = (union weft_route) { .exit = 1 };
         act_from_plan(pkt);
         set_deltas(pkt);
         if (pkt->fragment == 2 || is_own_reply(family, pkt) ||

@@ -66,6 +66,7 @@ enum fate {
         FATE_EXIT,    /* second half at an exit hook */
         FATE_SPOOFED,
         FATE_RESET,  /* its backend is gone */
+        FATE_LOST,   /* its peer is gone */
         FATE_FOREIGN /* not of this flow after all: the stack's */
 };
 
@@ -80,6 +81,8 @@ static __always_inline void act_from_flow(struct weft_pkt *pkt, const struct wef
         pkt->act.l4_delta = f->l4_delta;
         pkt->act.set = f->set;
         pkt->act.neighbour = 0;
+        pkt->act.n_options = 0;
+        pkt->act.tunnel.word = weft_tunnels ? READ_ONCE(f->tunnel.word) : 0;
         pkt->act.to_endpoint = f->partner_side == WEFT_SIDE_INSIDE && f->ifindex != WEFT_HOST;
         pkt->act.route.word = READ_ONCE(f->route.word);
 }
@@ -96,7 +99,8 @@ static __always_inline void plan_from_flow(struct weft_pkt *pkt, const struct we
         pkt->plan.sport = new->sport;
         pkt->plan.dport = new->dport;
         pkt->plan.set = f->set;
-        pkt->plan.flags = f->flags & WEFT_FLOW_WHOLE ? WEFT_PLAN_WHOLE : 0;
+        pkt->plan.flags = (f->flags & WEFT_FLOW_WHOLE ? WEFT_PLAN_WHOLE : 0) |
+                          (f->partner_side == WEFT_SIDE_UPLINK ? WEFT_PLAN_PLAIN : 0);
         pkt->plan.backend = f->backend;
         pkt->plan.backend_number = f->backend_number;
         pkt->plan.module = f->module;
@@ -112,12 +116,26 @@ static __always_inline int backend_is_same(const struct weft_flow *f)
         return b && b->number == f->backend_number;
 }
 
+/* Does the node still exist that the flow's packets are carried to? */
+static __always_inline int peer_is_same(const struct weft_flow *f)
+{
+        union weft_tunnel tunnel = { .word = READ_ONCE(f->tunnel.word) };
+        struct weft_remote *r;
+
+        if (!tunnel.remote)
+                return 1;
+        r = remote_at(tunnel.remote);
+        return r && remote_is_same(r, tunnel);
+}
+
 static __always_inline int way_is_current(const struct weft_pkt *pkt, const struct weft_flow *f)
 {
         struct hop hop;
 
         if (READ_ONCE(f->epoch) != pkt->epoch)
                 return 0;
+        if (is_tunnel(pkt->act.route.delivery))
+                return remote_is_current(pkt->act.tunnel, pkt->epoch, pkt->now);
         return !is_redirect(pkt->act.route.delivery) || read_hop(pkt->act.route, pkt->now, &hop);
 }
 
@@ -179,10 +197,16 @@ static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, stru
                 return pkt->tcp_flags && !(pkt->tcp_flags & WEFT_TCP_SYN) ? FATE_RESET
                                                                           : FATE_ABSENT;
         }
+        if (weft_tunnels && !peer_is_same(f)) {
+                forget(family, pkt, &other, partner);
+                return (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN
+                               ? FATE_ABSENT
+                               : FATE_LOST;
+        }
         if (pkt->fragment != 2)
                 learn(pkt, f, partner);
         account(f, pkt->now, pkt->len);
-        if (pkt->host || way_is_current(pkt, f))
+        if ((pkt->host && !(weft_tunnels && pkt->hook == WEFT_TO_UPLINK)) || way_is_current(pkt, f))
                 return FATE_CURRENT;
         plan_from_flow(pkt, f, &new);
         return FATE_KNOWN;
@@ -205,6 +229,9 @@ static __always_inline void to_first(struct __sk_buff *ctx, __u32 hook)
         case WEFT_TO_UPLINK:
                 weft_tail_call(ctx, weft_first[WEFT_TO_UPLINK]);
                 break;
+        case WEFT_FROM_OVERLAY:
+                weft_tail_call(ctx, weft_first[WEFT_FROM_OVERLAY]);
+                break;
         }
 }
 
@@ -222,6 +249,9 @@ static __always_inline void to_first_known(struct __sk_buff *ctx, __u32 hook)
                 break;
         case WEFT_TO_UPLINK:
                 weft_tail_call(ctx, weft_first_known[WEFT_TO_UPLINK]);
+                break;
+        case WEFT_FROM_OVERLAY:
+                weft_tail_call(ctx, weft_first_known[WEFT_FROM_OVERLAY]);
                 break;
         }
 }
@@ -290,12 +320,35 @@ static __always_inline void plan_from_packet(struct weft_pkt *pkt, const struct 
         pkt->plan.nexthop = e ? e->nexthop : 0;
 }
 
+/* What the stack sends to the pods of a peer behind the tunnel: the node's own packets, and those
+ * that it forwards for others. */
+static __always_inline int goes_to_remote_pod(const struct weft_pkt *pkt)
+{
+        const struct weft_peer *peer = weft_peer_of(&pkt->key.dst);
+
+        return peer && peer->flags & WEFT_PEER_TUNNEL && !(peer->flags & WEFT_PEER_NODE);
+}
+
+static __always_inline int start_remote(struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
+        if (pkt->fragment == 1)
+                remember_fragment(pkt);
+        plan_from_packet(pkt, NULL);
+        to_first(ctx, WEFT_TO_UPLINK);
+        return BROKEN(ctx, pkt);
+}
+
 /* The node's own connection from a port that modules give out as well: stored, so that neither
- * takes the other's tuple; if it comes second, it gets another port. */
+ * takes the other's tuple; if it comes second, it gets another port. The packets of the node's own
+ * tunnel are left alone. */
 static __always_inline int start_own(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         const struct weft_addr *own = weft_node_address(pkt, pkt->ifindex);
 
+        if (weft_tunnels && goes_to_remote_pod(pkt))
+                return start_remote(ctx, pkt);
+        if (weft_tunnels && pkt->key.proto == IPPROTO_UDP && pkt->key.dport == weft_header.port)
+                return WEFT_TCX_NEXT;
         if (!is_shared_port(pkt->key.sport) || !own || !weft_same_addr(own, &pkt->key.src) ||
             pkt->fragment == 2)
                 return WEFT_TCX_NEXT;
@@ -304,6 +357,8 @@ static __always_inline int start_own(struct __sk_buff *ctx, struct weft_pkt *pkt
         pkt->plan.flags = WEFT_PLAN_NEW_PORT | WEFT_PLAN_TRACK;
         pkt->plan.low = weft_given_low;
         pkt->plan.high = weft_given_high;
+        pkt->act.route = (union weft_route) { .exit = 1 };
+        pkt->act.tunnel.word = 0;
         weft_tail_call(ctx, WEFT_SLOT_COMMIT);
         return BROKEN(ctx, pkt);
 }
@@ -330,7 +385,8 @@ static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
         find_service(pkt);
         if (is_inside_only(pkt))
                 return DROP(ctx, pkt, SERVICE_INSIDE);
-        if (pkt->hook == WEFT_FROM_UPLINK && !e && !pkt->service.id && !pkt->service_addr)
+        if (pkt->hook != WEFT_FROM_ENDPOINT && !pkt->host && !e && !pkt->service.id &&
+            !pkt->service_addr)
                 return WEFT_TCX_NEXT;
         /* an answer to nothing that is known opens nothing */
         if (is_echo_reply(pkt))
@@ -353,6 +409,7 @@ static __always_inline int miss(__u8 family, struct __sk_buff *ctx, struct weft_
         pkt->retried = 0;
         pkt->way.asked = 0;
         pkt->act.neighbour = 0;
+        pkt->act.n_options = 0;
         f = pkt->absent ? NULL : flow_of(family, &pkt->key);
         if (f)
                 fate = examine(family, pkt, f);
@@ -367,6 +424,8 @@ static __always_inline int miss(__u8 family, struct __sk_buff *ctx, struct weft_
                 return WEFT_TCX_NEXT;
         case FATE_RESET:
                 return weft_verdict_drop(ctx, pkt, WEFT_REJECT(BACKEND_GONE), 0);
+        case FATE_LOST:
+                return weft_verdict_drop(ctx, pkt, WEFT_REJECT(PEER_GONE), 0);
         case FATE_KNOWN:
                 pkt->known = 1;
                 weft_event(WEFT_EVENT_AGAIN);
@@ -407,7 +466,7 @@ static __always_inline __u8 choose_delivery(const struct weft_pkt *pkt)
                 return plan->delivery;
         if (plan->endpoint)
                 return is_whole(plan) && plan->nexthop ? WEFT_ENDPOINT : WEFT_STACK;
-        return pkt->hook == WEFT_FROM_UPLINK || is_whole(plan) ? WEFT_WIRE : WEFT_STACK;
+        return pkt->hook != WEFT_FROM_ENDPOINT || is_whole(plan) ? WEFT_WIRE : WEFT_STACK;
 }
 
 static __always_inline __u32 nexthop_hash(const struct weft_way *way)
@@ -558,18 +617,117 @@ static __always_inline int resolve_wire(struct __sk_buff *ctx, struct weft_pkt *
         return 0;
 }
 
+/* ---- the way of a tunnel ------------------------------------------------------------------ */
+
+/* What a tunnel puts before a packet on its way to a remote: the outer IP header, UDP, the tunnel's
+ * header and the inner Ethernet header. */
+static __always_inline __u32 tunnel_overhead(const struct weft_remote *r)
+{
+        return (weft_is_ip4(&r->node) ? WEFT_IP4_MIN : WEFT_IP6_LEN) + WEFT_UDP_LEN +
+               WEFT_TUNNEL_HEADER + ETH_HLEN;
+}
+
+static __always_inline struct weft_overlay *overlay_now(void)
+{
+        __u32 index = weft_overlay_index;
+
+        return bpf_map_lookup_elem(&overlays, &index);
+}
+
+/* Finds the way to a remote, for every flow that goes there; pkt->way is that of the outer packet
+ * afterwards. Returns 0, or the drop. */
+static __always_inline int find_remote(struct __sk_buff *ctx, struct weft_pkt *pkt,
+                                       struct weft_remote *r)
+{
+        struct bpf_fib_lookup fib = { .ifindex = pkt->ifindex,
+                                      .l4_protocol = IPPROTO_UDP,
+                                      .dport = weft_header.port };
+        union weft_route route = { .delivery = WEFT_WIRE };
+        int four = weft_is_ip4(&r->node);
+        const struct weft_addr *local;
+        struct weft_link *link;
+        __u32 ifindex;
+        int result;
+
+        fib.family = four ? WEFT_AF_INET : WEFT_AF_INET6;
+        if (four)
+                fib.ipv4_dst = r->node.w[3];
+        else
+                __builtin_memcpy(fib.ipv6_dst, &r->node, 16);
+        result = weft_ask_route(ctx, &pkt->way, &fib);
+        if (result != BPF_FIB_LKUP_RET_SUCCESS && result != BPF_FIB_LKUP_RET_NO_NEIGH)
+                return refusal(result) ?: WEFT_DROP(NO_ROUTE);
+        ifindex = pkt->way.ifindex;
+        link = bpf_map_lookup_elem(&links, &ifindex);
+        if (!link)
+                return WEFT_DROP(NO_ROUTE);
+        local = four ? &link->addr4 : &link->addr6;
+        if (!(local->w[0] | local->w[1] | local->w[2] | local->w[3]))
+                return WEFT_DROP(NO_ADDRESS);
+        route.mtu = pkt->way.mtu ?: link->mtu;
+        find_nexthop(pkt, link->flags, &route);
+        r->local = *local;
+        WRITE_ONCE(r->route.word, route.word);
+        barrier();
+        WRITE_ONCE(r->epoch, pkt->epoch);
+        return 0;
+}
+
+/* What of a packet of at most `mtu` bytes a tunnel carries. */
+static __always_inline __u16 carried(__u32 mtu, __u32 overhead, const struct weft_overlay *o)
+{
+        mtu = mtu > overhead ? mtu - overhead : 1;
+        return o && o->mtu && o->mtu < mtu ? o->mtu : mtu;
+}
+
+static __always_inline int resolve_tunnel(struct __sk_buff *ctx, struct weft_pkt *pkt,
+                                          union weft_route *route)
+{
+        struct weft_remote *r = remote_at(pkt->plan.tunnel.remote);
+        const struct weft_overlay *o = overlay_now();
+        int no;
+
+        if (!r || !remote_is_same(r, pkt->plan.tunnel))
+                return WEFT_DROP(PEER_GONE);
+        if (weft_tunnels == WEFT_TUNNEL_DEVICE) {
+                route->mtu = o ? o->mtu : 0;
+                return 0;
+        }
+        if (!remote_is_current(pkt->plan.tunnel, pkt->epoch, pkt->now)) {
+                no = find_remote(ctx, pkt, r);
+                if (no)
+                        return no;
+        }
+        route->mtu = carried(r->route.mtu, tunnel_overhead(r), o);
+        return 0;
+}
+
+/* A flow whose answers come in without a tunnel goes without one, too. */
+static __always_inline int takes_tunnel(const struct weft_plan *plan)
+{
+        return weft_tunnels && plan->tunnel.remote && !plan->endpoint &&
+               !(plan->flags & WEFT_PLAN_PLAIN);
+}
+
 static __always_inline int resolve(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         union weft_route route = { .delivery = choose_delivery(pkt) };
         struct weft_nexthop *nh;
         int no = 0;
 
+        pkt->act.tunnel.word = 0;
         if (route.delivery == WEFT_ENDPOINT) {
                 nh = nexthop_at(pkt->plan.nexthop);
                 if (!nh)
                         return WEFT_DROP(ENDPOINT_GONE);
                 route.nexthop = pkt->plan.nexthop;
                 route.nexthop_number = nh->number;
+        } else if (takes_tunnel(&pkt->plan)) {
+                if (route.delivery == WEFT_WIRE)
+                        route.delivery = WEFT_TUNNEL;
+                if (is_tunnel(route.delivery))
+                        no = resolve_tunnel(ctx, pkt, &route);
+                pkt->act.tunnel = pkt->plan.tunnel;
         } else if (route.delivery == WEFT_WIRE) {
                 no = resolve_wire(ctx, pkt, &route);
         }
@@ -581,7 +739,7 @@ static __always_inline int resolve(struct __sk_buff *ctx, struct weft_pkt *pkt)
                 pkt->plan.src = pkt->key.src;
                 pkt->plan.sport = pkt->key.sport;
         }
-        route.exit = route.delivery == WEFT_STACK && pkt->plan.set & WEFT_SET_SRC;
+        route.exit = pkt->host || (route.delivery == WEFT_STACK && pkt->plan.set & WEFT_SET_SRC);
         pkt->act.route = route;
         return no;
 }
@@ -621,7 +779,7 @@ SEC("tc") int weft_finish(struct __sk_buff *ctx)
                 return BROKEN(ctx, pkt);
         }
         if (!pkt->known && !pkt->plan.set && !weft_track && !(pkt->plan.flags & WEFT_PLAN_TRACK) &&
-            pkt->act.route.delivery == WEFT_STACK)
+            pkt->act.route.delivery == WEFT_STACK && !pkt->act.tunnel.word)
                 return to_stack(ctx, pkt->plan.endpoint != 0);
         weft_tail_call(ctx, WEFT_SLOT_COMMIT);
         return BROKEN(ctx, pkt);

@@ -9,10 +9,12 @@
  *   commit.h  a plan becomes two entries
  *   icmp.h    errors about packets of a flow
  *   answer.h  the long replay, drops, and what weft says itself
+ *   tunnel.h  into a tunnel and out of it
  *   xdp.h     replay before there is an skb
  */
 
 #include "answer.h"
+#include "tunnel.h"
 #include "xdp.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

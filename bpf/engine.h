@@ -24,6 +24,10 @@ const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
 const volatile __u8 weft_has_stages[WEFT_HOOKS];
 const volatile __u8 weft_serves[WEFT_HOOKS]; /* a module looks after services there */
 const volatile __u32 weft_half_open;         /* each CPU's stretch of the half-open rings */
+const volatile __u8 weft_tunnels; /* enum weft_tunnel_mode; 0 makes all about tunnels dead code */
+const volatile struct weft_tunnel_header weft_header;
+const volatile __u32 weft_overlay_index; /* of this generation's tunnel in `overlays` */
+const volatile __u8 weft_can_decap; /* adjust_room changes the protocol when it shrinks (6.3) */
 
 /* Seconds. The reference's constants, but for CLOSED_PORT: a port of the node that is given out
  * again sooner meets the backend's TIME_WAIT (RFC 9293 §3.4.1; Linux: 60 s). */
@@ -65,6 +69,11 @@ static __always_inline void count_forward(__u32 hook, __u32 delivery, __u32 len)
 static __always_inline struct weft_nexthop *nexthop_at(__u32 index)
 {
         return bpf_map_lookup_elem(&nexthops, &index);
+}
+
+static __always_inline struct weft_remote *remote_at(__u32 index)
+{
+        return bpf_map_lookup_elem(&remotes, &index);
 }
 
 /* What algorithm least-connections goes by. Only the two plain ends of a flow are counted as they

@@ -9,7 +9,10 @@
 #define PACKET_HOST 0 /* <linux/if_packet.h> */
 
 #define IS_EXIT(hook) ((hook) == WEFT_TO_UPLINK || (hook) == WEFT_TO_ENDPOINT)
-#define SIDE_OF(hook) ((hook) == WEFT_FROM_UPLINK ? WEFT_SIDE_UPLINK : WEFT_SIDE_INSIDE)
+#define SIDE_OF(hook)                                                                              \
+        ((hook) == WEFT_FROM_UPLINK    ? WEFT_SIDE_UPLINK                                          \
+         : (hook) == WEFT_FROM_OVERLAY ? WEFT_SIDE_OVERLAY                                         \
+                                       : WEFT_SIDE_INSIDE)
 
 /* Starts the scratch packet of a hook; the tuple is filled in by the caller. */
 static __always_inline struct weft_pkt *begin(struct __sk_buff *ctx, __u32 hook)
@@ -28,6 +31,8 @@ static __always_inline struct weft_pkt *begin(struct __sk_buff *ctx, __u32 hook)
         pkt->fragment = 0;
         pkt->absent = 0;
         pkt->silent = 0;
+        if (hook != WEFT_FROM_OVERLAY)
+                pkt->remote = pkt->n_options = 0;
         return pkt;
 }
 
@@ -62,14 +67,16 @@ static __always_inline int is_shared_port(__be16 sport)
 
 /* What a hook does with a packet of no flow: 1, it may concern weft. */
 static __always_inline int may_be_ours(__u32 hook, __u32 dst_bit, __u32 service_bit, __u32 src_bit,
-                                       __be16 sport)
+                                       __u32 net_bit, __be16 sport)
 {
         switch (hook) {
         case WEFT_FROM_UPLINK:
                 return weft_filtered(dst_bit) || weft_filtered(service_bit) ||
                        weft_filtered(src_bit);
+        case WEFT_FROM_OVERLAY:
+                return weft_filtered(dst_bit) || weft_filtered(src_bit);
         case WEFT_TO_UPLINK:
-                return is_shared_port(sport);
+                return is_shared_port(sport) || (weft_tunnels && weft_filtered(net_bit));
         case WEFT_TO_ENDPOINT:
                 return weft_has_stages[WEFT_TO_ENDPOINT];
         default:
@@ -86,9 +93,26 @@ static __always_inline int exit_flow(const struct weft_flow *f, __u32 hook,
                 return 0;
         if (past(f->deadline, p->now) || f->watch & p->flags)
                 return SLOW;
-        return hook == WEFT_TO_ENDPOINT && weft_has_stages[hook] && READ_ONCE(f->epoch) != p->epoch
+        return ((hook == WEFT_TO_ENDPOINT && weft_has_stages[hook]) ||
+                (hook == WEFT_TO_UPLINK && weft_tunnels)) &&
+                               READ_ONCE(f->epoch) != p->epoch
                        ? SLOW
                        : 0;
+}
+
+/* What of a flow is carried by a tunnel from its exit on; word 0: nothing. */
+static __always_inline union weft_tunnel exit_tunnel(const struct weft_flow *f, __u32 hook)
+{
+        return (union weft_tunnel) { .word = weft_tunnels && hook == WEFT_TO_UPLINK
+                                                     ? READ_ONCE(f->tunnel.word)
+                                                     : 0 };
+}
+
+static __always_inline int exit_into_tunnel(struct __sk_buff *ctx, __u32 hook, __u8 family,
+                                            union weft_tunnel tunnel, const struct short_packet *p)
+{
+        return into_tunnel(ctx, hook, family, tunnel, p,
+                           remote_is_current(tunnel, p->epoch, p->now));
 }
 
 static __always_inline int exit4(struct __sk_buff *ctx, __u32 hook, struct weft_flow4 *flow,
@@ -99,14 +123,17 @@ static __always_inline int exit4(struct __sk_buff *ctx, __u32 hook, struct weft_
         __u32 ports = *(__u32 *) &flow->f.sport, off;
         __u16 addr_delta = flow->f.addr_delta, l4_delta = flow->f.l4_delta;
         struct check_place c = { .udp = p->udp, .family = 4, .pseudo = 1 };
+        union weft_tunnel tunnel = exit_tunnel(&flow->f, hook);
 
         barrier();
         if (!key4_is(&flow->key, key) || exit_flow(&flow->f, hook, p))
                 return SLOW;
         if (flow->f.ifindex == WEFT_HOST)
                 account(&flow->f, p->now, p->len);
-        if (!route.exit)
+        if (!route.exit && !tunnel.word)
                 return WEFT_TCX_NEXT;
+        if (!route.exit)
+                return exit_into_tunnel(ctx, hook, 4, tunnel, p);
         off = ETH_HLEN + WEFT_IP4_MIN;
         rewrite_ip4(p->data + ETH_HLEN, saddr, daddr, addr_delta, 0);
         *(__u32 *) (p->data + off) = ports;
@@ -116,6 +143,8 @@ static __always_inline int exit4(struct __sk_buff *ctx, __u32 hook, struct weft_
         if ((void *) (c.at + 1) > p->end)
                 return SLOW;
         fix_check(ctx, &c, addr_delta, l4_delta);
+        if (tunnel.word)
+                return exit_into_tunnel(ctx, hook, 4, tunnel, p);
         return WEFT_TCX_NEXT;
 }
 
@@ -127,14 +156,17 @@ static __always_inline int exit6(struct __sk_buff *ctx, __u32 hook, struct weft_
         __u32 ports = *(__u32 *) &flow->f.sport, off;
         __u16 addr_delta = flow->f.addr_delta, l4_delta = flow->f.l4_delta;
         struct check_place c = { .udp = p->udp, .family = 6, .pseudo = 1 };
+        union weft_tunnel tunnel = exit_tunnel(&flow->f, hook);
 
         barrier();
         if (!key6_is(&flow->key, key) || exit_flow(&flow->f, hook, p))
                 return SLOW;
         if (flow->f.ifindex == WEFT_HOST)
                 account(&flow->f, p->now, p->len);
-        if (!route.exit)
+        if (!route.exit && !tunnel.word)
                 return WEFT_TCX_NEXT;
+        if (!route.exit)
+                return exit_into_tunnel(ctx, hook, 6, tunnel, p);
         off = ETH_HLEN + WEFT_IP6_LEN;
         if (weft_can_cast)
                 rewrite_ip6(p->data + ETH_HLEN, &src, &dst, 0);
@@ -147,6 +179,8 @@ static __always_inline int exit6(struct __sk_buff *ctx, __u32 hook, struct weft_
         fix_check(ctx, &c, addr_delta, l4_delta);
         if (!weft_can_cast)
                 store_addresses6(ctx, &src, &dst);
+        if (tunnel.word)
+                return exit_into_tunnel(ctx, hook, 6, tunnel, p);
         return WEFT_TCX_NEXT;
 }
 
@@ -168,6 +202,24 @@ static __always_inline int read_l4(struct short_packet *p, __u8 proto, void *l4)
         return 0;
 }
 
+/* UDP to the port of the tunnel, which the engine takes off itself. */
+static __always_inline int may_be_tunnelled(__u32 hook, const struct short_packet *p,
+                                            const void *l4)
+{
+        return weft_tunnels == WEFT_TUNNEL_ENGINE && hook == WEFT_FROM_UPLINK && p->udp &&
+               ((__be16 *) l4)[1] == weft_header.port;
+}
+
+static __always_inline int to_decap(struct __sk_buff *ctx, __u32 hook)
+{
+        struct weft_pkt *pkt = begin(ctx, hook);
+
+        if (!pkt)
+                return WEFT_TCX_NEXT;
+        weft_tail_call(ctx, WEFT_SLOT_DECAP);
+        return BROKEN(ctx, pkt);
+}
+
 static __always_inline int entry4(struct __sk_buff *ctx, __u32 hook, struct short_packet *p)
 {
         struct iphdr *ip = p->data + ETH_HLEN;
@@ -182,6 +234,8 @@ static __always_inline int entry4(struct __sk_buff *ctx, __u32 hook, struct shor
                 return to_parse(ctx, hook);
         p->headers = WEFT_IP4_MIN + (p->udp ? WEFT_UDP_LEN : (((__u8 *) l4)[12] >> 2 & 0x3c));
         p->hop_limit = ip->ttl;
+        if (may_be_tunnelled(hook, p, l4))
+                return to_decap(ctx, hook);
         key = (struct weft_key4) { .saddr = ip->saddr,
                                    .daddr = ip->daddr,
                                    .sport = ((__be16 *) l4)[0],
@@ -199,7 +253,8 @@ static __always_inline int entry4(struct __sk_buff *ctx, __u32 hook, struct shor
                         return r;
         } else if (!may_be_ours(hook, weft_filter_bit4(key.daddr, 0, 0),
                                 weft_filter_bit4(key.daddr, key.dport, key.proto),
-                                weft_filter_bit4(key.saddr, 0, 0), key.sport)) {
+                                weft_filter_bit4(key.saddr, 0, 0), weft_filter_net4(key.daddr),
+                                key.sport)) {
                 return WEFT_TCX_NEXT;
         }
         pkt = begin(ctx, hook);
@@ -229,6 +284,8 @@ static __always_inline int entry6(struct __sk_buff *ctx, __u32 hook, struct shor
                 return to_parse(ctx, hook);
         p->headers = WEFT_IP6_LEN + (p->udp ? WEFT_UDP_LEN : (((__u8 *) l4)[12] >> 2 & 0x3c));
         p->hop_limit = ip->hop_limit;
+        if (may_be_tunnelled(hook, p, l4))
+                return to_decap(ctx, hook);
         key = (struct weft_key6) { .sport = ((__be16 *) l4)[0],
                                    .dport = ((__be16 *) l4)[1],
                                    .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP,
@@ -245,7 +302,8 @@ static __always_inline int entry6(struct __sk_buff *ctx, __u32 hook, struct shor
                         return r;
         } else if (!may_be_ours(hook, weft_filter_bit6(key.daddr.w, 0, 0),
                                 weft_filter_bit6(key.daddr.w, key.dport, key.proto),
-                                weft_filter_bit6(key.saddr.w, 0, 0), key.sport)) {
+                                weft_filter_bit6(key.saddr.w, 0, 0), weft_filter_net6(key.daddr.w),
+                                key.sport)) {
                 return WEFT_TCX_NEXT;
         }
         pkt = begin(ctx, hook);

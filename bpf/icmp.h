@@ -201,9 +201,21 @@ static __always_inline __u8 delivery_of(__u8 family, const struct weft_pkt *pkt,
                 return f->route.delivery;
         turn_round(new, f->partner_side, &other);
         partner = flow_of(family, &other);
-        if (!partner || !is_redirect(partner->route.delivery))
+        if (!partner || !is_hop(partner->route.delivery))
                 return WEFT_STACK;
         return pkt->plan.endpoint ? WEFT_ENDPOINT : WEFT_WIRE;
+}
+
+/* An error is carried as the flow's packets are, or will be: by who said it. */
+static __always_inline void plan_quoted_tunnel(struct weft_pkt *pkt, const struct weft_flow *f)
+{
+        __u32 identity = weft_identity_of(pkt);
+
+        pkt->plan.tunnel.word = READ_ONCE(f->tunnel.word);
+        if (identity == WEFT_IDENTITY_HOST)
+                identity = WEFT_IDENTITY_REMOTE_NODE;
+        if (pkt->plan.tunnel.remote)
+                pkt->plan.tunnel.key = identity << 8;
 }
 
 /* Finds the flow that an error is about, and its way. weft_quote goes on from there: the verifier
@@ -232,6 +244,8 @@ static __always_inline int find_quoted(__u8 family, struct __sk_buff *ctx, struc
         act_from_flow(pkt, f, &new);
         plan_from_flow(pkt, f, &new);
         pkt->plan.delivery = delivery_of(family, pkt, f, &new);
+        if (weft_tunnels)
+                plan_quoted_tunnel(pkt, f);
         pkt->way.asked = 0;
         pkt->known = 1;
         pkt->silent = 1;
@@ -240,6 +254,7 @@ static __always_inline int find_quoted(__u8 family, struct __sk_buff *ctx, struc
                 return weft_verdict_drop(ctx, pkt, no, 0);
         if (pkt->act.route.exit && !pkt->host)
                 return to_stack(ctx, pkt->act.to_endpoint);
+        pkt->act.n_options = 0;
         weft_tail_call(ctx, WEFT_SLOT_QUOTE);
         return BROKEN(ctx, pkt);
 }
@@ -260,7 +275,7 @@ SEC("tc") int weft_quote(struct __sk_buff *ctx)
 
         if (!pkt || pkt->l4_off > 512)
                 return WEFT_TCX_NEXT;
-        hops = is_redirect(pkt->act.route.delivery);
+        hops = is_hop(pkt->act.route.delivery);
         if (hops && (no = hop_refusal(ctx, pkt)))
                 return weft_verdict_drop(ctx, pkt, no, 0);
         q = *(struct quote *) pkt->buffer;
@@ -271,8 +286,11 @@ SEC("tc") int weft_quote(struct __sk_buff *ctx)
         translate_quote(ctx, &q, &new);
         translate_outer(ctx, pkt, &q, &new);
         count_forward(pkt->hook, pkt->act.route.delivery, pkt->len);
+        if (hops)
+                hop_down(ctx, pkt);
+        if (enters_tunnel(pkt, pkt->act.route))
+                return to_encap(ctx, pkt, is_tunnel(pkt->act.route.delivery));
         if (!hops)
                 return to_stack(ctx, pkt->act.to_endpoint);
-        hop_down(ctx, pkt);
         return send(ctx, pkt, pkt->act.route);
 }

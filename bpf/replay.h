@@ -131,6 +131,17 @@ static __always_inline int is_redirect(__u8 delivery)
         return delivery == WEFT_WIRE || delivery == WEFT_ENDPOINT;
 }
 
+static __always_inline int is_tunnel(__u8 delivery)
+{
+        return weft_tunnels && delivery == WEFT_TUNNEL;
+}
+
+/* Does the packet go on from here, one hop further? */
+static __always_inline int is_hop(__u8 delivery)
+{
+        return is_redirect(delivery) || is_tunnel(delivery);
+}
+
 /* 0: the slot does not mean what it meant, or its addresses are no longer believed. */
 static __always_inline int read_hop(union weft_route route, __u64 now, struct hop *ret)
 {
@@ -144,6 +155,27 @@ static __always_inline int read_hop(union weft_route route, __u64 now, struct ho
         ret->flags = nh->flags;
         return (__u16) READ_ONCE(nh->number) == route.nexthop_number &&
                !past(READ_ONCE(nh->fresh), now);
+}
+
+/* Does the index still mean the same node? */
+static __always_inline int remote_is_same(const struct weft_remote *r, union weft_tunnel tunnel)
+{
+        return (__u16) READ_ONCE(r->number) == tunnel.number;
+}
+
+/* Is what is known of the way to a remote still believed? A device of the kernel finds its own. */
+static __always_inline int remote_is_current(union weft_tunnel tunnel, __u64 epoch, __u64 now)
+{
+        struct weft_remote *r = remote_at(tunnel.remote);
+        union weft_route route;
+        struct hop hop;
+
+        if (!r || !remote_is_same(r, tunnel))
+                return 0;
+        if (weft_tunnels == WEFT_TUNNEL_DEVICE)
+                return 1;
+        route.word = READ_ONCE(r->route.word);
+        return READ_ONCE(r->epoch) == epoch && read_hop(route, now, &hop);
 }
 
 static __always_inline void write_macs(void *data, const struct hop *hop)
@@ -197,12 +229,47 @@ static __always_inline int is_current(const struct weft_flow *f, const struct sh
 
 /* May this packet take the short way that the flow remembers? */
 static __always_inline int is_passable(struct __sk_buff *ctx, const struct short_packet *p,
-                                       union weft_route route, struct hop *ret)
+                                       union weft_route route, union weft_tunnel tunnel,
+                                       struct hop *ret)
 {
+        if (is_tunnel(route.delivery))
+                return remote_is_current(tunnel, p->epoch, p->now) && p->hop_limit > 1 &&
+                       fits(ctx, route.mtu, p->len, p->headers);
         if (!is_redirect(route.delivery))
                 return 1;
         return read_hop(route, p->now, ret) && p->hop_limit > 1 &&
                fits(ctx, route.mtu, p->len, p->headers);
+}
+
+/* Goes on with weft_encap, or weft_underlay: the way to the remote is to be found first. */
+static __always_inline int to_encap(struct __sk_buff *ctx, struct weft_pkt *pkt, int current)
+{
+        if (current)
+                weft_tail_call(ctx, WEFT_SLOT_ENCAP);
+        else
+                weft_tail_call(ctx, WEFT_SLOT_UNDERLAY);
+        return BROKEN(ctx, pkt);
+}
+
+/* A packet of the short path that is ready for its tunnel. */
+static __always_inline int into_tunnel(struct __sk_buff *ctx, __u32 hook, __u8 family,
+                                       union weft_tunnel tunnel, const struct short_packet *p,
+                                       int current)
+{
+        struct weft_pkt *pkt = weft_packet();
+
+        if (!pkt)
+                return WEFT_TCX_DROP;
+        pkt->hook = hook;
+        pkt->key.family = family;
+        pkt->ifindex = ctx->ifindex;
+        pkt->len = p->len;
+        pkt->epoch = p->epoch;
+        pkt->now = p->now;
+        pkt->act.tunnel = tunnel;
+        pkt->act.neighbour = 0;
+        pkt->act.n_options = 0;
+        return to_encap(ctx, pkt, current);
 }
 
 /* Does a flow that goes through the stack end at a local endpoint? */
@@ -218,13 +285,14 @@ static __always_inline int short4(struct __sk_buff *ctx, __u32 hook, struct weft
         __be32 saddr = flow->saddr, daddr = flow->daddr;
         __u32 ports = *(__u32 *) &flow->f.sport, set = flow->f.set;
         __u16 addr_delta = flow->f.addr_delta, l4_delta = flow->f.l4_delta;
+        union weft_tunnel tunnel = { .word = weft_tunnels ? READ_ONCE(flow->f.tunnel.word) : 0 };
         __u8 partner_side = flow->f.partner_side;
         struct iphdr *ip = p->data + ETH_HLEN;
         void *l4 = p->data + ETH_HLEN + WEFT_IP4_MIN;
         struct hop hop = {};
-        int hops = is_redirect(route.delivery);
+        int hops = is_redirect(route.delivery), tunnelled = is_tunnel(route.delivery);
 
-        if (!is_passable(ctx, p, route, &hop))
+        if (!is_passable(ctx, p, route, tunnel, &hop))
                 return SLOW;
         barrier();
         if (!is_current(&flow->f, p) || !key4_is(&flow->key, key))
@@ -235,8 +303,8 @@ static __always_inline int short4(struct __sk_buff *ctx, __u32 hook, struct weft
                 return to_stack(ctx, ends_inside(route, partner_side));
         if (hops)
                 write_macs(p->data, &hop);
-        if (hops || set)
-                rewrite_ip4(ip, saddr, daddr, addr_delta, hops);
+        if (hops || tunnelled || set)
+                rewrite_ip4(ip, saddr, daddr, addr_delta, hops || tunnelled);
         if (set) {
                 struct check_place c = { .udp = p->udp,
                                          .family = 4,
@@ -251,6 +319,8 @@ static __always_inline int short4(struct __sk_buff *ctx, __u32 hook, struct weft
                         return SLOW;
                 fix_check(ctx, &c, addr_delta, l4_delta);
         }
+        if (tunnelled)
+                return into_tunnel(ctx, hook, 4, tunnel, p, 1);
         return hops ? redirect(ctx, &hop) : to_stack(ctx, ends_inside(route, partner_side));
 }
 
@@ -261,13 +331,14 @@ static __always_inline int short6(struct __sk_buff *ctx, __u32 hook, struct weft
         struct weft_addr src = flow->saddr, dst = flow->daddr;
         __u32 ports = *(__u32 *) &flow->f.sport, set = flow->f.set;
         __u16 addr_delta = flow->f.addr_delta, l4_delta = flow->f.l4_delta;
+        union weft_tunnel tunnel = { .word = weft_tunnels ? READ_ONCE(flow->f.tunnel.word) : 0 };
         __u8 partner_side = flow->f.partner_side;
         struct ipv6hdr *ip = p->data + ETH_HLEN;
         void *l4 = p->data + ETH_HLEN + WEFT_IP6_LEN;
         struct hop hop = {};
-        int hops = is_redirect(route.delivery);
+        int hops = is_redirect(route.delivery), tunnelled = is_tunnel(route.delivery);
 
-        if (!is_passable(ctx, p, route, &hop))
+        if (!is_passable(ctx, p, route, tunnel, &hop))
                 return SLOW;
         barrier();
         if (!is_current(&flow->f, p) || !key6_is(&flow->key, key))
@@ -276,10 +347,10 @@ static __always_inline int short6(struct __sk_buff *ctx, __u32 hook, struct weft
         count_forward(hook, route.delivery, p->len);
         if (route.exit)
                 return to_stack(ctx, ends_inside(route, partner_side));
-        if (hops) {
+        if (hops)
                 write_macs(p->data, &hop);
+        if (hops || tunnelled)
                 ip->hop_limit--;
-        }
         if (set) {
                 struct check_place c = { .udp = p->udp,
                                          .family = 6,
@@ -298,6 +369,8 @@ static __always_inline int short6(struct __sk_buff *ctx, __u32 hook, struct weft
                 if (!weft_can_cast)
                         store_addresses6(ctx, &src, &dst);
         }
+        if (tunnelled)
+                return into_tunnel(ctx, hook, 6, tunnel, p, 1);
         return hops ? redirect(ctx, &hop) : to_stack(ctx, ends_inside(route, partner_side));
 }
 
@@ -411,6 +484,13 @@ static __always_inline int redirect_neighbour(struct __sk_buff *ctx, const struc
         if (flags & WEFT_NEXTHOP_MARK)
                 ctx->mark |= weft_mark;
         return bpf_redirect_neigh(pkt->way.ifindex, &n, sizeof(n), 0);
+}
+
+/* Is this where the packet is put into its tunnel: at its first hook, or where it leaves? */
+static __always_inline int enters_tunnel(const struct weft_pkt *pkt, union weft_route route)
+{
+        return is_tunnel(route.delivery) ||
+               (weft_tunnels && pkt->hook == WEFT_TO_UPLINK && pkt->act.tunnel.remote);
 }
 
 /* The way out of the node for a packet whose headers are rewritten. */

@@ -45,11 +45,14 @@ struct config_node {
         struct origin origin;
 };
 
+enum peer_routing { ROUTING_AUTO, ROUTING_NATIVE, ROUTING_TUNNEL };
+
 struct config_peer {
         char *name;
         struct weft_addresses address;
         struct weft_prefixes pod_cidr;
         uint32_t identity; /* default 6, remote node */
+        uint32_t routing;  /* enum peer_routing */
         struct origin origin;
 };
 

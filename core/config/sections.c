@@ -256,8 +256,7 @@ static const struct key weft_keys[] = {
                        "been decided.") },
         { WEFT_OPT_ENUM(struct config, underlay, "underlay", "auto", underlays,
                         "IP family of the packets that carry tunnels between nodes. auto: IPv4 if "
-                        "nodes have both."),
-          .supported = NAMES("auto") }, /* no module makes a tunnel yet */
+                        "nodes have both.") },
         { WEFT_OPT_STRING(struct config, metrics_listen, "metrics-listen", "127.0.0.1:9964",
                           "Address and port that metrics are served at where no socket is passed "
                           "in; this version serves none yet. Empty: nowhere."),
@@ -302,10 +301,10 @@ static const struct key peer_keys[] = {
                        IDENTITY_MAX,
                        "Security identity of the node itself. Reserved: 0 unknown, 1 host, 2 "
                        "world; 6 is any remote node.") },
-        ONLY_OF("routing", routings,
-                "Whether its endpoints are reached by the network outside or by a tunnel, where "
-                "modules for both are loaded.",
-                "auto"),
+        { WEFT_OPT_ENUM(struct config_peer, routing, "routing", "auto", routings,
+                        "Whether its endpoints are reached by the network outside or by the "
+                        "tunnel. auto: by the tunnel where a module makes one, but where another "
+                        "routes natively too and the peer is on the same link, by the network.") },
         {},
 };
 

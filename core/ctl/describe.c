@@ -15,8 +15,9 @@
 static const char *const core_maps[] = {
         "flows4",        "flows6",        "half_open4", "half_open6", "nexthops", "endpoints",
         "services",      "service_slots", "backends",   "maglev",     "affinity", "members",
-        "source_ranges", "peers",         "links",      "fragments",  "filter",   "world",
-        "forwards",      "drops",         "events",     "chain",      "scratch",
+        "source_ranges", "peers",         "remotes",    "nodes",      "overlays", "links",
+        "fragments",     "filter",        "world",      "forwards",   "drops",    "events",
+        "chain",         "scratch",
 };
 
 static bool is_core_map(const char *name)
@@ -155,6 +156,8 @@ const char *condition_text(enum weft_condition condition)
                 return "";
         case WEFT_PEERS_SHARE_L2:
                 return " and all peers share the link-layer network";
+        case WEFT_PEERS_APART:
+                return " and not all peers share the link-layer network";
         }
 
         return " and another condition holds";

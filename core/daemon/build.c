@@ -427,6 +427,7 @@ static struct generation_settings settings(const struct build *b, uint32_t numbe
                 .hz = b->daemon->hz,
                 .mark_mask = b->config->mark_mask,
                 .can_cast = b->daemon->can_cast,
+                .can_decap = b->daemon->can_decap,
                 .bpffs = b->daemon->paths.bpffs,
                 .engine = weft_object,
                 .engine_size = engine_size(),

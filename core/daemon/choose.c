@@ -52,7 +52,7 @@ uint32_t build_conditions(const struct build *b)
 {
         for (size_t i = 0; i < b->config->n_peers; i++)
                 if (!is_near(b, &b->config->peers[i]))
-                        return 0;
+                        return 1u << WEFT_PEERS_APART;
 
         return 1u << WEFT_PEERS_SHARE_L2;
 }

@@ -133,6 +133,7 @@ static int open_world(struct daemon *d, const struct config *c, struct weft_erro
 
         d->hz = probe_hz();
         d->can_cast = probe_has(WEFT_NEED_FEATURE, "cast-to-kern-ctx");
+        d->can_decap = probe_has(WEFT_NEED_FEATURE, "decap-protocol");
 
         r = engine_tables_open(d, c, reterr);
         if (r == 0)
@@ -148,7 +149,10 @@ static int open_world(struct daemon *d, const struct config *c, struct weft_erro
 /* Everything the running build's configuration says about the world outside the hooks. */
 static int apply(struct daemon *d, const struct config *old, struct weft_error *reterr)
 {
-        int r = daemon_uplinks_refresh(d, reterr), k;
+        int r = daemon_uplinks_refresh(d, reterr),
+            k = daemon_overlay_apply(d, r < 0 ? NULL : reterr);
+
+        r = r < 0 ? r : k;
 
         if (d->n_uplinks == 0)
                 log_message(LOG_WARNING, NO_UPLINK,
@@ -394,6 +398,13 @@ static int pin(struct build *b, struct weft_error *reterr)
         return generation_pin(b->generation, b->daemon->paths.bpffs, reterr);
 }
 
+static int attach(struct build *b, struct weft_error *reterr)
+{
+        int r = build_attach(b, reterr);
+
+        return r < 0 ? r : daemon_overlay_prepare(b->daemon, b, reterr);
+}
+
 /* Everything before the switch. Each is done for all modules before the next begins. */
 static const struct {
         int (*f)(struct build *b, struct weft_error *reterr);
@@ -401,7 +412,7 @@ static const struct {
 } phases[] = {
         { build_generation, "built" },
         { build_prepare, "prepared" },
-        { build_attach, "attached" },
+        { attach, "attached" },
         { build_selftest, "tested" },
         { pin, "pinned" },
 };
@@ -477,6 +488,7 @@ static void forget_refused(struct daemon *d)
 {
         grace_period();
         generation_unpin_others(d->build->generation, d->paths.bpffs);
+        daemon_overlay_settle(d);
 }
 
 static int reload(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
@@ -604,6 +616,7 @@ void daemon_stop(struct daemon *d)
         leave_instances(d->build);
         daemon_endpoints_free(d);
         daemon_ports_free(d);
+        daemon_overlay_free(d);
         daemon_health_free(d);
         daemon_pending_services_free(d);
         daemon_states_free(d);

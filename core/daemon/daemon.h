@@ -9,6 +9,7 @@
  *   choose.c            the same where no module is named
  *   uplinks.c           interfaces to the network outside, and the hooks on them
  *   endpoints.c         local workloads
+ *   overlay.c           the tunnel to the peers
  *   objects.c           peers and services
  *   health.c            services' health-check node ports
  *   ports.c             services' ports of the node's own addresses
@@ -69,6 +70,16 @@ struct uplink {
         bool hooked, forwarding, xdp, missed;
 };
 
+/* The tunnel of the running build, as far as it is on the host. */
+struct overlay {
+        struct net_link link; /* its device; ifindex 0: none */
+        bool forwarding;
+        uint32_t gateways[32]; /* uplinks that have one, where the engine encapsulates */
+        size_t n_gateways;
+        struct weft_prefixes routes; /* held; items owned */
+        bool routed;                 /* peers' pods are to have them */
+};
+
 struct endpoint {
         char *name;
         const struct config_endpoint *section; /* in the running build's config */
@@ -119,6 +130,7 @@ struct daemon {
 
         struct uplink *uplinks;
         size_t n_uplinks;
+        struct overlay overlay;
         struct endpoint *endpoints;
         size_t n_endpoints;
         struct pending_service *pending_services;
@@ -140,7 +152,7 @@ struct daemon {
         sd_event_source *turn;
 
         uint32_t hz;
-        bool can_cast;
+        bool can_cast, can_decap;
         bool hooks_on; /* the tables are filled: what appears gets its hooks at once */
 
         struct recent recent; /* drops of the last minute */
@@ -284,6 +296,29 @@ bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct
                                 const uint8_t mac[6]);
 bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a);
 
+/* ---- overlay.c ---------------------------------------------------------------------------- */
+
+/* Before a switch: the device of B's tunnel is there, with B's programs if it is a new one, and the
+ * engine is told of it. Traffic sees nothing yet. */
+int daemon_overlay_prepare(struct daemon *d, const struct build *b, struct weft_error *reterr);
+/* Puts B's program into a hook of the tunnel's device: WEFT_TO_UPLINK, WEFT_FROM_OVERLAY. */
+int daemon_overlay_switch(struct daemon *d, const struct build *b, uint32_t hook,
+                          struct weft_error *reterr);
+/* Makes everything about the tunnel be as the running build and the uplinks are now: again and
+ * again. Where the tunnel cannot be, the routes go. */
+int daemon_overlay_apply(struct daemon *d, struct weft_error *reterr);
+/* One peer is another than before (NULL: was not there) or gone (now NULL). */
+void daemon_overlay_peer_changed(struct daemon *d, const struct config_peer *before,
+                                 const struct config_peer *now);
+/* Removes every device of weft's that is not the running build's. */
+void daemon_overlay_settle(struct daemon *d);
+bool daemon_overlay_is(const struct daemon *d, uint32_t ifindex);
+/* Whether the running build reaches the peer's pods through its tunnel. */
+bool daemon_peer_is_tunnelled(struct daemon *d, const struct config_peer *p);
+/* Largest packet for endpoints' routes. */
+uint32_t endpoint_mtu(struct daemon *d);
+void daemon_overlay_free(struct daemon *d);
+
 /* ---- objects.c ---------------------------------------------------------------------------- */
 
 /* Makes peers and services be those of the running build; old: what the tables were made from
@@ -297,6 +332,8 @@ void daemon_peer_changed(struct daemon *d, const struct config_peer *before,
                          const struct config_peer *now);
 void daemon_service_changed(struct daemon *d, const struct config_service *before,
                             struct config_service *now);
+/* The address the node talks to a peer by. */
+struct weft_addr peer_underlay_address(const struct config *c, const struct config_peer *p);
 const char *service_reason(const struct daemon *d, const char *name);
 void daemon_pending_services_free(struct daemon *d);
 

@@ -172,7 +172,7 @@ static int wire_endpoint(struct daemon *d, struct endpoint *e, struct weft_error
                 .n_addrs = e->addrs.n,
                 .gateways = gateway,
                 .n_gateways = gateways(d, gateway, GATEWAYS_MAX),
-                .mtu = uplink_mtu(d),
+                .mtu = endpoint_mtu(d),
         };
         int r = wire_up(d->net, d->host, &w, &e->wire, reterr);
 

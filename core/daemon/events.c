@@ -92,13 +92,13 @@ static void look_at_uplinks(struct daemon *d)
 {
         struct weft_addr before[NODE_ADDRESSES_MAX], after[NODE_ADDRESSES_MAX];
         size_t n_before = node_addresses(d, before, NODE_ADDRESSES_MAX), n_after;
-        uint32_t mtu = uplink_mtu(d);
+        uint32_t mtu = endpoint_mtu(d);
         struct weft_error why = { 0 };
 
-        if (daemon_uplinks_refresh(d, &why) < 0)
+        if (daemon_uplinks_refresh(d, &why) < 0 || daemon_overlay_apply(d, &why) < 0)
                 log_warning("%s", why.text);
         host_routes_again(d->host, NULL, NULL);
-        if (uplink_mtu(d) != mtu)
+        if (endpoint_mtu(d) != mtu)
                 daemon_endpoints_repair(d);
         build_event(d->build, WEFT_LINK_CHANGED);
 
@@ -176,7 +176,8 @@ static void on_link(struct daemon *d, const struct net_event *event, bool gone)
         else if (endpoint_by_index(d, event->link.ifindex))
                 return;
 
-        if (!is_uplink_name(d, event->link.name) && !uplink_by_index(d, event->link.ifindex)) {
+        if (!is_uplink_name(d, event->link.name) && !uplink_by_index(d, event->link.ifindex) &&
+            !daemon_overlay_is(d, event->link.ifindex)) {
                 if (!gone)
                         daemon_events_wait_for_endpoints(d); /* perhaps an interface = of theirs */
                 return;

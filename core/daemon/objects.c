@@ -12,8 +12,7 @@
 
 /* ---- peers -------------------------------------------------------------------------------- */
 
-/* The address the node talks to a peer by. */
-static struct weft_addr underlay_address(const struct config *c, const struct config_peer *p)
+struct weft_addr peer_underlay_address(const struct config *c, const struct config_peer *p)
 {
         bool six_first = c->underlay == UNDERLAY_IPV6;
         struct weft_addr any = { 0 };
@@ -94,16 +93,55 @@ static void drop_peer_prefix(void *data, const struct weft_prefix *prefix)
                 tables_del_peer(d->tables, prefix);
 }
 
+/* Tunnels lead to it: its address is in the table before any prefix points there. */
+static void enter_node(struct peer_row *p)
+{
+        const struct log_fields fields = { .message = MESSAGE_PEER_PENDING, .peer = p->peer->name };
+        int r = tables_set_node(p->d->tables, &p->row.node, &p->row.remote);
+
+        if (r == 0)
+                p->row.flags |= WEFT_PEER_TUNNEL;
+        else
+                log_line(LOG_WARNING, &fields, "peer %s: no tunnel to it: %s", p->peer->name,
+                         strerror(-r));
+}
+
 static void enter_peer(struct daemon *d, const struct config_peer *peer)
 {
         struct peer_row p = {
                 .d = d,
                 .peer = peer,
-                .row = { .node = underlay_address(d->build->config, peer),
+                .row = { .node = peer_underlay_address(d->build->config, peer),
                          .identity = peer->identity },
         };
 
+        if (daemon_peer_is_tunnelled(d, peer))
+                enter_node(&p);
         each_peer_prefix(peer, set_peer_prefix, &p);
+}
+
+/* Is it the end of a tunnel still? */
+static bool has_node(struct daemon *d, const struct weft_addr *node)
+{
+        const struct config *c = d->build->config;
+
+        for (size_t i = 0; i < c->n_peers; i++) {
+                struct weft_addr a = peer_underlay_address(c, &c->peers[i]);
+
+                if (address_equal(&a, node) && daemon_peer_is_tunnelled(d, &c->peers[i]))
+                        return true;
+        }
+
+        return false;
+}
+
+/* c: the configuration that the peer was in. */
+static void drop_node(struct daemon *d, const struct config *c, const struct config_peer *p)
+{
+        struct weft_addr node = peer_underlay_address(c, p);
+
+        if (!has_node(d, &node))
+                tables_del_node(d->tables, &node);
 }
 
 static void peers_apply(struct daemon *d, const struct config *old)
@@ -115,6 +153,8 @@ static void peers_apply(struct daemon *d, const struct config *old)
 
         for (size_t i = 0; old && i < old->n_peers; i++)
                 each_peer_prefix(&old->peers[i], drop_peer_prefix, d);
+        for (size_t i = 0; old && i < old->n_peers; i++)
+                drop_node(d, old, &old->peers[i]);
 }
 
 struct peer_difference {
@@ -142,6 +182,9 @@ void daemon_peer_changed(struct daemon *d, const struct config_peer *before,
                 enter_peer(d, now);
         if (before)
                 each_peer_prefix(before, drop_if_lost, &p);
+        if (before)
+                drop_node(d, d->build->config, before);
+        daemon_overlay_peer_changed(d, before, now);
 
         if (before)
                 build_peer_event(d->build, WEFT_PEER_REMOVED, before);

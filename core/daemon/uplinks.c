@@ -185,8 +185,9 @@ static const struct {
         uint32_t hook;
         int (*f)(struct daemon *, const struct build *, uint32_t, struct weft_error *);
 } order[] = {
-        { WEFT_TO_UPLINK, switch_uplinks },   { WEFT_TO_ENDPOINT, switch_endpoints },
-        { WEFT_FROM_UPLINK, switch_uplinks }, { WEFT_FROM_ENDPOINT, switch_endpoints },
+        { WEFT_TO_UPLINK, switch_uplinks },           { WEFT_TO_UPLINK, daemon_overlay_switch },
+        { WEFT_TO_ENDPOINT, switch_endpoints },       { WEFT_FROM_UPLINK, switch_uplinks },
+        { WEFT_FROM_OVERLAY, daemon_overlay_switch }, { WEFT_FROM_ENDPOINT, switch_endpoints },
         { WEFT_XDP_UPLINK, switch_uplinks },
 };
 

@@ -56,11 +56,19 @@ static const char *const hook_names[] = WEFT_HOOK_NAMES;
 
 /* The engine's own programs. */
 static const char *const hook_programs[WEFT_HOOKS] = {
-        [WEFT_FROM_ENDPOINT] = "weft_from_endpoint",
-        [WEFT_TO_ENDPOINT] = "weft_to_endpoint",
-        [WEFT_FROM_UPLINK] = "weft_from_uplink",
-        [WEFT_TO_UPLINK] = "weft_to_uplink",
-        [WEFT_XDP_UPLINK] = "weft_xdp",
+        [WEFT_FROM_ENDPOINT] = "weft_from_endpoint", [WEFT_TO_ENDPOINT] = "weft_to_endpoint",
+        [WEFT_FROM_UPLINK] = "weft_from_uplink",     [WEFT_TO_UPLINK] = "weft_to_uplink",
+        [WEFT_FROM_OVERLAY] = "weft_from_overlay",   [WEFT_XDP_UPLINK] = "weft_xdp",
+};
+
+/* Programs that only the one or the other who encapsulates has a use for; others are not loaded. */
+static const struct {
+        const char *name;
+        uint32_t mode; /* enum weft_tunnel_mode; NONE: both */
+} tunnel_programs[] = {
+        { "weft_encap", WEFT_TUNNEL_NONE },          { "weft_underlay", WEFT_TUNNEL_NONE },
+        { "weft_decap", WEFT_TUNNEL_ENGINE },        { "weft_overlay", WEFT_TUNNEL_ENGINE },
+        { "weft_from_overlay", WEFT_TUNNEL_DEVICE }, { "weft_to_overlay", WEFT_TUNNEL_DEVICE },
 };
 
 static const char *const slot_programs[] = {
@@ -268,12 +276,38 @@ bool generation_serves(const struct generation *g, uint32_t hook)
         return false;
 }
 
+const struct weft_tunnel_spec *generation_tunnel(const struct generation *g)
+{
+        for (size_t i = 0; i < g->n_parts; i++)
+                if (g->parts[i].instance->tunnel.mode != WEFT_TUNNEL_NONE)
+                        return &g->parts[i].instance->tunnel;
+
+        return NULL;
+}
+
+static void leave_out_tunnel_programs(const struct generation *g)
+{
+        const struct weft_tunnel_spec *tunnel = generation_tunnel(g);
+
+        for (size_t i = 0; i < ELEMENTS(tunnel_programs); i++) {
+                struct bpf_program *p =
+                        bpf_object__find_program_by_name(g->engine, tunnel_programs[i].name);
+                uint32_t mode = tunnel_programs[i].mode;
+
+                if (p && (!tunnel || (mode != WEFT_TUNNEL_NONE && mode != tunnel->mode)))
+                        (void) bpf_program__set_autoload(p, false);
+        }
+}
+
 static int set_engine_constants(const struct build *b, struct weft_error *reterr)
 {
         const struct generation_settings *s = b->settings;
         uint32_t first[WEFT_HOOKS], first_known[WEFT_HOOKS];
         uint8_t has_stages[WEFT_HOOKS], serves[WEFT_HOOKS], can_cast = s->can_cast,
                                                             track = must_track(b->g);
+        const struct weft_tunnel_spec none = { 0 }, *tunnel = generation_tunnel(b->g) ?: &none;
+        uint8_t tunnels = (uint8_t) tunnel->mode, can_decap = s->can_decap;
+        uint32_t overlay = s->number % WEFT_OVERLAYS;
         struct weft_ports given, contested;
         uint32_t half_open = half_open_stretch(b);
         const struct named_value values[] = {
@@ -291,6 +325,10 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
                 { "weft_has_stages", has_stages, sizeof(has_stages) },
                 { "weft_serves", serves, sizeof(serves) },
                 { "weft_half_open", &half_open, sizeof(half_open) },
+                { "weft_tunnels", &tunnels, sizeof(tunnels) },
+                { "weft_header", &tunnel->header, sizeof(tunnel->header) },
+                { "weft_overlay_index", &overlay, sizeof(overlay) },
+                { "weft_can_decap", &can_decap, sizeof(can_decap) },
         };
 
         ports_given_out(b, &given, &contested);
@@ -374,6 +412,8 @@ static int fill_engine_slots(const struct generation *g, struct weft_error *rete
                 if (!p)
                         return weft_fail(reterr, -ENOENT, "there is no program %s",
                                          slot_programs[slot]);
+                if (!bpf_program__autoload(p))
+                        continue;
 
                 r = put(g, slot, bpf_program__fd(p), reterr);
                 if (r < 0)
@@ -392,6 +432,7 @@ static int load_engine(const struct build *b, struct weft_error *reterr)
         if (r < 0)
                 return r;
 
+        leave_out_tunnel_programs(b->g);
         r = set_engine_constants(b, reterr);
         if (r >= 0)
                 r = tables_share(b->tables, b->g->engine, reterr);
@@ -722,7 +763,15 @@ int generation_hook_fd(const struct generation *g, uint32_t hook)
         const struct bpf_program *p =
                 name ? bpf_object__find_program_by_name(g->engine, name) : NULL;
 
-        return p ? bpf_program__fd(p) : -ENOENT;
+        return p && bpf_program__autoload(p) ? bpf_program__fd(p) : -ENOENT;
+}
+
+int generation_overlay_fd(const struct generation *g)
+{
+        const struct bpf_program *p =
+                bpf_object__find_program_by_name(g->engine, "weft_to_overlay");
+
+        return p && bpf_program__autoload(p) ? bpf_program__fd(p) : -ENOENT;
 }
 
 const char *generation_module_name(const struct generation *g, uint16_t id)

@@ -22,7 +22,8 @@ struct generation_settings {
         uint32_t number; /* 1, 2, … over restarts too */
         uint32_t hz;     /* jiffies per second */
         uint32_t mark_mask;
-        bool can_cast;                            /* kernel has bpf_cast_to_kern_ctx */
+        bool can_cast;  /* kernel has bpf_cast_to_kern_ctx */
+        bool can_decap; /* bpf_skb_adjust_room() changes the protocol when it shrinks */
         uint16_t host_ports_low, host_ports_high; /* the node's ephemeral range */
         const char *bpffs;  /* for the modules' maps that outlive it; NULL: none does */
         const void *engine; /* bytes of engine.bpf.o */
@@ -52,6 +53,10 @@ int generation_prepare(struct generation *g, struct weft_error *reterr);
 /* After the switch: each instance becomes the owner of what it prepared for. */
 void generation_takeover(struct generation *g);
 uint32_t generation_number(const struct generation *g);
+/* How its packets are carried to other nodes; NULL: not at all. */
+const struct weft_tunnel_spec *generation_tunnel(const struct generation *g);
+/* Exit program of the tunnel's device; -ENOENT where there is no device. */
+int generation_overlay_fd(const struct generation *g);
 /* Program for a hook (enum weft_hook); -ENOENT where the hook needs none. */
 int generation_hook_fd(const struct generation *g, uint32_t hook);
 /* Does a stage of phase service stand in the hook? */

@@ -12,6 +12,7 @@
 #include "generation/object.h"
 #include "module/api.h"
 #include "module/module.h"
+#include "probe/probe.h"
 #include "util.h"
 
 #define PORT_RANGE_FILE "/proc/sys/net/ipv4/ip_local_port_range"
@@ -261,6 +262,18 @@ static void api_native_prefixes(struct weft_instance *self,
         }
 }
 
+/* ---- tunnels ------------------------------------------------------------------------------ */
+
+static void api_tunnel(struct weft_instance *self, const struct weft_tunnel_spec *spec)
+{
+        struct instance *i = of(self);
+
+        i->tunnel = *spec;
+        if (spec->mode == WEFT_TUNNEL_NONE)
+                i->tunnel.mode = probe_has(WEFT_NEED_LINK_KIND, spec->kind) ? WEFT_TUNNEL_DEVICE
+                                                                            : WEFT_TUNNEL_ENGINE;
+}
+
 static void *api_data(struct weft_instance *self)
 {
         return of(self)->data;
@@ -297,4 +310,5 @@ const struct weft_api core_api = {
         .nft_table = api_nft_table,
         .set_native_prefixes = api_set_native_prefixes,
         .native_prefixes = api_native_prefixes,
+        .tunnel = api_tunnel,
 };

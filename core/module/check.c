@@ -32,7 +32,7 @@ const struct config_module *config_module_find(const struct config *c, const cha
 
 /* ---- files -------------------------------------------------------------------------------- */
 
-/* ", did you mean [module vxlan]?" where there is a file of such a name. */
+/* ", did you mean [module NAME]?" where there is a file of such a name. */
 static void add_unknown(struct check *c, const struct config_module *section, const char *why)
 {
         struct nearest near = { .word = section->name };

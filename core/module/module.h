@@ -88,8 +88,9 @@ struct instance {
         size_t n_objects;
         struct weft_prefix *routes; /* held through weft_api.route(); owned */
         size_t n_routes;
-        char *table;                 /* body held through weft_api.nft_table(); owned */
-        struct weft_prefixes native; /* from weft_api.set_native_prefixes(); items owned */
+        char *table;                    /* body held through weft_api.nft_table(); owned */
+        struct weft_prefixes native;    /* from weft_api.set_native_prefixes(); items owned */
+        struct weft_tunnel_spec tunnel; /* from weft_api.tunnel(); mode NONE: none */
         bool attached, degraded;
 
         /* On a reload. An instance that goes on stands in both builds. */

@@ -287,6 +287,21 @@ static int neighbour_change(struct nl_sock *s, const struct comparison *c, bool 
         return rtnl_ask(s, m, NULL, NULL, reterr);
 }
 
+int neighbour_add(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *a,
+                  const uint8_t mac[6], struct weft_error *reterr)
+{
+        const struct comparison c = { .ifindex = ifindex, .mac = mac };
+
+        return neighbour_change(s, &c, true, a, reterr);
+}
+
+void neighbour_delete(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *a)
+{
+        const struct comparison c = { .ifindex = ifindex };
+
+        (void) neighbour_change(s, &c, false, a, NULL);
+}
+
 int neighbours_set(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *addrs, size_t n,
                    const uint8_t mac[6], struct weft_error *reterr)
 {

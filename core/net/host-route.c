@@ -64,26 +64,23 @@ static int route_make(struct host *h, const struct route *wanted, bool known,
         return r < 0 ? refuse(wanted, r, reterr) : 1;
 }
 
-int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_addr *gateway,
-               uint32_t ifindex, uint32_t mtu, struct weft_error *reterr)
+static int hold_route(struct host *h, const struct route *wanted, struct weft_error *reterr)
 {
-        struct route wanted = { .dst = *dst, .ifindex = ifindex, .mtu = mtu };
+        const struct weft_prefix *dst = &wanted->dst;
         struct route_hold *hold = route_find(h, dst);
         bool known = hold;
         char text[PREFIX_TEXT];
         int r = 0;
 
-        if (gateway)
-                wanted.gateway = *gateway;
         if (!hold) {
-                hold = route_hold_add(h, &wanted);
+                hold = route_hold_add(h, wanted);
                 if (!hold)
                         return weft_fail(reterr, -ENOMEM, "out of memory");
                 r = record_add(h, reterr, "route\t%s", prefix_format(dst, text, sizeof(text)));
         }
 
         if (r >= 0)
-                r = route_make(h, &wanted, known, reterr);
+                r = route_make(h, wanted, known, reterr);
         if (r < 0) {
                 if (!known)
                         route_undo(h, hold);
@@ -91,10 +88,37 @@ int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_
                                     prefix_format(dst, text, sizeof(text)));
         }
 
-        hold->route = wanted;
+        hold->route = *wanted;
         hold->count++;
 
         return 0;
+}
+
+int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_addr *gateway,
+               uint32_t ifindex, uint32_t mtu, struct weft_error *reterr)
+{
+        struct route wanted = { .dst = *dst, .ifindex = ifindex, .mtu = mtu };
+
+        if (gateway)
+                wanted.gateway = *gateway;
+
+        return hold_route(h, &wanted, reterr);
+}
+
+int host_overlay_route(struct host *h, const struct weft_prefix *dst,
+                       const struct overlay_route *to, struct weft_error *reterr)
+{
+        const struct route wanted = {
+                .dst = *dst,
+                .ifindex = to->ifindex,
+                .mtu = to->mtu,
+                .src = to->src,
+                .gateway = to->gateway ? overlay_gateway(address_family(&dst->addr))
+                                       : (struct weft_addr) { { 0 } },
+                .onlink = to->gateway,
+        };
+
+        return hold_route(h, &wanted, reterr);
 }
 
 bool host_holds_route(const struct host *h, const struct weft_prefix *dst)

@@ -187,6 +187,7 @@ void host_cleanup(struct host *h, void (*f)(void *data, const char *what), void 
                 tell(&t, "reserved ports %.200s", ports);
         undo_unwanted(h, &t);
         wires_cleanup(h->net, f, data);
+        overlays_cleanup(h->net, f, data);
 
         /* The record goes with what it recorded. */
         (void) unlink(h->path);

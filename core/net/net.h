@@ -20,7 +20,7 @@ struct net_link {
         uint8_t mac[6];
         uint32_t mtu;
         bool up, ethernet;
-        char kind[16]; /* "veth", "vxlan", "" for hardware */
+        char kind[16]; /* "veth", "bridge", "" for hardware */
 };
 
 enum net_event_kind {
@@ -63,6 +63,8 @@ bool net_is_on_link(struct net *n, const struct weft_addr *a);
 /* Families (bits: 1 IPv4, 2 IPv6) in which a policy rule chooses by a packet's mark. Rules for the
  * host's own packets do not count. */
 unsigned net_mark_rules(struct net *n);
+/* The interface that it is reached by; 0: by none, or by several. */
+uint32_t net_way_to(struct net *n, const struct weft_addr *a);
 /* Every address of the host itself: calls f for each (loopback and link-local too). */
 void net_addresses(struct net *n,
                    void (*f)(void *data, uint32_t ifindex, const struct weft_addr *a), void *data);
@@ -128,6 +130,15 @@ void host_unreserve_ports(struct host *h, uint16_t low, uint16_t high);
 #define WEFT_ROUTE_PROTOCOL 119
 int host_route(struct host *h, const struct weft_prefix *dst, const struct weft_addr *gateway,
                uint32_t ifindex, uint32_t mtu, struct weft_error *reterr);
+/* A route to remote endpoints that a tunnel carries what is sent to. */
+struct overlay_route {
+        uint32_t ifindex; /* the tunnel's device; or the uplink, where the engine encapsulates */
+        bool gateway;     /* the latter: see overlay_gateway_set() */
+        uint32_t mtu;
+        struct weft_addr src; /* of the node's own packets; zero: as the kernel chooses */
+};
+int host_overlay_route(struct host *h, const struct weft_prefix *dst,
+                       const struct overlay_route *to, struct weft_error *reterr);
 void host_unroute(struct host *h, const struct weft_prefix *dst);
 bool host_holds_route(const struct host *h, const struct weft_prefix *dst);
 
@@ -148,6 +159,36 @@ void host_settle(struct host *h);
 /* Undo everything: what is recorded, routes with weft's protocol number, devices that wire_up()
  * made; says what it took through f (may be NULL). Nothing more may be asked of h. */
 void host_cleanup(struct host *h, void (*f)(void *data, const char *what), void *data);
+
+/* ---- tunnels (overlay.c) ------------------------------------------------------------------ */
+
+struct overlay_request {
+        const struct weft_tunnel_spec *spec;
+        uint8_t mac[6];
+        uint32_t mtu;
+};
+
+/* Its name for one of this kind and port. */
+void overlay_ifname(const struct weft_tunnel_spec *spec, char ret[static 16]);
+/* -EEXIST: a device of somebody else's takes packets to the port, it is named in the reason. */
+int overlay_check(struct net *n, const struct weft_tunnel_spec *spec, struct weft_error *reterr);
+/* Makes the flow-based device, or makes the one that is there right; up, without neighbours of its
+ * own. -EEXIST: somebody else's has the name. */
+int overlay_up(struct net *n, const struct overlay_request *q, struct net_link *ret,
+               struct weft_error *reterr);
+void overlay_down(struct net *n, const char *ifname);
+/* Calls f for each such device. */
+void overlay_each(struct net *n, void (*f)(void *data, const char *ifname), void *data);
+
+/* Where the engine encapsulates, the stack is to send to the uplink what the engine then takes, and
+ * must not look for its neighbours there: so the routes lead to one gateway that there is not, with
+ * a permanent neighbour. family: AF_INET, AF_INET6. */
+struct weft_addr overlay_gateway(int family);
+int overlay_gateway_set(struct net *n, uint32_t ifindex, struct weft_error *reterr);
+void overlay_gateway_drop(struct net *n, uint32_t ifindex);
+
+/* Removes devices and gateways; says which. */
+void overlays_cleanup(struct net *n, void (*f)(void *data, const char *what), void *data);
 
 /* ---- endpoints: wiring a namespace -------------------------------------------------------- */
 

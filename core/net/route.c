@@ -42,6 +42,7 @@ bool route_parse(const struct nlmsghdr *h, struct route *ret)
         *ret = (struct route) {
                 .dst = { .addr = address_of(a[RTA_DST]), .len = m->rtm_dst_len + (four ? 96u : 0) },
                 .gateway = address_of(a[RTA_GATEWAY]),
+                .src = address_of(a[RTA_PREFSRC]),
                 .ifindex = a[RTA_OIF] ? nla_get_u32(a[RTA_OIF]) : 0,
                 .mtu = parse_mtu(a[RTA_METRICS]),
                 .table = a[RTA_TABLE] ? nla_get_u32(a[RTA_TABLE]) : m->rtm_table,
@@ -57,7 +58,8 @@ bool route_parse(const struct nlmsghdr *h, struct route *ret)
 bool route_equal(const struct route *a, const struct route *b)
 {
         return prefix_equal(&a->dst, &b->dst) && address_equal(&a->gateway, &b->gateway) &&
-               a->mtu == b->mtu && (a->ifindex == b->ifindex || !a->ifindex || !b->ifindex);
+               address_equal(&a->src, &b->src) && a->mtu == b->mtu &&
+               (a->ifindex == b->ifindex || !a->ifindex || !b->ifindex);
 }
 
 struct route_listener {
@@ -112,8 +114,17 @@ bool net_is_on_link(struct net *n, const struct weft_addr *a)
                r.ifindex != 0 && address_is_zero(&r.gateway);
 }
 
+uint32_t net_way_to(struct net *n, const struct weft_addr *a)
+{
+        struct weft_prefix host = { .addr = *a, .len = 128 };
+        struct route r;
+
+        return route_covering(net_socket(n), &host, &r) == 0 && r.type == RTN_UNICAST ? r.ifindex
+                                                                                      : 0;
+}
+
 static struct nl_msg *route_message(int type, int flags, const struct weft_prefix *dst,
-                                    uint8_t scope)
+                                    uint8_t scope, bool onlink)
 {
         bool four = prefix_is_ipv4(dst);
         struct rtmsg head = {
@@ -123,6 +134,7 @@ static struct nl_msg *route_message(int type, int flags, const struct weft_prefi
                 .rtm_protocol = WEFT_ROUTE_PROTOCOL,
                 .rtm_scope = scope,
                 .rtm_type = RTN_UNICAST,
+                .rtm_flags = onlink ? RTNH_F_ONLINK : 0,
         };
         struct nl_msg *m = rtnl_new(type, flags, &head, sizeof(head));
 
@@ -137,13 +149,15 @@ int route_add(struct nl_sock *s, const struct route *r, bool replace, struct wef
         bool via = !address_is_zero(&r->gateway);
         struct nl_msg *m =
                 route_message(RTM_NEWROUTE, NLM_F_CREATE | (replace ? NLM_F_REPLACE : NLM_F_EXCL),
-                              &r->dst, via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK);
+                              &r->dst, via ? RT_SCOPE_UNIVERSE : RT_SCOPE_LINK, r->onlink);
         struct nlattr *metrics;
 
         if (via)
                 rtnl_put_address(m, RTA_GATEWAY, &r->gateway);
         if (r->ifindex)
                 rtnl_put_u32(m, RTA_OIF, r->ifindex);
+        if (!address_is_zero(&r->src))
+                rtnl_put_address(m, RTA_PREFSRC, &r->src);
         if (r->mtu) {
                 metrics = rtnl_begin(m, RTA_METRICS);
                 rtnl_put_u32(m, RTAX_MTU, r->mtu);
@@ -155,7 +169,7 @@ int route_add(struct nl_sock *s, const struct route *r, bool replace, struct wef
 
 int route_delete(struct nl_sock *s, const struct weft_prefix *dst, struct weft_error *reterr)
 {
-        return rtnl_ask(s, route_message(RTM_DELROUTE, 0, dst, RT_SCOPE_NOWHERE), NULL, NULL,
+        return rtnl_ask(s, route_message(RTM_DELROUTE, 0, dst, RT_SCOPE_NOWHERE, false), NULL, NULL,
                         reterr);
 }
 

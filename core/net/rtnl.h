@@ -107,13 +107,20 @@ int neighbours_each(struct nl_sock *s, rtnl_answer_fn f, void *data, struct weft
 int neighbours_set(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *addrs, size_t n,
                    const uint8_t mac[6], struct weft_error *reterr);
 
+/* One permanent neighbour, beside others. */
+int neighbour_add(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *a,
+                  const uint8_t mac[6], struct weft_error *reterr);
+void neighbour_delete(struct nl_sock *s, uint32_t ifindex, const struct weft_addr *a);
+
 /* ---- routes (route.c) --------------------------------------------------------------------- */
 
 struct route {
         struct weft_prefix dst;
         struct weft_addr gateway; /* zero: none */
+        struct weft_addr src;     /* of the node's own packets; zero: as the kernel chooses */
         uint32_t ifindex, mtu, table;
         uint8_t protocol, type;
+        bool onlink; /* the gateway need not be on a network of the interface */
 };
 
 bool route_parse(const struct nlmsghdr *h, struct route *ret);

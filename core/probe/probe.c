@@ -22,6 +22,7 @@ static const struct {
         { "cast-to-kern-ctx", try_cast_to_kern_ctx },
         { "link-update", try_link_update },
         { "fib-lookup-src", try_fib_lookup_src },
+        { "decap-protocol", try_decap_protocol },
         { "nftables", net_has_nftables },
 };
 

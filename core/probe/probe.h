@@ -17,6 +17,7 @@
  *      cast-to-kern-ctx  programs that read the kernel's own packet struct
  *      link-update       the program of a link can be replaced
  *      fib-lookup-src    the routing lookup of programs tells the source address, too
+ *      decap-protocol    what a program takes out of a tunnel can be of another protocol
  *      nftables          tables of nftables, of both families at once
  * kinds of network devices, and of the host, as it was at the last probe_host()
  *      masquerade-free   nobody else masquerades packets from the pods

@@ -121,6 +121,25 @@ bool try_link_update(void)
         return bpf_link_update(-1, -1, NULL) == -EBADF;
 }
 
+#define MOVE(register, value)                                                                      \
+        {                                                                                          \
+                .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = register, .imm = value             \
+        }
+#define DECAP_L3_IPV6 (1 << 8) /* BPF_F_ADJ_ROOM_DECAP_L3_IPV6, since Linux 6.3 */
+
+/* Takes 20 bytes out of an IPv4 packet and calls the rest IPv6. */
+bool try_decap_protocol(void)
+{
+        const struct bpf_insn insns[] = { MOVE(BPF_REG_2, -20), MOVE(BPF_REG_3, BPF_ADJ_ROOM_MAC),
+                                          MOVE(BPF_REG_4, DECAP_L3_IPV6),
+                                          CALL(0, BPF_FUNC_skb_adjust_room), EXIT };
+        _cleanup_close_ int fd = load(insns, ELEMENTS(insns), NULL, 0);
+        char packet[128] = { [12] = 0x08, [14] = 0x45 };
+        LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = sizeof(packet));
+
+        return fd >= 0 && bpf_prog_test_run_opts(fd, &opts) == 0 && opts.retval == 0;
+}
+
 bool try_cast_to_kern_ctx(void)
 {
         struct btf *kernel = btf__load_vmlinux_btf();

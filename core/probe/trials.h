@@ -9,5 +9,6 @@ bool try_tcx(void);
 bool try_redirect_peer(void);
 bool try_cast_to_kern_ctx(void);
 bool try_fib_lookup_src(void);
+bool try_decap_protocol(void);
 bool try_link_update(void);
 bool try_link_kind(const char *kind);

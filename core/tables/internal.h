@@ -22,6 +22,9 @@
         X(MEMBERS, "members")                                                                      \
         X(SOURCE_RANGES, "source_ranges")                                                          \
         X(PEERS, "peers")                                                                          \
+        X(REMOTES, "remotes")                                                                      \
+        X(NODES, "nodes")                                                                          \
+        X(OVERLAYS, "overlays")                                                                    \
         X(LINKS, "links")                                                                          \
         X(FILTER, "filter")                                                                        \
         X(WORLD, "world")                                                                          \
@@ -108,7 +111,10 @@ struct tables {
         struct lookup *lookups, *retired_lookups;
         uint32_t last_lookup, n_retired_lookups;
 
-        struct keyset links, peers;          /* set since open */
+        struct keyset links, peers, nodes; /* set since open */
+        struct keyset peers_there;         /* in their table: a lookup finds shorter ones too */
+        uint8_t *remotes_taken;            /* of remotes */
+        uint32_t remote_cursor;
         struct keyset set_entries[TABLES_N]; /* of service-sets.c, ditto */
 
         struct live *live; /* for each backend, while a pass of collection counts; NULL: none */
@@ -160,6 +166,11 @@ void layout_text(const struct layout *l, char *buf, size_t size);
 int filter_rebuild(struct tables *t);
 void filter_add(struct tables *t, const struct weft_addr *addr, __be16 port, uint8_t proto);
 void filter_del(struct tables *t, const struct weft_addr *addr, __be16 port, uint8_t proto);
+/* The networks that a prefix covers or lies in. -E2BIG: too many. */
+int filter_add_net(struct tables *t, const struct weft_prefix *prefix);
+void filter_del_net(struct tables *t, const struct weft_prefix *prefix);
+/* Before filter_rebuild(): counts, and stores nothing. */
+int filter_count_net(struct tables *t, const struct weft_prefix *prefix);
 
 int nexthops_adopt(struct tables *t);
 void nexthops_settle(struct tables *t);
@@ -172,6 +183,10 @@ void nexthops_forget_link(struct tables *t, uint32_t ifindex);
 /* What a predecessor left and nobody set since open goes. */
 void links_settle(struct tables *t);
 void peers_settle(struct tables *t);
+/* What a predecessor left; counts its filter bits. */
+int peers_adopt(struct tables *t);
+int nodes_adopt(struct tables *t);
+void nodes_settle(struct tables *t);
 void endpoints_settle(struct tables *t);
 void endpoints_done(struct tables *t);
 

@@ -328,7 +328,8 @@ static struct shared_map *find_map(const struct tables *t, const char *name)
 static bool needs_memory(enum table id)
 {
         return id == TABLE_NEXTHOPS || id == TABLE_SERVICE_SLOTS || id == TABLE_BACKENDS ||
-               id == TABLE_FILTER || id == TABLE_WORLD;
+               id == TABLE_FILTER || id == TABLE_WORLD || id == TABLE_REMOTES ||
+               id == TABLE_OVERLAYS;
 }
 
 static int find_tables(struct tables *t, struct weft_error *reterr)
@@ -355,9 +356,14 @@ static int make_memory(struct tables *t)
         service_sets_init(t);
         t->service_ids.size = sizeof(uint32_t);
         t->links.size = sizeof(uint32_t);
-        t->peers.size = sizeof(struct weft_peer_key);
+        t->peers.size = t->peers_there.size = sizeof(struct weft_peer_key);
+        t->nodes.size = sizeof(struct weft_addr);
+        t->remotes_taken = calloc(table_size(t, TABLE_REMOTES), sizeof(*t->remotes_taken));
 
-        return t->filter_counts && t->hop_states && t->backend_ring && t->slots_taken ? 0 : -ENOMEM;
+        return t->filter_counts && t->hop_states && t->backend_ring && t->slots_taken &&
+                               t->remotes_taken
+                       ? 0
+                       : -ENOMEM;
 }
 
 /* What a predecessor left in the tables. */
@@ -373,6 +379,10 @@ static int take_over(struct tables *t)
         if (r == 0)
                 r = services_adopt(t);
         if (r == 0)
+                r = nodes_adopt(t);
+        if (r == 0)
+                r = peers_adopt(t);
+        if (r == 0)
                 r = filter_rebuild(t);
 
         return r;
@@ -384,6 +394,7 @@ void tables_settle(struct tables *t)
         nexthops_settle(t);
         links_settle(t);
         peers_settle(t);
+        nodes_settle(t);
         services_settle(t);
         service_sets_settle(t);
         lookups_settle(t);
@@ -512,10 +523,13 @@ struct tables *tables_close(struct tables *t)
         service_sets_done(t);
         keyset_done(&t->links);
         keyset_done(&t->peers);
+        keyset_done(&t->peers_there);
+        keyset_done(&t->nodes);
         live_forget(t);
         walk_done(&t->collection);
         free(t->filter_counts);
         free(t->hop_states);
+        free(t->remotes_taken);
         for (size_t i = 0; i < t->n_maps; i++)
                 close_map(&t->maps[i]);
         free(t->maps);

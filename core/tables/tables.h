@@ -65,9 +65,20 @@ void tables_del_endpoint(struct tables *t, const char *name);
 int tables_set_link(struct tables *t, uint32_t ifindex, const struct weft_link *link);
 void tables_del_link(struct tables *t, uint32_t ifindex); /* and its next hops */
 
+/* -E2BIG: pods behind a tunnel, and the prefix is too short for the address filter. */
 int tables_set_peer(struct tables *t, const struct weft_prefix *prefix,
                     const struct weft_peer *peer);
 void tables_del_peer(struct tables *t, const struct weft_prefix *prefix);
+
+/* Makes a node one that tunnels lead to and come from; *ret is its index, for weft_peer.remote.
+ * -ENOSPC: there are too many. */
+int tables_set_node(struct tables *t, const struct weft_addr *node, uint32_t *ret);
+/* Its flows end with PEER_GONE, and what it sends is dropped. */
+void tables_del_node(struct tables *t, const struct weft_addr *node);
+/* The link-layer address that a node is given inside a tunnel, until it has shown another. */
+void tunnel_mac(const struct weft_addr *node, uint8_t ret[static 6]);
+/* What moves of the tunnel of generation NUMBER. */
+void tables_set_overlay(struct tables *t, uint32_t number, const struct weft_overlay *o);
 
 /* A neighbour's address: one 8-byte store in each next hop that goes there. No epoch moves. */
 void tables_neighbour(struct tables *t, uint32_t ifindex, const struct weft_addr *addr,

@@ -169,3 +169,11 @@ def standard_modules(host_routing=True, **options):
     for name, keys in options.items():
         modules[name.replace("_", "-")].update(keys)
     return modules
+
+
+def overlay_modules(kind, host_routing=True, **options):
+    """The modules of a node whose pods are reached through a tunnel; options: of the tunnel."""
+    modules = {kind: options, "nodeport-snat": {}, "bpf-masq": {"ipv6": "yes"}}
+    if host_routing:
+        modules["host-routing"] = {}
+    return modules

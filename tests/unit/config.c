@@ -476,8 +476,6 @@ Test(config, what_this_version_cannot_do_yet_is_refused_by_name)
 {
         static const char *const lines[] = {
                 SERVICE "forwarding = dsr\n",
-                PEER "\nrouting = tunnel\n",
-                "[weft]\n\n\nunderlay = ipv6\n",
                 "[weft]\n\n\nmetrics-listen = 0.0.0.0:9964\n",
         };
 

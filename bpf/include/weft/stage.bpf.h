@@ -32,6 +32,7 @@ enum weft_plan_flag {
         WEFT_PLAN_NATIVE = 2,   /* the fabric routes it: not to be masqueraded */
         WEFT_PLAN_TRACK = 4,    /* remember it even if nothing changes */
         WEFT_PLAN_WHOLE = 8,    /* applied whole at its first hook, never through the stack */
+        WEFT_PLAN_PLAIN = 16,   /* the other direction comes without a tunnel, and so goes this */
 };
 
 /* What the stages decided. Starts as the packet is. Set fields through the functions below. */
@@ -50,6 +51,7 @@ struct weft_plan {
         __u32 endpoint;  /* interface of the local endpoint at dst; 0: none */
         __u32 nexthop;   /* its slot */
         __u16 claims[4]; /* module that set: source, destination, delivery, tunnel */
+        union weft_tunnel tunnel;
 };
 
 /* What the routing table says of plan.dst; see weft_route_of(). */
@@ -73,7 +75,10 @@ struct weft_act {
         __u8 neighbour;    /* 1: through the kernel's neighbour layer */
         __u16 fixed_delta; /* of l4_delta: all but the source port */
         __u8 to_endpoint;  /* 1: its end is a local endpoint */
-        __u8 spare[3];
+        __u8 n_options;    /* bytes of `options`, divisible by 4: this packet takes them along */
+        __u8 spare[2];
+        union weft_tunnel tunnel;
+        __u8 options[WEFT_TUNNEL_OPTIONS]; /* Geneve options, ready for the wire */
 };
 
 struct weft_pkt {
@@ -90,6 +95,10 @@ struct weft_pkt {
         __u8 fragment;     /* 0: whole; 1: first; 2: a later one, without ports of its own */
         __u8 known;        /* 1: the flow exists, its translation is given and kept */
         __u8 service_addr; /* 1: key.dst is a service's own address */
+        __u8 n_options;    /* from a tunnel: bytes of `options` that came with it */
+        __u8 options[WEFT_TUNNEL_OPTIONS];
+        __u32 remote;   /* from a tunnel: index of the remote that sent it; 0: from none */
+        __u32 identity; /* from a tunnel: what it said of the sender; see weft_identity_of() */
         /* the engine's */
         __u8 absent;    /* looked up and not found */
         __u8 exit_done; /* the exit hook's stages have run */
@@ -368,32 +377,38 @@ static __always_inline void weft_fill_lookup(const struct __sk_buff *ctx,
         }
 }
 
+/* Asks the routing table; pkt->way afterwards. */
+static __always_inline int weft_ask_route(struct __sk_buff *ctx, struct weft_way *way,
+                                          struct bpf_fib_lookup *fib)
+{
+        fib->tot_len = 1; /* asks for the MTU of the route, from 5.12 on */
+        way->asked = 1;
+        way->result = bpf_fib_lookup(ctx, fib, sizeof(*fib), 0);
+        way->ifindex = fib->ifindex;
+        way->mtu = fib->tot_len > 1 ? fib->tot_len : 0; /* mtu_result */
+        way->family = fib->family == WEFT_AF_INET ? 4 : 6;
+        way->gateway = (struct weft_addr) {};
+        if (way->family == 4) {
+                way->gateway.w[2] = bpf_htonl(0xffff);
+                way->gateway.w[3] = fib->ipv4_dst;
+        } else {
+                __builtin_memcpy(&way->gateway, fib->ipv6_dst, 16);
+        }
+        __builtin_memcpy(way->dmac, fib->dmac, 6);
+        __builtin_memcpy(way->smac, fib->smac, 6);
+        return way->result;
+}
+
 /* Asks the routing table for plan.src -> plan.dst, once for each packet; pkt->way afterwards.
  * Returns BPF_FIB_LKUP_RET_*; RET_NOT_FWDED is also the answer for the node's own addresses. */
 static __always_inline int weft_route_of(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
-        struct weft_way *way = &pkt->way;
         struct bpf_fib_lookup fib = {};
 
-        if (way->asked)
-                return way->result;
+        if (pkt->way.asked)
+                return pkt->way.result;
         weft_fill_lookup(ctx, pkt, &fib);
-        fib.tot_len = 1; /* asks for the MTU of the route, from 5.12 on */
-        way->asked = 1;
-        way->result = bpf_fib_lookup(ctx, &fib, sizeof(fib), 0);
-        way->ifindex = fib.ifindex;
-        way->mtu = fib.tot_len > 1 ? fib.tot_len : 0; /* mtu_result */
-        way->family = fib.family == WEFT_AF_INET ? 4 : 6;
-        way->gateway = (struct weft_addr) {};
-        if (way->family == 4) {
-                way->gateway.w[2] = bpf_htonl(0xffff);
-                way->gateway.w[3] = fib.ipv4_dst;
-        } else {
-                __builtin_memcpy(&way->gateway, fib.ipv6_dst, 16);
-        }
-        __builtin_memcpy(way->dmac, fib.dmac, 6);
-        __builtin_memcpy(way->smac, fib.smac, 6);
-        return way->result;
+        return weft_ask_route(ctx, &pkt->way, &fib);
 }
 
 /* The node's address of the packet's family on an interface; NULL: none. */
@@ -407,4 +422,45 @@ static __always_inline const struct weft_addr *weft_node_address(const struct we
                 return NULL;
         a = pkt->key.family == 4 ? &link->addr4 : &link->addr6;
         return a->w[0] | a->w[1] | a->w[2] | a->w[3] ? a : NULL;
+}
+
+/* ---- tunnels ------------------------------------------------------------------------------ */
+
+/* Who sent the packet: an endpoint's identity, that of a peer's section for what comes from there
+ * without a tunnel or without one of its own, else the host's or the world's. */
+static __always_inline __u32 weft_identity_of(const struct weft_pkt *pkt)
+{
+        const struct weft_endpoint *e;
+        const struct weft_peer *peer;
+        const struct weft_addr *own;
+
+        if (pkt->hook == WEFT_FROM_ENDPOINT) {
+                e = weft_endpoint_of(&pkt->key.src);
+                return e ? e->identity : WEFT_IDENTITY_UNKNOWN;
+        }
+        if (pkt->hook == WEFT_FROM_OVERLAY && pkt->identity != WEFT_IDENTITY_REMOTE_NODE)
+                return pkt->identity;
+        peer = weft_peer_of(&pkt->key.src);
+        if (peer)
+                return peer->identity;
+        if (pkt->hook == WEFT_FROM_OVERLAY)
+                return pkt->identity;
+        own = pkt->host ? weft_node_address(pkt, pkt->ifindex) : NULL;
+        return own && weft_same_addr(own, &pkt->key.src) ? WEFT_IDENTITY_HOST : WEFT_IDENTITY_WORLD;
+}
+
+/* The flow goes to the peer through the tunnel of this generation, once something is to leave the
+ * node; a flow whose answers come without a tunnel does not. */
+static __always_inline void weft_plan_tunnel(struct weft_pkt *pkt, const struct weft_peer *peer)
+{
+        __u32 identity = weft_identity_of(pkt), index = peer->remote;
+        struct weft_remote *r = bpf_map_lookup_elem(&remotes, &index);
+
+        if (!r || !index || !weft_claim(pkt, WEFT_CLAIM_TUNNEL))
+                return;
+        if (identity == WEFT_IDENTITY_HOST)
+                identity = WEFT_IDENTITY_REMOTE_NODE;
+        pkt->plan.tunnel.key = identity << 8;
+        pkt->plan.tunnel.remote = index;
+        pkt->plan.tunnel.number = r->number;
 }

@@ -50,6 +50,9 @@ WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, source_ranges, struct weft_source_key, __u32, 65
          BPF_F_NO_PREALLOC);
 WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, peers, struct weft_peer_key, struct weft_peer, 16384,
          BPF_F_NO_PREALLOC);
+WEFT_MAP(BPF_MAP_TYPE_ARRAY, remotes, __u32, struct weft_remote, WEFT_REMOTES, BPF_F_MMAPABLE);
+WEFT_MAP(BPF_MAP_TYPE_HASH, nodes, struct weft_addr, __u32, WEFT_REMOTES, 0);
+WEFT_MAP(BPF_MAP_TYPE_ARRAY, overlays, __u32, struct weft_overlay, WEFT_OVERLAYS, BPF_F_MMAPABLE);
 WEFT_MAP(BPF_MAP_TYPE_HASH, links, __u32, struct weft_link, 256, 0);
 WEFT_MAP(BPF_MAP_TYPE_LRU_HASH, fragments, struct weft_fragment_key, struct weft_fragment, 16384,
          0);
@@ -99,4 +102,12 @@ static __always_inline __u32 weft_filter_bit(const struct weft_addr *a, __be16 p
 static __always_inline const struct weft_endpoint *weft_endpoint_of(const struct weft_addr *a)
 {
         return weft_filtered(weft_filter_bit(a, 0, 0)) ? bpf_map_lookup_elem(&endpoints, a) : NULL;
+}
+
+/* The peer that an address belongs to, as one of its pods or its own; NULL: none. */
+static __always_inline const struct weft_peer *weft_peer_of(const struct weft_addr *a)
+{
+        struct weft_peer_key key = { .prefixlen = 128, .addr = *a };
+
+        return bpf_map_lookup_elem(&peers, &key);
 }

@@ -141,8 +141,19 @@ union weft_route {
         };
 };
 
+/* How the packets of a flow are carried to another node, in one word too; all zero: as they are. */
+union weft_tunnel {
+        __u64 word;
+        struct {
+                __u32 key;    /* identity of the sender << 8, as it stands in the header */
+                __u16 remote; /* index in the table of remotes; 0: no tunnel */
+                __u16 number; /* its number when decided, low bits */
+        };
+};
+
 /* One direction of a connection. What stands before "living" is written before the entry can be
- * found and never after (but `epoch` and `route`, which the chain renews, route first). */
+ * found and never after (but `tunnel`, `route` and `epoch`, which the chain renews in this order).
+ */
 struct weft_flow {
         __u64 epoch; /* generation << 32 | world under which the route was decided; 0: decide */
         union weft_route route;
@@ -154,7 +165,7 @@ struct weft_flow {
         __u16 module;               /* who decided: id in the generation's module list */
         __u8 set, partner_side;     /* enum weft_set; side under which the other direction stands */
         __u8 hook, spare;           /* hook that decided (enum weft_hook) */
-        __u32 spare2;
+        union weft_tunnel tunnel;
         __u64 created;
         /* living: written by replay, by whichever CPU sees the packet */
         __u64 deadline;
@@ -351,9 +362,11 @@ struct weft_link {
         __u32 mtu;
 };
 
-/* peers: LPM of (prefix length over 128 bits, address) -> other node. */
+/* peers: LPM of (prefix length over 128 bits, address) -> other node. Pod CIDRs of a peer, and its
+ * own addresses. */
 enum weft_peer_flag {
-        WEFT_PEER_NODE = 1, /* the prefix is the node's own address, not one of its pods' */
+        WEFT_PEER_NODE = 1,   /* the prefix is the node's own address, not one of its pods' */
+        WEFT_PEER_TUNNEL = 2, /* reached through the tunnel */
 };
 
 struct weft_peer_key {
@@ -365,8 +378,62 @@ struct weft_peer {
         struct weft_addr node;
         __u32 identity;
         __u32 number;
-        __u32 flags;
-        __u32 spare;
+        __u32 flags;  /* enum weft_peer_flag */
+        __u32 remote; /* index in the table of remotes; 0: none */
+};
+
+/* remotes: array by index, the other ends of tunnels; 0 is never used. nodes: their address ->
+ * index. The way to a remote is found once for all flows that go there, and renewed as a flow's is:
+ * `local` and `route` first, `epoch` after. */
+#define WEFT_REMOTES 16384
+
+struct weft_remote {
+        struct weft_addr node;
+        struct weft_addr local; /* source of what is sent there */
+        union weft_route route; /* next hop; mtu: of the outer packet's way */
+        __u64 epoch;            /* under which the way was found; 0: look */
+        __u8 mac[6];            /* inner destination */
+        __u16 spare;
+        __u32 number; /* moves when the index comes to mean another node, or none */
+        __u32 spare2;
+};
+
+/* overlays: array by the number of a generation's tunnel, what of it moves while it runs. */
+#define WEFT_OVERLAYS 8
+
+struct weft_overlay {
+        __u32 ifindex; /* of the tunnel's device; 0: there is none (now) */
+        __u32 mtu;     /* of the packets carried */
+        __u8 mac[6];   /* inner source */
+        __u16 spare;
+};
+
+/* Who encapsulates. */
+enum weft_tunnel_mode {
+        WEFT_TUNNEL_NONE,
+        WEFT_TUNNEL_ENGINE, /* the engine, from the header below */
+        WEFT_TUNNEL_DEVICE, /* a flow-based device of the kernel */
+};
+
+/* What a tunnel's packets carry between UDP and the inner Ethernet header: eight bytes, of which 4
+ * to 6 are the key, and perhaps options (VXLAN: RFC 7348 §5; Geneve: RFC 8926 §3.4). */
+#define WEFT_TUNNEL_HEADER 8
+#define WEFT_TUNNEL_OPTIONS 64 /* most bytes of them that are looked at */
+
+struct weft_tunnel_header {
+        __u8 header[WEFT_TUNNEL_HEADER]; /* as sent, key 0, no options */
+        __u8 mask[WEFT_TUNNEL_HEADER];   /* its bits that must be so in what is received */
+        __u8 options;                    /* bits of byte 0: length of the options, in words */
+        __u8 spare;
+        __be16 port; /* UDP destination port */
+};
+
+/* Identities with a meaning of their own; 24 bits. */
+enum weft_identity {
+        WEFT_IDENTITY_UNKNOWN = 0,
+        WEFT_IDENTITY_HOST = 1, /* never on the wire: goes out as REMOTE_NODE */
+        WEFT_IDENTITY_WORLD = 2,
+        WEFT_IDENTITY_REMOTE_NODE = 6,
 };
 
 /* fragments: LRU of datagram -> ports of its first fragment. */
@@ -383,7 +450,8 @@ struct weft_fragment {
 
 /* The address filter: WEFT_FILTER_BITS bits in an array of u64. A clear bit says "certainly none of
  * ours" for the cost of an array lookup; a set bit asks the hash tables. Every address of an
- * endpoint and every (address, 0, 0) and (address, port, protocol) key of a service has its bit. */
+ * endpoint and every (address, 0, 0) and (address, port, protocol) key of a service has its bit; so
+ * has every network of 16 bits (IPv6: 48) in which a peer's pods are reached through a tunnel. */
 #define WEFT_FILTER_SHIFT 20
 #define WEFT_FILTER_WORDS (1 << (WEFT_FILTER_SHIFT - 6))
 
@@ -404,6 +472,23 @@ static inline __u32 weft_filter_bit6(const __be32 *w, __be16 port, __u8 proto)
         __u32 fold = w[0] ^ (w[1] * 0x85ebca6bu) ^ (w[2] * 0xc2b2ae35u) ^ (w[3] * 0x27d4eb2fu);
 
         return weft_filter_mix(fold ^ (((__u32) port << 8 | proto) * 0x9e3779u));
+}
+
+/* The network that an address is in, -> bit. */
+#define WEFT_FILTER_NET 0xff /* no protocol */
+
+static inline __u32 weft_filter_net4(__be32 addr)
+{
+        const __u8 *b = (const __u8 *) &addr;
+
+        return weft_filter_bit4(b[0] << 8 | b[1], 0, WEFT_FILTER_NET);
+}
+
+static inline __u32 weft_filter_net6(const __be32 *w)
+{
+        const __u8 *b = (const __u8 *) &w[1];
+
+        return weft_filter_bit4(w[0] ^ (b[0] << 8 | b[1]) * 0x85ebca6bu, 6, WEFT_FILTER_NET);
 }
 
 /* world: one element. */
@@ -458,7 +543,7 @@ enum weft_slot {
 #include "slots.def"
 #undef WEFT_SLOT
         WEFT_SLOT_ENGINE_END,
-        WEFT_SLOT_STAGES = 16,
+        WEFT_SLOT_STAGES = 24,
 };
 
 #define WEFT_STAGES_PER_HOOK 28

@@ -140,6 +140,21 @@ struct weft_option {
 #define WEFT_OPT_PREFIXES(t, f, k, d, h) WEFT_OPT_(PREFIXES, struct weft_prefixes, t, f, k, d, h)
 #define WEFT_OPT_ADDRESSES(t, f, k, d, h) WEFT_OPT_(ADDRESSES, struct weft_addresses, t, f, k, d, h)
 
+/* ---- tunnels ------------------------------------------------------------------------------ */
+
+/* How packets are carried to other nodes; see weft_api.tunnel(). Outer IP, UDP, the header, an
+ * Ethernet frame. */
+struct weft_tunnel_spec {
+        const char *kind; /* of the kernel's device, as rtnetlink calls it */
+        /* Attributes of such a device, IFLA_…: UDP port, flow-based, zero checksums over IPv6 are
+         * received. external_is_flag: it has no value. */
+        uint16_t port_attribute, external_attribute, sums_attribute, external_is_flag;
+        struct weft_tunnel_header header; /* types.h; options: without, it takes none along */
+        uint32_t mode; /* enum weft_tunnel_mode; NONE: the device where the kernel has the kind,
+                          else the engine */
+        uint32_t mtu;  /* of the packets carried; 0: what the uplinks' MTU leaves */
+};
+
 /* ---- what the core offers ----------------------------------------------------------------- */
 
 /* A peer, as events and weft_api.peers() show it. */
@@ -233,6 +248,11 @@ struct weft_api {
                                 void (*f)(void *data, const struct weft_prefix *prefix),
                                 void *data);
 
+        /* In load: packets to peers are carried by this tunnel, wherever a stage plans so with
+         * weft_plan_tunnel(). The core makes the device or has the engine write the headers,
+         * routes the peers' pods there and gives endpoints the MTU. One tunnel for a generation. */
+        void (*tunnel)(struct weft_instance *self, const struct weft_tunnel_spec *spec);
+
         /* append here */
 };
 
@@ -322,6 +342,7 @@ enum weft_reconfigured {
 enum weft_condition {
         WEFT_ALWAYS,
         WEFT_PEERS_SHARE_L2, /* every peer is on the same link-layer network as this node */
+        WEFT_PEERS_APART,    /* one is not */
 };
 
 struct weft_module {

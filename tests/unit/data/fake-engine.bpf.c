@@ -13,7 +13,9 @@ const volatile __u16 weft_host_low, weft_host_high, weft_given_low, weft_given_h
 const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
 const volatile __u8 weft_has_stages[WEFT_HOOKS];
 const volatile __u8 weft_serves[WEFT_HOOKS];
-const volatile __u32 weft_half_open;
+const volatile __u32 weft_half_open, weft_overlay_index;
+const volatile __u8 weft_tunnels, weft_can_decap;
+const volatile struct weft_tunnel_header weft_header;
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
