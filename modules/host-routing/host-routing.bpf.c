@@ -5,7 +5,7 @@
 
 #include <weft/stage.bpf.h>
 
-WEFT_STAGE(host_routing, FROM_ENDPOINT | FROM_UPLINK, DELIVER)
+WEFT_STAGE(host_routing, FROM_ENDPOINT | FROM_UPLINK | FROM_OVERLAY, DELIVER)
 {
         if (pkt->plan.endpoint)
                 weft_plan_delivery(pkt, WEFT_ENDPOINT);

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+
+/* Geneve: what goes to a peer behind the tunnel is carried there. How is said in geneve.c, and done
+ * by the engine. */
+
+#include <weft/stage.bpf.h>
+
+WEFT_STAGE(geneve, FROM_ENDPOINT | FROM_UPLINK | FROM_OVERLAY | TO_UPLINK, ENCAP)
+{
+        const struct weft_peer *peer = pkt->plan.endpoint ? NULL : weft_peer_of(&pkt->plan.dst);
+
+        if (!peer || !(peer->flags & WEFT_PEER_TUNNEL))
+                return WEFT_NEXT;
+        weft_plan_tunnel(pkt, peer);
+        return WEFT_DONE;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
