@@ -8,6 +8,7 @@
 
 #include "ctl/catalogue.h"
 #include "ctl/keys.h"
+#include "ctl/manual.h"
 #include "util.h"
 
 static const struct {
@@ -18,14 +19,30 @@ static const struct {
         { "weft.conf.sample", keys_sample },
 };
 
+static int manual(int argc, char **argv)
+{
+        struct weft_error why = {};
+
+        if (argc < 1)
+                return 2;
+        if (manual_print(argv[0], (const char *const *) argv + 1, stdout, &why) == 0)
+                return 0;
+
+        (void) fprintf(stderr, "write-docs: %s\n", why.text);
+        return 1;
+}
+
 int main(int argc, char **argv)
 {
+        if (argc > 2 && strcmp(argv[1], "manual") == 0)
+                return manual(argc - 2, argv + 2);
+
         for (size_t i = 0; argc == 2 && i < ELEMENTS(documents); i++)
                 if (strcmp(documents[i].name, argv[1]) == 0) {
                         documents[i].print(stdout);
                         return 0;
                 }
 
-        (void) fprintf(stderr, "usage: write-docs DOCUMENT\n");
+        (void) fprintf(stderr, "usage: write-docs DOCUMENT | manual TEMPLATE [SAMPLE…]\n");
         return 2;
 }
