@@ -23,7 +23,7 @@ static int probe(const struct call *c)
         if (!dirs)
                 return fail("out of memory");
 
-        r = probe_report(dirs, &report, &why);
+        r = probe_report(c->paths.root, dirs, &report, &why);
         if (r < 0)
                 return call_failed(r, &why);
         if (call_has(c, &option_json))

@@ -8,6 +8,7 @@
 #include "ctl/describe.h"
 #include "ctl/probe.h"
 #include "ctl/table.h"
+#include "net/net.h"
 #include "probe/probe.h"
 #include "util.h"
 
@@ -154,7 +155,57 @@ static bool any_helper(const struct fact *facts, size_t n)
         return false;
 }
 
-int probe_report(const char *const *dirs, json_t **ret, struct weft_error *reterr)
+/* ---- who else is here --------------------------------------------------------------------- */
+
+static void add_conflict(void *data, const char *what, const char *remedy)
+{
+        (void) json_array_append_new(data, json_pack("{s:s, s:s}", "what", what, "remedy", remedy));
+}
+
+struct port_look {
+        const struct config *config;
+        json_t *list;
+};
+
+static void on_listener(void *data, const struct net_listener *l)
+{
+        const struct port_look *look = data;
+        struct net_listener whose = *l;
+        char what[256];
+
+        for (size_t i = 0; i < look->config->n_services; i++) {
+                const struct config_service *s = &look->config->services[i];
+
+                if (s->node_port != l->port || s->proto != l->proto)
+                        continue;
+                net_listener_owner(&whose);
+                (void) snprintf(what, sizeof(what), "%s listens on %u, the node port of service %s",
+                                whose.owner, l->port, s->name);
+                add_conflict(look->list, what,
+                             "stop it, or give the service another node-port: what comes from "
+                             "outside goes to the service");
+        }
+}
+
+/* The services' ports are known only where the configuration is valid. */
+static json_t *conflicts_json(const char *root)
+{
+        struct port_look look = { .list = json_array() };
+        struct diagnostics diagnostics = { 0 };
+        struct config *c = NULL;
+
+        net_others(add_conflict, look.list);
+        if (config_load(root, &c, &diagnostics) == 0) {
+                look.config = c;
+                (void) net_listeners(on_listener, &look, NULL);
+        }
+        diagnostics_done(&diagnostics);
+        (void) config_free(c);
+
+        return look.list;
+}
+
+int probe_report(const char *root, const char *const *dirs, json_t **ret, struct weft_error *reterr)
 {
         _cleanup_(survey_done) struct survey s = { 0 };
         json_t *modules = json_array();
@@ -174,8 +225,9 @@ int probe_report(const char *const *dirs, json_t **ret, struct weft_error *reter
         for (size_t i = 0; i < s.n; i++)
                 (void) json_array_append_new(modules, module_json(&s, &s.items[i], facts, n_facts));
 
-        *ret = json_pack("{s:s, s:o, s:o}", "kernel", kernel.release, "facts",
-                         facts_json(&s, facts, n_facts), "modules", modules);
+        *ret = json_pack("{s:s, s:o, s:o, s:o}", "kernel", kernel.release, "facts",
+                         facts_json(&s, facts, n_facts), "modules", modules, "conflicts",
+                         conflicts_json(root));
         return *ret ? 0 : weft_fail(reterr, -ENOMEM, "out of memory");
 }
 
@@ -205,6 +257,28 @@ static void show_helper_count(const json_t *facts, FILE *f)
         (void) fprintf(f,
                        "Helpers  %zu of %zu known ones; shown are those that a module asks for\n\n",
                        present, all);
+}
+
+static void show_conflicts(const json_t *list, FILE *f, unsigned width)
+{
+        static const struct column columns[] = { { "OTHERS ON THIS NODE" },
+                                                 { "REMEDY", .wrap = 1 },
+                                                 {} };
+        struct table *t;
+        const json_t *j;
+        size_t i;
+
+        if (json_array_size(list) == 0)
+                return;
+
+        t = table_new(columns);
+        json_array_foreach (list, i, j) {
+                table_cell(t, "%s", text(j, "what"));
+                table_cell(t, "%s", text(j, "remedy"));
+        }
+        (void) fputc('\n', f);
+        table_print(t, f, width);
+        (void) table_free(t);
 }
 
 void probe_show(const json_t *report, FILE *f, unsigned width)
@@ -240,4 +314,5 @@ void probe_show(const json_t *report, FILE *f, unsigned width)
         table_print(modules, f, width);
         (void) table_free(facts);
         (void) table_free(modules);
+        show_conflicts(json_object_get(report, "conflicts"), f, width);
 }

@@ -181,6 +181,12 @@ static void service_row(struct table *t, const json_t *s)
         cell_text(t, s, "reason");
 }
 
+static void conflict_row(struct table *t, const json_t *c)
+{
+        cell_text(t, c, "what");
+        cell_text(t, c, "remedy");
+}
+
 static void drop_row(struct table *t, const json_t *c)
 {
         cell_text(t, c, "what");
@@ -245,6 +251,10 @@ static const struct {
             { "ACTIVE", 1 },
             { "REASON", .wrap = 1 } },
           service_row },
+        { "conflicts",
+          "Others on this node",
+          { { "WHAT", 0 }, { "REMEDY", .wrap = 1 } },
+          conflict_row },
         { "drops",
           "Dropped",
           { { "REASON" },

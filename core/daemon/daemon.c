@@ -356,6 +356,7 @@ int daemon_start(struct daemon *d)
 
         log_generation(generation_number(d->build->generation));
         log_plan(d->build);
+        daemon_conflicts_look(d);
         log_message(LOG_NOTICE, STARTED,
                     "generation %u runs; modules: %zu, endpoints: %zu, services: %zu, peers: %zu",
                     generation_number(d->build->generation), d->build->n_instances, d->n_endpoints,
@@ -526,6 +527,7 @@ static int reload(struct daemon *d, struct diagnostics *diagnostics, struct weft
         reached(&watch, "settled");
 
         log_times(&watch, d->build);
+        daemon_conflicts_look(d);
         log_plan(d->build);
         return 0;
 }
@@ -618,6 +620,7 @@ void daemon_stop(struct daemon *d)
         daemon_ports_free(d);
         daemon_overlay_free(d);
         daemon_health_free(d);
+        daemon_conflicts_free(d);
         daemon_pending_services_free(d);
         daemon_states_free(d);
         d->build = build_free(d->build);

@@ -13,6 +13,7 @@
  *   objects.c           peers and services
  *   health.c            services' health-check node ports
  *   ports.c             services' ports of the node's own addresses
+ *   conflicts.c         who else on the node does what weft does
  *   repair.c            what others changed is set again
  *   states.c            backends drained or activated at run time
  *   change.c            objects set and removed at run time
@@ -113,6 +114,12 @@ struct pressure {
         uint64_t quiet_until; /* CLOCK_MONOTONIC microseconds */
 };
 
+/* A sign of somebody who does what weft does. */
+struct conflict {
+        char what[256];
+        char remedy[256];
+};
+
 struct daemon {
         sd_event *loop;
         struct paths paths;
@@ -143,6 +150,9 @@ struct daemon {
         size_t n_intruders;
         struct health **health; /* health-check node ports */
         size_t n_health;
+        struct conflict *conflicts;
+        size_t n_conflicts;
+        unsigned passes;        /* of collection, since conflicts were looked for */
         bool listeners_unknown; /* the kernel does not tell them */
 
         struct dry_network dry; /* where test packets run; ns -1: not made yet */
@@ -348,6 +358,12 @@ void daemon_ports_look(struct daemon *d);
 const struct net_listener *daemon_ports_intruder(const struct daemon *d,
                                                  const struct config_service *s);
 void daemon_ports_free(struct daemon *d);
+
+/* ---- conflicts.c -------------------------------------------------------------------------- */
+
+/* Looks who else is there; what was not there at the last look is logged. */
+void daemon_conflicts_look(struct daemon *d);
+void daemon_conflicts_free(struct daemon *d);
 
 /* ---- repair.c ----------------------------------------------------------------------------- */
 

@@ -21,6 +21,7 @@
 #define RETRY_FIRST (20 * MILLISECOND)
 #define RETRY_LAST (2 * SECOND)
 
+enum { CONFLICT_PASSES = 6 }; /* of collection, between two looks */
 enum { COLLECT_PIECE = 4096, CHANGED_MAX = 64 };
 
 static int arm(sd_event_source *timer, uint64_t delay)
@@ -327,6 +328,8 @@ static int on_collect(sd_event_source *timer, uint64_t time, void *data)
                 daemon_ports_look(d);
                 daemon_pressure_look(d);
                 daemon_repair(d);
+                if (++d->passes == CONFLICT_PASSES)
+                        daemon_conflicts_look(d);
         }
         (void) arm(timer, done ? COLLECT_PASS : COLLECT_DELAY);
 

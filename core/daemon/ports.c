@@ -133,17 +133,18 @@ static void on_listener(void *data, const struct net_listener *s)
                 l->found[l->n_found++] = *s;
 }
 
-static bool is_known(const struct daemon *d, const struct net_listener *s)
+/* The same socket as it was found at the last look, or NULL. */
+static const struct net_listener *known(const struct daemon *d, const struct net_listener *s)
 {
         for (size_t i = 0; i < d->n_intruders; i++) {
-                const struct net_listener *known = &d->intruders[i];
+                const struct net_listener *k = &d->intruders[i];
 
-                if (known->port == s->port && known->proto == s->proto && known->uid == s->uid &&
-                    address_equal(&known->addr, &s->addr))
-                        return true;
+                if (k->inode == s->inode && k->port == s->port && k->proto == s->proto &&
+                    address_equal(&k->addr, &s->addr))
+                        return k;
         }
 
-        return false;
+        return NULL;
 }
 
 static void report(const struct net_listener *i, const struct config_service *s)
@@ -155,11 +156,11 @@ static void report(const struct net_listener *i, const struct config_service *s)
         };
         char text[ADDRESS_TEXT];
 
-        log_line(LOG_WARNING, &fields,
-                 "service %s: a program of uid %u listens on port %u of %s: what comes to the node "
-                 "port "
-                 "from outside goes to the service, not to the program",
-                 s->name, i->uid, i->port, address_format(&i->addr, text, sizeof(text)));
+        log_line(
+                LOG_WARNING, &fields,
+                "service %s: %s listens on port %u of %s: what comes to the node port from outside "
+                "goes to the service, not to the program",
+                s->name, i->owner, i->port, address_format(&i->addr, text, sizeof(text)));
 }
 
 void daemon_ports_look(struct daemon *d)
@@ -177,9 +178,17 @@ void daemon_ports_look(struct daemon *d)
                            why.text);
         d->listeners_unknown = r < 0;
 
-        for (size_t i = 0; i < l.n_found; i++)
-                if (!is_known(d, &l.found[i]))
-                        report(&l.found[i], service_of(d, l.found[i].port, l.found[i].proto));
+        for (size_t i = 0; i < l.n_found; i++) {
+                struct net_listener *found = &l.found[i];
+                const struct net_listener *before = known(d, found);
+
+                if (before) {
+                        *found = *before;
+                        continue;
+                }
+                net_listener_owner(found);
+                report(found, service_of(d, found->port, found->proto));
+        }
 
         free(d->intruders);
         d->intruders = l.found;

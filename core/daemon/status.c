@@ -189,8 +189,9 @@ static json_t *intruder_json(const struct net_listener *l)
 {
         char text[ADDRESS_TEXT];
 
-        return json_sprintf("a program of uid %u listens on the node port, too (at %s)", l->uid,
-                            address_format(&l->addr, text, sizeof(text)));
+        return json_sprintf("%s listens on the node port, too (at %s): stop it, or choose another "
+                            "node-port",
+                            l->owner, address_format(&l->addr, text, sizeof(text)));
 }
 
 json_t *service_json(const struct daemon *d, const struct config_service *s)
@@ -220,6 +221,17 @@ static json_t *services_json(const struct daemon *d)
 
         for (size_t i = 0; i < c->n_services; i++)
                 add(list, service_json(d, &c->services[i]));
+
+        return list;
+}
+
+static json_t *conflicts_json(const struct daemon *d)
+{
+        json_t *list = json_array();
+
+        for (size_t i = 0; i < d->n_conflicts; i++)
+                add(list, json_pack("{s:s, s:s}", "what", d->conflicts[i].what, "remedy",
+                                    d->conflicts[i].remedy));
 
         return list;
 }
@@ -299,16 +311,17 @@ static void get_status(void *data, struct control_call *call, json_t *parameters
         /* clang-format off: a line for each field */
         control_reply(call,
                       json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o, s:o,"
-                                " s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I}",
+                                " s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I}",
                                 "node", c->node.name, "version", WEFT_VERSION, "generation",
                                 (json_int_t) generation_number(d->build->generation), "attach",
                                 attach_uses_tcx(d->attachments) ? "tcx" : "clsact", "addresses",
                                 addresses_json(addrs, n), "pod_cidrs",
                                 prefixes_json(&c->node.pod_cidr), "uplinks", uplinks_json(d),
                                 "modules", modules_json(d->build), "endpoints", endpoints_json(d),
-                                "peers", peers_json(c), "services", services_json(d), "flows",
-                                flow_counts(d), "drops", counters(d, tables_each_drop, add_drop),
-                                "forwards", counters(d, tables_each_forward, add_forward), "events",
+                                "peers", peers_json(c), "services", services_json(d), "conflicts",
+                                conflicts_json(d), "flows", flow_counts(d), "drops",
+                                counters(d, tables_each_drop, add_drop), "forwards",
+                                counters(d, tables_each_forward, add_forward), "events",
                                 counters(d, tables_each_event, add_event), "table_bytes",
                                 (json_int_t) tables_memory(d->tables)));
         /* clang-format on */

@@ -47,6 +47,7 @@ static void on_socket(void *data, const struct nlmsghdr *h)
                               .port = ntohs(m->id.idiag_sport),
                               .proto = a->proto,
                               .uid = m->idiag_uid,
+                              .inode = m->idiag_inode,
                       });
 }
 

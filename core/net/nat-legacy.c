@@ -139,3 +139,44 @@ int nat_legacy(const struct nat_search *s, char *ret, size_t size)
 
         return 0;
 }
+
+/* A chain begins with a rule whose target is called ERROR and bears the chain's name. */
+static const char *chain_name(const struct legacy *l, const unsigned char *rule, uint32_t left)
+{
+        const struct xt_error_target *target;
+        uint16_t at;
+
+        memcpy(&at, rule + l->target, sizeof(at));
+        if (at + sizeof(*target) > left)
+                return NULL;
+        target = (const void *) (rule + at);
+
+        return strcmp(target->target.u.user.name, XT_ERROR_TARGET) == 0 ? target->errorname : NULL;
+}
+
+static void each_chain(const struct legacy *l,
+                       void (*f)(void *data, const char *table, const char *name), void *data)
+{
+        uint32_t all = 0;
+        _cleanup_free_ unsigned char *answer = has_nat(l) ? read_rules(l, &all) : NULL;
+        uint16_t next;
+        char table[64];
+
+        (void) snprintf(table, sizeof(table), "the nat table of %s-legacy", l->command);
+        for (uint32_t at = 0; answer && at + l->rule <= all; at += next) {
+                const unsigned char *rule = answer + l->header + at;
+                const char *name = chain_name(l, rule, all - at);
+
+                if (name)
+                        f(data, table, name);
+                memcpy(&next, rule + l->next, sizeof(next));
+                if (next < l->rule)
+                        return;
+        }
+}
+
+void legacy_chains(void (*f)(void *data, const char *table, const char *name), void *data)
+{
+        for (size_t i = 0; i < ELEMENTS(families); i++)
+                each_chain(&families[i], f, data);
+}

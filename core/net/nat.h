@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* Shared by nat.c and nat-legacy.c. */
+/* Shared by nat.c, nat-legacy.c and others.c. */
 
 #include <stdbool.h>
 
@@ -17,6 +17,9 @@ struct nat_search {
 bool nat_meets_pods(const struct nat_search *s, const struct weft_prefix *p);
 /* What a rule says (MASQUERADE, dnat …) in any case of letters: is it of the kind looked for? */
 bool nat_is_kind(const struct nat_search *s, const char *statement);
+
+/* Every chain in the nat tables of iptables before nftables. */
+void legacy_chains(void (*f)(void *data, const char *table, const char *name), void *data);
 
 /* The same for the tables of iptables before nftables. */
 int nat_legacy(const struct nat_search *s, char *ret, size_t size);

@@ -77,11 +77,17 @@ struct net_listener {
         uint16_t port;         /* host order */
         uint8_t proto;
         uint32_t uid; /* whose it is */
+        uint32_t inode;
+        char owner[48]; /* net_listeners() leaves it empty: looking for it takes long */
 };
 
 /* Calls f for each in this network namespace. -ENOENT: the kernel cannot tell (no inet_diag). */
 int net_listeners(void (*f)(void *data, const struct net_listener *l), void *data,
                   struct weft_error *reterr);
+
+/* Fills the owner: "nginx (pid 17)", or "a program of uid 33" where this process may not know.
+ * Looks through all of /proc. */
+void net_listener_owner(struct net_listener *l);
 
 /* Does the kernel have nftables, with tables of both families? */
 bool net_has_nftables(void);
@@ -99,6 +105,13 @@ enum nat_kind {
  * in ret, 0: there is none; or negative errno: that cannot be told. */
 int nat_of_others(enum nat_kind kind, const struct weft_prefix *pods, size_t n, char *ret,
                   size_t size);
+
+/* ---- who else is here --------------------------------------------------------------------- */
+
+/* Calls f for each sign, in this thread's network namespace, of somebody else who does what weft
+ * does or has what it would take: services' rules of kube-proxy, devices, programs and chains of
+ * other pod networks, tunnel devices on weft's default ports, XDP programs. */
+void net_others(void (*f)(void *data, const char *what, const char *remedy), void *data);
 
 /* ---- host changes: what weft alters, counted and recorded --------------------------------- */
 

@@ -2,6 +2,9 @@
 """Other people's programs, rules, routes and devices on a node: left alone, and told where they do what
 weft does."""
 
+import os
+import socket
+
 import pytest
 
 from cluster import FAMILIES, IPV4, Cluster, standard_modules
@@ -199,3 +202,61 @@ def test_a_foreign_program_before_weft_may_keep_packets_from_it(bare):
     weft.ctl("reload")
     with pytest.raises(TimeoutError):
         tcp_who(bare.client, IPV4.n1, IPV4.far, timeout=0.3)
+
+
+# ---- conflicts ----------------------------------------------------------------------------------
+
+
+def conflicts(listing):
+    return {row["what"]: row["remedy"] for row in listing["conflicts"]}
+
+
+KUBE = """
+table ip nat {
+        chain KUBE-SERVICES { }
+        chain KUBE-POSTROUTING { }
+        chain POSTROUTING { type nat hook postrouting priority srcnat; jump KUBE-POSTROUTING; }
+}
+"""
+
+
+def test_whoever_does_what_weft_does_is_named_with_a_remedy_and_left_alone(bare):
+    node = bare.n1
+    node.run("nft", "-f", "-", input=KUBE)
+    node.ip("link add flannel.1 type vxlan id 1 dstport 8472 dev eth0", "link add cali123 type veth peer name peer",
+            "link add cilium_host type bridge")
+    cilium = program(bare, "cil_from_netdev")
+    pins = bare.lab.directory / "theirs"
+    pins.mkdir()
+    node.run("mount", "-t", "bpf", "bpf", pins)
+    cilium.pin(pins / "filter")
+    node.run("tc", "qdisc", "add", "dev", "eth0", "clsact")
+    node.run("tc", "filter", "add", "dev", "eth0", "egress", "bpf", "da", "object-pinned", pins / "filter")
+    if has_tcx():
+        cilium.attach_tcx(node, "eth0", ingress=True)
+    with node.inside():
+        squatter = socket.create_server(("0.0.0.0", IPV4.near))
+    weft = start(bare)
+    told, probed = conflicts(weft.ctl_json("status")), conflicts(weft.ctl_json("probe", "--module-dir", weft.module_dir))
+    expected = ["kube-proxy: 2 chains such as KUBE-SERVICES, in table ip nat of nftables",
+                "flannel: device flannel.1", "vxlan device flannel.1 has UDP port 8472", "Calico: device cali123",
+                "Cilium: device cilium_host", "Cilium: program cil_from_netdev at eth0 (egress)"]
+    if has_tcx():
+        expected.append("Cilium: program cil_from_netdev at eth0 (tcx ingress)")
+    for what in expected:
+        assert len(told[what]) > 20 and what in weft.log(), told
+        assert probed[what] == told[what]
+    assert set(told) == set(expected)
+    listening = f"python3 (pid {os.getpid()}) listens on"
+    assert any(what.startswith(f"{listening} {IPV4.near}, the node port of service near-ipv4") for what in probed)
+    reason = next(s["reason"] for s in weft.ctl_json("status")["services"] if s["name"] == "near-ipv4")
+    assert reason.startswith(listening) and "node-port" in reason
+    for text in (weft.ctl("status").stdout, weft.ctl("probe", "--module-dir", weft.module_dir).stdout):
+        assert "KUBE-SERVICES" in text and "--cleanup" in text
+    squatter.close()
+    node.run("nft", "delete", "table", "ip", "nat")
+    node.ip("link delete flannel.1")
+    weft.ctl("reload")
+    told = conflicts(weft.ctl_json("status"))
+    assert not any("kube-proxy" in what or "flannel" in what for what in told)
+    assert "Calico: device cali123" in told
