@@ -55,7 +55,7 @@ static bool only_reads(const char *method)
         return false;
 }
 
-static int check_daemon(const struct call *c, const char *method, struct weft_error *reterr)
+int call_check(const struct call *c, const char *method, struct weft_error *reterr)
 {
         if (call_value(c, &option_socket) || !only_reads(method) || lock_is_held(&c->paths))
                 return 0;
@@ -68,7 +68,7 @@ static int check_daemon(const struct call *c, const char *method, struct weft_er
 int call_get(const struct call *c, const char *method, json_t *parameters, bool more, json_t **ret)
 {
         struct weft_error why = { 0 };
-        int r = check_daemon(c, method, &why);
+        int r = call_check(c, method, &why);
 
         if (r == 0)
                 r = client_call(call_socket(c), method, parameters, more, ret, &why);

@@ -242,9 +242,11 @@ static int print_reply(void *data, json_t *reply)
 static int list(const struct call *c, struct printer *p, const json_t *parameters)
 {
         struct weft_error why = {};
-        int r = client_stream(call_socket(c), "ListFlows", json_deep_copy(parameters), print_reply,
-                              p, &why);
+        int r = call_check(c, "ListFlows", &why);
 
+        if (r == 0)
+                r = client_stream(call_socket(c), "ListFlows", json_deep_copy(parameters),
+                                  print_reply, p, &why);
         if (!p->json)
                 print_chunk(p);
         if (r == -EPIPE && ferror(stdout)) /* who left the pager has seen enough */

@@ -117,6 +117,9 @@ int call_ask(const struct call *c, const char *method, json_t *parameters, bool 
 int call_get(const struct call *c, const char *method, json_t *parameters, bool more, json_t **ret);
 int call_show(const struct call *c, const json_t *reply,
               void (*show)(const json_t *reply, FILE *f, unsigned width));
+/* Before a connection: -ECONNREFUSED where the daemon does not run and a method that only reads
+ * would make systemd start it. */
+int call_check(const struct call *c, const char *method, struct weft_error *reterr);
 /* What to answer the shell where client_call() failed with r. */
 enum exit_code call_failed(int r, const struct weft_error *why);
 int print_json(const json_t *j);
