@@ -28,7 +28,7 @@
 #include "generation/generation.h"
 #include "tables/internal.h"
 
-enum { PIECE = 512, YOUNG_SECONDS = 2, MARGIN_SECONDS = 2 };
+enum { PIECE = 512, YOUNG_SECONDS = 2, MARGIN_SECONDS = 2, TURNS_SHIFT = 4 };
 
 /* An entry found to be over; it must be the same one when it is looked at again. */
 struct candidate {
@@ -72,6 +72,24 @@ static bool find_partner(const struct tables *t, const struct family *family, co
         return memcmp(back, key, family->key_size) == 0;
 }
 
+/* The other direction of a connection that lives is missing only after a race that was lost, and to
+ * look is what a pass costs. So each pass looks for those of some, by turns. */
+static bool is_its_turn(const struct tables *t, const struct family *family, const void *key,
+                        const struct weft_flow *f)
+{
+        uint32_t sum = 0, word;
+
+        if (f->state != WEFT_ESTABLISHED)
+                return true;
+
+        for (size_t i = 0; i < family->key_size; i += sizeof(word)) {
+                memcpy(&word, (const char *) key + i, sizeof(word));
+                sum = (sum ^ word) * 2654435761u;
+        }
+
+        return sum >> (32 - TURNS_SHIFT) == t->collections % (1 << TURNS_SHIFT);
+}
+
 /* May the entry go? *ret_partner: the key of its other direction, which goes with it; all zero:
  * there is none. */
 static bool may_go(const struct tables *t, const struct family *family, const void *key,
@@ -79,6 +97,8 @@ static bool may_go(const struct tables *t, const struct family *family, const vo
 {
         struct weft_flow6 partner;
 
+        if (!over(t, flow, now) && !is_its_turn(t, family, key, flow))
+                return false;
         if (!find_partner(t, family, key, flow, ret_partner, &partner)) {
                 memset(ret_partner, 0, family->key_size);
                 return over(t, flow, now) || !young(t, flow, now);
@@ -207,6 +227,7 @@ size_t tables_collect(struct tables *t, size_t budget, bool *ret_done)
                 *ret_done = t->collection_family == 0;
                 if (*ret_done) {
                         live_end(t);
+                        t->collections++;
                         t->counted = t->counting;
                         t->counting = (struct flow_counts) {};
                 }

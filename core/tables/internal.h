@@ -122,6 +122,7 @@ struct tables {
         struct walk collection;
         struct flow_counts counting, counted; /* in this pass, in the last one */
         uint8_t collection_family;
+        uint32_t collections; /* passes that are complete */
 };
 
 /* ---- maps --------------------------------------------------------------------------------- */

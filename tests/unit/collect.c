@@ -19,29 +19,51 @@ static uint64_t when(const struct tables *t, int seconds)
         return tables_jiffies(t->hz) + (int64_t) seconds * t->hz;
 }
 
-/* One direction of connection n of 10.0.0.1 with 10.0.0.2, translated to 10.0.0.9. */
-static void put4(struct tables *t, uint16_t n, bool reply, int deadline, int created)
+/* Connection n of 10.0.0.1 with 10.0.0.2, translated to 10.0.0.9. */
+static struct weft_key4 key4(uint16_t n, bool reply)
 {
         uint32_t client = inet_addr("10.0.0.1"), service = inet_addr("10.0.0.2");
         uint32_t backend = inet_addr("10.0.0.9");
+
+        return (struct weft_key4) { .saddr = reply ? backend : client,
+                                    .daddr = reply ? client : service,
+                                    .sport = reply ? htons(8080) : htons(n),
+                                    .dport = reply ? htons(n) : htons(80),
+                                    .proto = IPPROTO_TCP,
+                                    .side = WEFT_SIDE_UPLINK };
+}
+
+/* One direction of it. */
+static void put4(struct tables *t, uint16_t n, bool reply, int deadline, int created)
+{
+        struct weft_key4 other = key4(n, !reply);
         struct weft_flow4 f = {
                 .f = { .deadline = when(t, deadline),
                        .created = when(t, created),
                        .partner_side = WEFT_SIDE_UPLINK,
                        .flags = reply ? WEFT_FLOW_REPLY : 0,
-                       .sport = reply ? htons(80) : htons(n),
-                       .dport = reply ? htons(n) : htons(8080) },
-                .saddr = reply ? service : client,
-                .daddr = reply ? client : backend,
-                .key = { .saddr = reply ? backend : client,
-                         .daddr = reply ? client : service,
-                         .sport = reply ? htons(8080) : htons(n),
-                         .dport = reply ? htons(n) : htons(80),
-                         .proto = IPPROTO_TCP,
-                         .side = WEFT_SIDE_UPLINK },
+                       .sport = other.dport,
+                       .dport = other.sport },
+                .saddr = other.daddr,
+                .daddr = other.saddr,
+                .key = key4(n, reply),
         };
 
         cr_assert_eq(bpf_map_update_elem(tables_fd(t, "flows4"), &f.key, &f, BPF_ANY), 0);
+}
+
+/* What put4() put becomes a flow of a backend, in this state. */
+static void change4(struct tables *t, uint16_t n, bool reply, uint32_t backend,
+                    enum weft_flow_state state)
+{
+        struct weft_key4 key = key4(n, reply);
+        struct weft_flow4 f;
+
+        cr_assert_eq(bpf_map_lookup_elem(tables_fd(t, "flows4"), &key, &f), 0);
+        f.f.backend = backend;
+        f.f.backend_number = 7;
+        f.f.state = state;
+        cr_assert_eq(bpf_map_update_elem(tables_fd(t, "flows4"), &key, &f, 0), 0);
 }
 
 static void put6(struct tables *t, uint16_t n, bool reply, int deadline)
@@ -233,19 +255,8 @@ static void put_backend(struct tables *t, uint16_t n, uint32_t opened, uint32_t 
         };
         t->backend_top = 2;
         for (uint16_t i = 1; i <= n; i++) {
-                struct weft_key4 key;
-                struct weft_flow4 f;
-
                 put_pair(t, i, AHEAD, AHEAD);
-                key = (struct weft_key4) {
-                        inet_addr("10.0.0.1"), inet_addr("10.0.0.2"), htons(i), htons(80),
-                        IPPROTO_TCP,           WEFT_SIDE_UPLINK,      0
-                };
-                cr_assert_eq(bpf_map_lookup_elem(tables_fd(t, "flows4"), &key, &f), 0);
-                f.f.backend = 1;
-                f.f.backend_number = 7;
-                f.f.state = i % 4 ? WEFT_ESTABLISHED : WEFT_CLOSING;
-                cr_assert_eq(bpf_map_update_elem(tables_fd(t, "flows4"), &key, &f, 0), 0);
+                change4(t, i, false, 1, i % 4 ? WEFT_ESTABLISHED : WEFT_CLOSING);
         }
 }
 
@@ -291,5 +302,28 @@ Test(collect, never_counts_flows_for_a_backend_that_has_another_number)
         backend_1(t)->number++;
         pass(t, 4096);
         cr_assert_eq(live(t), 0);
+        tables_close(t);
+}
+
+Test(collect, finds_established_orphans_within_sixteen_passes)
+{
+        struct tables *t = fixture_open(4096);
+        size_t freed = 0;
+
+        for (uint16_t i = 1; i <= 64; i++) {
+                put4(t, i, true, AHEAD, PAST);
+                change4(t, i, true, 0, WEFT_ESTABLISHED);
+        }
+        put_pair(t, 100, AHEAD, AHEAD);
+        change4(t, 100, true, 0, WEFT_ESTABLISHED);
+        change4(t, 100, false, 0, WEFT_ESTABLISHED);
+        for (int i = 0; i < 16; i++) {
+                size_t n = pass(t, 4096);
+
+                cr_assert_lt(n, 32, "some in each pass, not %zu at once", n);
+                freed += n;
+        }
+        cr_assert_eq(freed, 64);
+        cr_assert_eq(fixture_count(t, TABLE_FLOWS4), 2);
         tables_close(t);
 }
