@@ -136,12 +136,14 @@ class Cluster:
             result += services(f)
         return result + [(f"module {name}", keys) for name, keys in modules.items()] + list(more)
 
-    def weft(self, modules, core=None, build=BUILD, more=()):
-        """Starts weftd on both nodes."""
+    def weft(self, modules, core=None, build=BUILD, more=(), files=None):
+        """Starts weftd on both nodes. files: further ones, by name below its root."""
         self.modules = modules
         for number in (1, 2):
             node = Weft(self.lab, getattr(self, f"n{number}"), f"n{number}", build)
             node.configure(self.sections(number, modules, core, more))
+            for name, text in (files or {}).items():
+                (node.root / name).write_text(text)
             self.wefts[number] = node.start()
         return self
 

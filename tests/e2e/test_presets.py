@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The shipped presets: each is right, and carries what it says it carries."""
+
+import subprocess
+
+import pytest
+
+from cluster import IPV4, Cluster
+from conftest import start_servers
+from traffic import Server, datagram, ping, tcp_who, udp_who
+from weft import BUILD, TOP
+
+PRESETS = sorted((TOP / "conf.d/presets").glob("*.conf"))
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_a_preset_is_a_right_configuration_by_itself(path, tmp_path):
+    drop_in = tmp_path / "etc/weft/conf.d/20-modules.conf"
+    drop_in.parent.mkdir(parents=True)
+    drop_in.write_text(path.read_text())
+    result = subprocess.run([BUILD / "core/ctl/weftctl", "--root", tmp_path, "check", "--module-dir",
+                             BUILD / "modules"], text=True, capture_output=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+
+
+@pytest.fixture(scope="module", params=PRESETS, ids=lambda path: path.stem)
+def cluster(request):
+    with Cluster() as made:
+        made.weft({}, {"mode": "strict"},
+                  files={"etc/weft/conf.d/20-modules.conf": request.param.read_text()})
+        start_servers(made)
+        made.preset = request.param
+        yield made
+
+
+def test_every_module_of_it_runs(cluster):
+    wanted = {line[8:-1] for line in cluster.preset.read_text().splitlines()
+              if line.startswith("[module ")}
+    for weft in (cluster.weft1, cluster.weft2):
+        on = {m["name"] for m in weft.ctl_json("modules")["modules"] if m["state"] == "on"}
+        assert wanted <= on
+
+
+def test_services_are_reached_from_outside(cluster, family):
+    assert tcp_who(cluster.client, family.n1, family.near)[0] == "p1"
+    assert tcp_who(cluster.client, family.n1, family.far)[0] == "p2"
+    assert tcp_who(cluster.client, family.n2, family.far)[0] == "p2"
+    assert udp_who(cluster.client, family.n1, family.far_udp)[0] == "p2"
+    assert {tcp_who(cluster.client, family.external, 80)[0] for _ in range(30)} == {"p1", "p2"}
+
+
+def test_endpoints_reach_each_other_with_their_own_addresses(cluster, family):
+    name, seen, _ = tcp_who(cluster.p1, family.p2, 8080)
+    assert (name, seen) == ("p2", family.p1)
+    name, seen, _ = tcp_who(cluster.p2, family.p1, 8080)
+    assert (name, seen) == ("p1", family.p2)
+    assert ping(cluster.p1, family.p2)
+    assert datagram(cluster.p1, family.p2, 5353, b"x" * 1200) == b"x" * 1200
+
+
+def test_who_is_asked_by_an_endpoint_outside_sees_the_node(cluster):
+    server = Server(cluster.client, "outside", tcp=8090, udp=5390)
+    try:
+        _, seen, _ = tcp_who(cluster.p1, IPV4.client, 8090)
+        assert seen == IPV4.n1
+    finally:
+        server.close()
