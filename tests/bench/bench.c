@@ -7,6 +7,7 @@
  * the round: net = program - (restore of the packet + the loop). So a machine that is slower for a
  * while is so for all. */
 
+#include <arpa/inet.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -178,6 +179,13 @@ static double net(const struct run *r, enum series s, enum series control, doubl
         return m;
 }
 
+static void print_head(void)
+{
+        printf("| what | family | weft, 1 flow | bare | ratio | weft, 64 K flows | bare | ratio | "
+               "limit | restore "
+               "| loop |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+}
+
 static void print_part(const struct run *r, enum series weft, enum series bare, enum series control)
 {
         double low, high, mine, theirs;
@@ -336,6 +344,82 @@ static bool bench_steps(struct world *w, bool cast)
         return good;
 }
 
+/* ---- choosing among few and many ---------------------------------------------------------- */
+
+enum { BACKENDS = 10, FEW = 10, MANY_SERVICES = 10000, MAGLEV_16381 = 6 };
+
+static void set_service(struct world *w, const char *name, struct weft_addr external,
+                        uint16_t node_port, uint32_t algorithm, uint64_t affinity)
+{
+        struct weft_addr node = at(AF_INET, NODE);
+        struct config_backend backends[BACKENDS];
+        struct config_service s = {
+                .name = (char *) name,
+                .port = SERVICE_PORT,
+                .proto = IPPROTO_TCP,
+                .node_port = node_port,
+                .external_ip = { &external, node_port ? 0 : 1 },
+                .backends = backends,
+                .n_backends = BACKENDS,
+                .algorithm = algorithm,
+                .maglev_size = MAGLEV_16381,
+                .affinity = affinity,
+        };
+        struct weft_error why = {};
+
+        for (unsigned i = 0; i < BACKENDS; i++)
+                backends[i] = (struct config_backend) { .addr = at(AF_INET, REMOTE_POD),
+                                                        .port = BACKEND_PORT + i,
+                                                        .weight = 1 };
+        if (tables_set_service(w->tables, &s, &node, 1, &why) < 0)
+                fprintf(stderr, "bench: %s\n", why.text);
+}
+
+static void set_others(struct world *w, unsigned n)
+{
+        char name[32];
+
+        for (unsigned i = 1; i < n; i++) {
+                struct weft_addr a = at(AF_INET, EXTERNAL);
+
+                a.w[3] = htonl(0xc6120000 + i);
+                (void) snprintf(name, sizeof(name), "other-%u", i);
+                set_service(w, name, a, 0, WEFT_RANDOM, 0);
+        }
+}
+
+static bool bench_services(struct world *w)
+{
+        static const struct {
+                const char *name;
+                uint32_t algorithm;
+                uint64_t affinity; /* milliseconds */
+        } rows[] = {
+                { "random", WEFT_RANDOM, 0 },
+                { "maglev", WEFT_MAGLEV, 0 },
+                { "least connections", WEFT_LEAST_CONNECTIONS, 0 },
+                { "random with affinity", WEFT_RANDOM, 3600000 },
+        };
+        struct kind k = *kind_named("first packet, NodePort, SNAT");
+        bool good = true;
+        char text[96];
+
+        k.name = text;
+        print_head();
+        for (unsigned n = FEW; n <= MANY_SERVICES; n *= MANY_SERVICES / FEW) {
+                set_others(w, n);
+                for (size_t i = 0; i < ELEMENTS(rows); i++) {
+                        (void) snprintf(text, sizeof(text), "%u services of %u backends, %s", n,
+                                        BACKENDS, rows[i].name);
+                        set_service(w, "remote-tcp-4", at(AF_INET, EXTERNAL), NODE_PORT,
+                                    rows[i].algorithm, rows[i].affinity);
+                        good &= run_kind(w, &k, AF_INET);
+                }
+        }
+
+        return good;
+}
+
 /* ---- main --------------------------------------------------------------------------------- */
 
 static void stay_on_one_cpu(void)
@@ -345,13 +429,6 @@ static void stay_on_one_cpu(void)
         CPU_ZERO(&set);
         CPU_SET(sysconf(_SC_NPROCESSORS_ONLN) - 1, &set);
         (void) sched_setaffinity(0, sizeof(set), &set);
-}
-
-static void print_head(void)
-{
-        printf("| what | family | weft, 1 flow | bare | ratio | weft, 64 K flows | bare | ratio | "
-               "limit | restore "
-               "| loop |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
 }
 
 static bool bench_kinds(struct world *w)
@@ -373,7 +450,7 @@ int main(int argc, char **argv)
         bool cast = !getenv("WEFT_NO_CAST");
 
         if (argc != 3) {
-                fprintf(stderr, "usage: bench DIRECTORY-OF-ITS-OBJECTS kinds|steps\n");
+                fprintf(stderr, "usage: bench DIRECTORY-OF-ITS-OBJECTS kinds|steps|services\n");
                 return EXIT_FAILURE;
         }
         stay_on_one_cpu();
@@ -381,7 +458,10 @@ int main(int argc, char **argv)
                 return EXIT_FAILURE;
 
         w = world_open(FULL);
-        return (strcmp(argv[2], "steps") == 0 ? bench_steps(w, cast) : bench_kinds(w))
-                       ? EXIT_SUCCESS
-                       : EXIT_FAILURE;
+        if (strcmp(argv[2], "steps") == 0)
+                return bench_steps(w, cast) ? EXIT_SUCCESS : EXIT_FAILURE;
+        if (strcmp(argv[2], "services") == 0)
+                return bench_services(w) ? EXIT_SUCCESS : EXIT_FAILURE;
+
+        return bench_kinds(w) ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -134,8 +134,11 @@ static __always_inline __u32 weft_choose_with_affinity(const struct weft_pkt *pk
         const struct weft_backend *b;
         struct weft_affinity has = {};
 
-        if (!index)
-                index = weft_choose_by(pkt, s, first, n);
+        if (index) {
+                had->used = pkt->now;
+                return index;
+        }
+        index = weft_choose_by(pkt, s, first, n);
         b = bpf_map_lookup_elem(&backends, &index);
         if (!b)
                 return 0;
