@@ -91,6 +91,7 @@ struct endpoint {
         bool has_peer;
         bool hooked; /* perhaps not ready any more, but to be switched */
         bool ready;
+        bool look, down;  /* its device changed; was down at the last look */
         char reason[256]; /* why it is pending */
 };
 
@@ -179,7 +180,7 @@ struct daemon {
         struct weft_addresses host_addresses; /* as of the last look of addresses.c */
         sd_event_source *addresses;           /* timer: one changed */
         struct pressure pressures[PRESSURES];
-        bool look_at_uplinks, look_at_settings, move_epoch;
+        bool look_at_uplinks, look_at_endpoints, look_at_settings, move_epoch;
         bool route_gone;  /* one of weft's may be missing */
         unsigned repairs; /* in this period */
         uint64_t repairs_since;
@@ -290,6 +291,8 @@ int daemon_endpoints_changed(struct daemon *d, const struct config_endpoint *con
                              struct weft_error *reterr);
 /* Makes ready endpoints be as they should once more, with the uplinks' MTU and their addresses. */
 void daemon_endpoints_repair(struct daemon *d);
+/* Looks at the devices that changed: one that was down and is up has lost its routes. */
+void daemon_endpoints_look(struct daemon *d);
 /* Tries every pending endpoint again; true when none is left. */
 bool daemon_endpoints_retry(struct daemon *d);
 /* The host-side device went away. */

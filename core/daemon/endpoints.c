@@ -296,6 +296,25 @@ void daemon_endpoints_repair(struct daemon *d)
         daemon_events_wait_for_endpoints(d);
 }
 
+/* What somebody took down stays down until somebody, or a reload, takes it up again. */
+void daemon_endpoints_look(struct daemon *d)
+{
+        struct net_link now;
+
+        for (size_t i = 0; i < d->n_endpoints; i++) {
+                struct endpoint *e = &d->endpoints[i];
+                bool was_down = e->down;
+
+                if (!e->look || !e->ready || net_link_by_index(d->net, e->wire.ifindex, &now) < 0)
+                        continue;
+                e->look = false;
+                e->down = !now.up;
+                if (was_down && now.up)
+                        try_endpoint(d, e);
+        }
+        daemon_events_wait_for_endpoints(d);
+}
+
 /* Of a device that weft did not make, the workload's link-layer address is known once it has
  * spoken. */
 bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct weft_addr *addr,

@@ -125,6 +125,10 @@ static int on_changes(sd_event_source *timer, uint64_t time, void *data)
                 look_at_uplinks(d);
         }
 
+        if (d->look_at_endpoints) {
+                d->look_at_endpoints = false;
+                daemon_endpoints_look(d);
+        }
         if (d->look_at_settings || d->route_gone)
                 daemon_repair(d);
         d->look_at_settings = false;
@@ -172,10 +176,15 @@ static bool is_uplink_name(const struct daemon *d, const char *name)
 
 static void on_link(struct daemon *d, const struct net_event *event, bool gone)
 {
+        struct endpoint *e = endpoint_by_index(d, event->link.ifindex);
+
         if (gone)
                 daemon_endpoints_link_gone(d, event->link.ifindex);
-        else if (endpoint_by_index(d, event->link.ifindex))
+        else if (e) {
+                e->look = d->look_at_endpoints = true;
+                schedule_changes(d);
                 return;
+        }
 
         if (!is_uplink_name(d, event->link.name) && !uplink_by_index(d, event->link.ifindex) &&
             !daemon_overlay_is(d, event->link.ifindex)) {

@@ -23,6 +23,14 @@ static const enum bpf_tc_attach_point points[WEFT_HOOKS] = {
         [WEFT_FROM_OVERLAY] = BPF_TC_INGRESS,
 };
 
+static int quiet(enum libbpf_print_level level, const char *format, va_list ap)
+{
+        (void) level;
+        (void) format;
+        (void) ap;
+        return 0;
+}
+
 int filter_attach(uint32_t ifindex, uint32_t hook, int prog_fd, struct weft_error *reterr)
 {
         LIBBPF_OPTS(bpf_tc_hook, where, .ifindex = (int) ifindex, .attach_point = points[hook]);
@@ -33,20 +41,23 @@ int filter_attach(uint32_t ifindex, uint32_t hook, int prog_fd, struct weft_erro
         return r < 0 ? weft_fail(reterr, r, "cannot add a filter to clsact: %s", strerror(-r)) : 0;
 }
 
+bool filter_is_there(uint32_t ifindex, uint32_t hook)
+{
+        LIBBPF_OPTS(bpf_tc_hook, where, .ifindex = (int) ifindex, .attach_point = points[hook]);
+        LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY);
+        libbpf_print_fn_t print = libbpf_set_print(quiet); /* one that is gone is no surprise */
+        bool there = bpf_tc_query(&where, &opts) == 0;
+
+        (void) libbpf_set_print(print);
+        return there;
+}
+
 void filter_remove(uint32_t ifindex, uint32_t hook)
 {
         LIBBPF_OPTS(bpf_tc_hook, where, .ifindex = (int) ifindex, .attach_point = points[hook]);
         LIBBPF_OPTS(bpf_tc_opts, opts, .handle = HANDLE, .priority = PRIORITY);
 
         (void) bpf_tc_detach(&where, &opts);
-}
-
-static int quiet(enum libbpf_print_level level, const char *format, va_list ap)
-{
-        (void) level;
-        (void) format;
-        (void) ap;
-        return 0;
 }
 
 int qdisc_add(uint32_t ifindex, bool *ret_made, struct weft_error *reterr)

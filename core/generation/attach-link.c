@@ -81,6 +81,11 @@ int link_attach(const char *path, int *fd, uint32_t ifindex, uint32_t hook, int 
         return *fd < 0 ? *fd : 0;
 }
 
+bool link_is_alive(int fd)
+{
+        return link_ifindex(fd) != 0;
+}
+
 /* Detached and not only let go of: somebody may be looking at the link. */
 void link_remove(const char *path, int *fd)
 {

@@ -219,6 +219,22 @@ bool attach_uses_tcx(const struct attachments *a)
         return a->tcx;
 }
 
+static bool is_alive(const struct attachment *i)
+{
+        return i->is_link ? link_is_alive(i->fd) : filter_is_there(i->ifindex, i->hook);
+}
+
+bool attach_is_whole(const struct attachments *a, char ret_ifname[static 16])
+{
+        for (size_t i = 0; i < a->n; i++)
+                if (!is_alive(&a->items[i])) {
+                        memcpy(ret_ifname, a->items[i].ifname, IF_NAMESIZE);
+                        return false;
+                }
+
+        return true;
+}
+
 /* ---- removing ----------------------------------------------------------------------------- */
 
 static bool has_filter(const struct attachments *a, const char *ifname)

@@ -15,12 +15,14 @@
  * other people's programs. */
 int link_attach(const char *path, int *fd, uint32_t ifindex, uint32_t hook, int prog_fd,
                 bool tcx_first, struct weft_error *reterr);
+bool link_is_alive(int fd);
 void link_remove(const char *path, int *fd);
 
 /* ---- filters: clsact ---------------------------------------------------------------------- */
 
 /* Adds or replaces weft's filter. */
 int filter_attach(uint32_t ifindex, uint32_t hook, int prog_fd, struct weft_error *reterr);
+bool filter_is_there(uint32_t ifindex, uint32_t hook);
 void filter_remove(uint32_t ifindex, uint32_t hook);
 
 /* Makes the clsact qdisc; *ret_made says whether it was not there before. */

@@ -104,6 +104,8 @@ bool attach_uses_tcx(const struct attachments *a);
  * a new link otherwise; foreign programs keep their places. */
 int attach_hook(struct attachments *a, uint32_t ifindex, const char *ifname, uint32_t hook,
                 int prog_fd, struct weft_error *reterr);
+/* False: somebody detached one of weft's; which is "IFNAME" of the first such. */
+bool attach_is_whole(const struct attachments *a, char ret_ifname[static 16]);
 void attach_remove(struct attachments *a, const char *ifname); /* all hooks of the interface */
 void attach_remove_hook(struct attachments *a, const char *ifname, uint32_t hook);
 /* Removes attachments that attach_hook() was not called for since open. */

@@ -15,6 +15,7 @@ from cluster import FAMILIES, IPV4, IPV6
 from conftest import make_cluster
 from lab import run, wait_for
 from packets import attached
+from test_life import ATTACH
 from traffic import Echo, Server, download, tcp_who, udp_who, upload
 from weft import BUILD_SANITIZED
 
@@ -278,3 +279,36 @@ def test_routes_of_weft_that_somebody_deleted_come_back(cluster, echoes):
     wait_for("weft's routes", lambda: routes() == before)
     assert all_alive(echoes)
     assert serves(cluster)
+
+
+# ---- what weft made, changed by somebody --------------------------------------------------------
+
+
+def test_an_endpoints_device_that_was_down_serves_again_when_it_is_up(cluster, echoes):
+    node, device = cluster.n1, status(cluster)["endpoints"][0]["interface"]
+    node.ip(f"link set {device} down")
+    wait_for("no service", lambda: not answers(cluster, IPV4.n1, IPV4.near))
+    node.ip(f"link set {device} up")
+    wait_for("service", lambda: serves(cluster))
+    wait_for("the node's own way to it", lambda: IPV4.p1 in node.run("ip", "route").stdout)
+    assert tcp_who(node, IPV4.p1, 8080)[0] == "p1" and tcp_who(node, IPV6.p1, 8080)[0] == "p1"
+    assert all_alive(echoes)
+
+
+@pytest.mark.parametrize("attach", ATTACH)
+def test_hooks_that_somebody_detached_are_attached_again(attach):
+    cluster = make_cluster(BUILD_SANITIZED, {"debug-attach": attach})
+    try:
+        node, weft, echo = cluster.n1, cluster.weft1, Echo(cluster.client, IPV4.n1, IPV4.far)
+        if attach == "clsact":
+            node.run("tc", "qdisc", "delete", "dev", "eth0", "clsact")
+        for path in (weft.bpffs / "links").glob("eth0-*"):
+            run("bpftool", "link", "detach", "pinned", path)
+        assert attached(node, "eth0") == [0, 0]
+        wait_for("the hooks", lambda: attached(node, "eth0") == [1, 1], 15, step=0.2)
+        assert echo.alive()
+        assert serves(cluster)
+        assert "programs of weft at eth0 were detached" in weft.log()
+        weft.stop()
+    finally:
+        cluster.close()
