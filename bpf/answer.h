@@ -5,7 +5,7 @@
  * and weft_answer says so to their sender where that is due: echo replies of service addresses,
  * ICMP errors (RFC 792, RFC 4443), TCP resets (RFC 9293 §3.10.7.1). Errors are rate limited. */
 
-#include "icmp.h"
+#include "dsr.h"
 
 #define ANSWERS_PER_SECOND 100
 #define ANSWERS_BURST 1000
@@ -399,6 +399,10 @@ SEC("tc") int weft_replay(struct __sk_buff *ctx)
         hops = is_hop(route.delivery);
         if (hops && (no = hop_refusal(ctx, pkt)))
                 return weft_verdict_drop(ctx, pkt, no, 0);
+        if (hops && pkt->act.tell) {
+                weft_tail_call(ctx, WEFT_SLOT_TELL);
+                return BROKEN(ctx, pkt);
+        }
         count_forward(pkt->hook, route.delivery, pkt->len);
         if (pkt->host != route.exit && !(pkt->host && enters_tunnel(pkt, route)))
                 return pkt->host ? WEFT_TCX_NEXT : to_stack(ctx, pkt->act.to_endpoint);

@@ -75,7 +75,7 @@ static __always_inline enum reserved look_at_squatter(__u8 family, struct weft_p
         if (!f)
                 return RESERVED_AGAIN;
         flow_new_tuple(family, f, reply, &new);
-        turn_round(&new, f->partner_side, &other);
+        partner_tuple(f, reply, &new, &other);
         if (same_tuple(&other, &pkt->key) && f->partner_side == pkt->key.side) {
                 if (!past(f->created + weft_hz, pkt->now))
                         return RESERVED_SELF;
@@ -273,7 +273,8 @@ static __always_inline void fill_common(const struct weft_pkt *pkt, struct weft_
         f->created = pkt->now;
         f->state = WEFT_NEW;
         f->flags = (pkt->plan.flags & WEFT_PLAN_NEW_PORT ? WEFT_FLOW_PORT : 0) |
-                   (pkt->plan.flags & WEFT_PLAN_WHOLE ? WEFT_FLOW_WHOLE : 0);
+                   (pkt->plan.flags & WEFT_PLAN_WHOLE ? WEFT_FLOW_WHOLE : 0) |
+                   (pkt->plan.flags & WEFT_PLAN_DIRECT ? WEFT_FLOW_DIRECT : 0);
         set_life(f, pkt->now, pkt->key.proto == IPPROTO_TCP ? LIFE_OPENING : LIFE_OTHER);
 }
 
@@ -291,9 +292,27 @@ static __always_inline void fill_forward(const struct weft_pkt *pkt, struct weft
         f->partner_side = reply_side(pkt);
         if (pkt->key.side == WEFT_SIDE_INSIDE)
                 f->ifindex = pkt->host ? WEFT_HOST : pkt->ifindex;
-        f->watch = pkt->key.proto == IPPROTO_TCP ? WEFT_WATCH_ALL : 0;
+        f->dsr = pkt->plan.dsr;
+        if (f->dsr)
+                f->flags |= WEFT_FLOW_TELL;
+        f->watch = pkt->key.proto == IPPROTO_TCP ? WEFT_WATCH_ALL : watch_of(f, pkt->key.proto);
         f->packets = 1;
         f->bytes = pkt->len;
+}
+
+/* The answer of a flow that DSR told of, straight to the client: from the service's address, to the
+ * port that the client has. Not the mirror image of what comes in, which is delivered as it is. */
+static __always_inline void answer_directly(const struct weft_pkt *pkt, struct weft_flow *f)
+{
+        __u16 addr = weft_fold(weft_diff_addr(&pkt->act.dst, &pkt->told.addr));
+
+        f->sport = pkt->told.port;
+        f->dport = pkt->told.client_port ?: pkt->key.sport;
+        f->client_port = pkt->key.sport;
+        f->set = f->dport == pkt->act.sport ? WEFT_SET_SRC : WEFT_SET_SRC | WEFT_SET_DST;
+        f->addr_delta = addr;
+        f->l4_delta = weft_fold(addr + weft_diff16(pkt->act.dport, f->sport) +
+                                weft_fold(weft_diff16(pkt->act.sport, f->dport)));
 }
 
 /* Epoch 0: the reply's first packet decides its own way. A socket of the node answers at the exit
@@ -308,11 +327,19 @@ static __always_inline void fill_reply(const struct weft_pkt *pkt, struct weft_f
         f->set = mirror(pkt->act.set);
         f->partner_side = pkt->key.side;
         f->flags |= WEFT_FLOW_REPLY;
+        if (f->flags & WEFT_FLOW_DIRECT)
+                answer_directly(pkt, f);
         f->watch = WEFT_WATCH_ALL;
         if (reply_side(pkt) == WEFT_SIDE_INSIDE) {
                 f->ifindex = pkt->plan.endpoint ?: WEFT_HOST;
                 f->route.exit = !pkt->plan.endpoint && f->set & WEFT_SET_SRC;
         }
+}
+
+/* What the client spoke to. */
+static __always_inline const struct weft_addr *service_address(const struct weft_pkt *pkt)
+{
+        return pkt->plan.flags & WEFT_PLAN_DIRECT ? &pkt->told.addr : &pkt->key.dst;
 }
 
 /* Makes the reply's entry ready but for the port. */
@@ -326,14 +353,14 @@ static __always_inline void prepare_reply(__u8 family, struct weft_pkt *pkt)
 
                 fill_reply(pkt, &f->f);
                 key4_of(&reply, &pkt->rev_key.key4);
-                f->saddr = pkt->key.dst.w[3];
+                f->saddr = service_address(pkt)->w[3];
                 f->daddr = pkt->key.src.w[3];
         } else {
                 struct weft_flow6 *f = &pkt->rev.flow6;
 
                 fill_reply(pkt, &f->f);
                 key6_of(&reply, &pkt->rev_key.key6);
-                f->saddr = pkt->key.dst;
+                f->saddr = *service_address(pkt);
                 f->daddr = pkt->key.src;
                 f->pad = 0;
         }
@@ -387,6 +414,7 @@ static __always_inline void act_from_plan(struct weft_pkt *pkt)
         pkt->act.dport = pkt->plan.dport;
         pkt->act.set = pkt->plan.set;
         pkt->act.to_endpoint = pkt->plan.endpoint != 0;
+        pkt->act.tell = pkt->plan.dsr;
 }
 
 static __always_inline int port_allowed(const struct weft_plan *plan, __u32 port)
@@ -421,6 +449,8 @@ static __always_inline void use_port(struct weft_pkt *pkt, __be16 port)
         pkt->act.l4_delta = weft_fold(pkt->act.fixed_delta + weft_diff16(pkt->key.sport, port));
         reply->l4_delta = ~pkt->act.l4_delta;
         reply->set = mirror(pkt->act.set);
+        if (pkt->plan.flags & WEFT_PLAN_DIRECT)
+                answer_directly(pkt, reply);
 }
 
 /* One attempt to store the reply's entry, under pkt->port if the plan wants a new one. */
@@ -480,13 +510,15 @@ static __always_inline int is_translatable(const struct weft_pkt *pkt)
 }
 
 /* The tuple belongs to another flow of the same sender and receiver, who met it under another
- * address of a service, or directly, and one of them is an endpoint. This one gets another source
- * port, so that the answers are told apart; the sender's address stays. Both halves at once: in the
+ * address of a service, or directly, and one of them is an endpoint, or of another node that is
+ * told. This one gets another source port, so that the answers are told apart; the sender's address
+ * stays. Both halves at once: in the
  * host's stack the two would look alike. */
 static __always_inline int can_move(const struct weft_pkt *pkt)
 {
-        return (pkt->plan.endpoint || pkt->hook == WEFT_FROM_ENDPOINT) && !pkt->host &&
-               pkt->act.route.delivery != WEFT_LOCAL && !(pkt->plan.flags & WEFT_PLAN_NEW_PORT) &&
+        return (pkt->plan.endpoint || pkt->plan.dsr || pkt->hook == WEFT_FROM_ENDPOINT) &&
+               !pkt->host && pkt->act.route.delivery != WEFT_LOCAL &&
+               !(pkt->plan.flags & WEFT_PLAN_NEW_PORT) &&
                (pkt->key.proto == IPPROTO_TCP || pkt->key.proto == IPPROTO_UDP);
 }
 

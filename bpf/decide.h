@@ -9,15 +9,18 @@
 
 /* ---- the life of a flow ------------------------------------------------------------------- */
 
-static __always_inline __u8 watch_of(__u8 proto)
+/* Datagrams of DSR tell, or are told, one by one. */
+static __always_inline __u8 watch_of(const struct weft_flow *f, __u8 proto)
 {
-        return proto == IPPROTO_TCP ? WEFT_TCP_FIN | WEFT_TCP_SYN | WEFT_TCP_RST : 0;
+        return proto == IPPROTO_TCP                    ? WEFT_TCP_FIN | WEFT_TCP_SYN | WEFT_TCP_RST
+               : f->dsr || f->flags & WEFT_FLOW_DIRECT ? WEFT_WATCH_ALL
+                                                       : 0;
 }
 
 static __always_inline void establish(struct weft_flow *f, __u8 proto, __u64 now)
 {
         f->state = WEFT_ESTABLISHED;
-        f->watch = watch_of(proto);
+        f->watch = watch_of(f, proto);
         set_life(f, now, proto == IPPROTO_TCP ? LIFE_TCP : LIFE_OTHER);
 }
 
@@ -33,6 +36,9 @@ static __always_inline void close_flow(struct weft_flow *f, __u64 now)
 static __always_inline int is_agreed(const struct weft_pkt *pkt, const struct weft_flow *f,
                                      const struct weft_flow *partner)
 {
+        /* no answer comes by here: who was told of and speaks again means it */
+        if (f->dsr)
+                return !(f->flags & WEFT_FLOW_TELL) && !(pkt->tcp_flags & WEFT_TCP_SYN);
         if (pkt->key.proto != IPPROTO_TCP)
                 return is_reply(f);
         if (is_reply(f) || pkt->tcp_flags & WEFT_TCP_SYN)
@@ -54,6 +60,10 @@ static __always_inline void learn(const struct weft_pkt *pkt, struct weft_flow *
                         count_closed(f->backend);
                 close_flow(f, pkt->now);
                 close_flow(partner, pkt->now);
+        } else if (f->dsr && pkt->tcp_flags & WEFT_TCP_FIN) {
+                f->state = partner->state = WEFT_CLOSING;
+                set_life(f, pkt->now, LIFE_HALF_SEEN);
+                set_life(partner, pkt->now, LIFE_HALF_SEEN);
         }
 }
 
@@ -70,6 +80,15 @@ enum fate {
         FATE_FOREIGN /* not of this flow after all: the stack's */
 };
 
+/* Is the backend's node to be told by this packet? With TCP by the SYN, and by the first packet
+ * that it can have got. */
+static __always_inline int must_tell(const struct weft_pkt *pkt, const struct weft_flow *f)
+{
+        return pkt->fragment != 2 &&
+               (pkt->key.proto != IPPROTO_TCP || f->flags & WEFT_FLOW_TELL ||
+                (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN);
+}
+
 static __always_inline void act_from_flow(struct weft_pkt *pkt, const struct weft_flow *f,
                                           const struct weft_tuple *new)
 {
@@ -84,6 +103,7 @@ static __always_inline void act_from_flow(struct weft_pkt *pkt, const struct wef
         pkt->act.n_options = 0;
         pkt->act.tunnel.word = weft_tunnels ? READ_ONCE(f->tunnel.word) : 0;
         pkt->act.to_endpoint = f->partner_side == WEFT_SIDE_INSIDE && f->ifindex != WEFT_HOST;
+        pkt->act.tell = must_tell(pkt, f) ? f->dsr : WEFT_DSR_NONE;
         pkt->act.route.word = READ_ONCE(f->route.word);
 }
 
@@ -104,6 +124,7 @@ static __always_inline void plan_from_flow(struct weft_pkt *pkt, const struct we
         pkt->plan.backend = f->backend;
         pkt->plan.backend_number = f->backend_number;
         pkt->plan.module = f->module;
+        pkt->plan.dsr = f->dsr;
         pkt->plan.endpoint = e ? e->ifindex : 0;
         pkt->plan.nexthop = e ? e->nexthop : 0;
 }
@@ -162,6 +183,29 @@ static __always_inline int is_alive(const struct weft_pkt *pkt, const struct wef
         return 1;
 }
 
+/* Does the packet say something else about its service than the flow it would be of? What is
+ * established with TCP goes on: to tell the two apart is up to their ends. */
+static __always_inline int tells_otherwise(__u8 family, const struct weft_pkt *pkt,
+                                           const struct weft_flow *f,
+                                           const struct weft_tuple *other,
+                                           const struct weft_flow *partner)
+{
+        int told = !!pkt->told.given;
+        struct weft_tuple known;
+
+        if (!weft_takes_dsr || !partner || is_reply(f) || pkt->fragment == 2 ||
+            (!told && !(f->flags & WEFT_FLOW_DIRECT)))
+                return 0;
+        if (pkt->key.proto == IPPROTO_TCP &&
+            (f->state == WEFT_ESTABLISHED ||
+             (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) != WEFT_TCP_SYN))
+                return 0;
+        flow_new_tuple(family, partner, other, &known);
+        return told != !!(f->flags & WEFT_FLOW_DIRECT) || known.sport != pkt->told.port ||
+               !weft_same_addr(&known.src, &pkt->told.addr) ||
+               known.dport != (pkt->told.client_port ?: pkt->key.sport);
+}
+
 /* The identifier 0 makes a request's tuple and its reply's the same; the direction tells them
  * apart. */
 static __always_inline int is_of_flow(const struct weft_pkt *pkt, const struct weft_flow *f)
@@ -185,9 +229,9 @@ static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, stru
                 return FATE_EXIT;
         if (pkt->hook == WEFT_FROM_ENDPOINT && f->ifindex != pkt->ifindex && !source_is_right(pkt))
                 return FATE_SPOOFED;
-        turn_round(&new, f->partner_side, &other);
+        partner_tuple(f, &pkt->key, &new, &other);
         partner = flow_of(family, &other);
-        if (!is_alive(pkt, f, partner) ||
+        if (!is_alive(pkt, f, partner) || tells_otherwise(family, pkt, f, &other, partner) ||
             (pkt->hook == WEFT_FROM_ENDPOINT && f->ifindex != pkt->ifindex)) {
                 forget(family, pkt, &other, partner);
                 return FATE_ABSENT;
@@ -735,6 +779,7 @@ static __always_inline int resolve(struct __sk_buff *ctx, struct weft_pkt *pkt)
          */
         if (route.delivery == WEFT_LOCAL && pkt->plan.set & WEFT_SET_DST && !pkt->known) {
                 pkt->plan.set &= ~WEFT_SET_SRC;
+                pkt->plan.dsr = WEFT_DSR_NONE;
                 pkt->plan.flags &= ~WEFT_PLAN_NEW_PORT;
                 pkt->plan.src = pkt->key.src;
                 pkt->plan.sport = pkt->key.sport;

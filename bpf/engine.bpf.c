@@ -8,6 +8,7 @@
  *   decide.h  what a packet means to its flow; start and end of the chain
  *   commit.h  a plan becomes two entries
  *   icmp.h    errors about packets of a flow
+ *   dsr.h     direct server return: what the first node tells the backend's
  *   answer.h  the long replay, drops, and what weft says itself
  *   tunnel.h  into a tunnel and out of it
  *   xdp.h     replay before there is an skb

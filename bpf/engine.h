@@ -22,6 +22,7 @@ const volatile __u16 weft_host_low, weft_host_high; /* ports given out that the 
 const volatile __u16 weft_given_low, weft_given_high; /* all ports given out */
 const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
 const volatile __u8 weft_has_stages[WEFT_HOOKS];
+const volatile __u8 weft_takes_dsr;          /* a module answers for services of other nodes */
 const volatile __u8 weft_serves[WEFT_HOOKS]; /* a module looks after services there */
 const volatile __u32 weft_half_open;         /* each CPU's stretch of the half-open rings */
 const volatile __u8 weft_tunnels; /* enum weft_tunnel_mode; 0 makes all about tunnels dead code */
@@ -37,6 +38,8 @@ enum {
         LIFE_OTHER = 60,
         LIFE_CLOSED = 10,
         LIFE_CLOSED_PORT = 60,
+        LIFE_HALF_SEEN = 120, /* after the client's FIN, where the server's passes elsewhere; as
+                                 nf_conntrack's tcp_timeout_fin_wait */
         NEXTHOP_FRESH =
                 5, /* how long a link-layer address is believed before the kernel is asked */
 };
@@ -190,6 +193,19 @@ static __always_inline void turn_round(const struct weft_tuple *t, __u8 side,
                                      .proto = t->proto,
                                      .family = t->family,
                                      .side = side };
+}
+
+/* The key of an entry's partner. new: flow_new_tuple() of it. */
+static __always_inline void partner_tuple(const struct weft_flow *f, const struct weft_tuple *t,
+                                          const struct weft_tuple *new, struct weft_tuple *ret)
+{
+        if (weft_answers_directly(f)) {
+                turn_round(t, f->partner_side, ret);
+                if (!(f->flags & WEFT_FLOW_MOVED))
+                        ret->sport = new->dport;
+        } else {
+                turn_round(new, f->partner_side, ret);
+        }
 }
 
 static __always_inline void flow_delete(__u8 family, const struct weft_tuple *t)

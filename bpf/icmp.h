@@ -192,14 +192,15 @@ static __always_inline void hop_down(struct __sk_buff *ctx, const struct weft_pk
 /* How the flow's packets of this direction go; of one that has had none yet, as those of the other.
  */
 static __always_inline __u8 delivery_of(__u8 family, const struct weft_pkt *pkt,
-                                        const struct weft_flow *f, const struct weft_tuple *new)
+                                        const struct weft_flow *f, const struct weft_tuple *wanted,
+                                        const struct weft_tuple *new)
 {
         const struct weft_flow *partner;
         struct weft_tuple other;
 
         if (f->epoch)
                 return f->route.delivery;
-        turn_round(new, f->partner_side, &other);
+        partner_tuple(f, wanted, new, &other);
         partner = flow_of(family, &other);
         if (!partner || !is_hop(partner->route.delivery))
                 return WEFT_STACK;
@@ -243,7 +244,7 @@ static __always_inline int find_quoted(__u8 family, struct __sk_buff *ctx, struc
         flow_new_tuple(family, f, &wanted, &new);
         act_from_flow(pkt, f, &new);
         plan_from_flow(pkt, f, &new);
-        pkt->plan.delivery = delivery_of(family, pkt, f, &new);
+        pkt->plan.delivery = delivery_of(family, pkt, f, &wanted, &new);
         if (weft_tunnels)
                 plan_quoted_tunnel(pkt, f);
         pkt->way.asked = 0;

@@ -17,6 +17,7 @@ enum parsed {
         PARSED,       /* the tuple is there */
         PARSED_ERROR, /* an ICMP error: weft_icmp's */
         PARSED_NONE,  /* not for weft: neighbour discovery, echo of nobody, multicast control */
+        PARSED_TOLD,  /* word of DSR, which is taken out first: weft_strip's */
         PARSED_BAD,   /* malformed */
 };
 
@@ -52,6 +53,40 @@ static __always_inline int recall_fragment(struct weft_pkt *pkt)
         pkt->key.sport = value->sport;
         pkt->key.dport = value->dport;
         return 1;
+}
+
+/* Is this DSR's word for this node? Of others' packets it is left alone. */
+static __always_inline int is_for_us(const struct weft_pkt *pkt)
+{
+        return weft_takes_dsr && pkt->hook == WEFT_FROM_UPLINK && !pkt->told.given &&
+               weft_endpoint_of(&pkt->key.dst);
+}
+
+static __always_inline void read_dsr4(struct __sk_buff *ctx, struct weft_pkt *pkt, __u32 ihl)
+{
+        struct weft_dsr_option4 o = {};
+        __u32 off = ETH_HLEN + WEFT_IP4_MIN;
+
+        if (ihl < 7 || bpf_skb_load_bytes(ctx, off, &o, 8) || o.kind != WEFT_DSR_KIND4 ||
+            (o.len != 8 && (o.len != 12 || ihl < 8 || !LOAD(ctx, off, o))) || !is_for_us(pkt))
+                return;
+        pkt->told = (struct weft_told) { .addr = weft_map_ip4(o.addr),
+                                         .port = o.port,
+                                         .client_port = o.len == 12 ? o.client_port : 0,
+                                         .given = o.len };
+}
+
+static __always_inline void read_dsr6(struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
+        struct weft_dsr_option6 o;
+
+        if (!LOAD(ctx, ETH_HLEN + WEFT_IP6_LEN, o) || o.words != 2 || o.kind != WEFT_DSR_KIND6 ||
+            o.len != 20 || !is_for_us(pkt))
+                return;
+        pkt->key.proto = o.next;
+        pkt->told = (struct weft_told) {
+                .addr = o.addr, .port = o.port, .client_port = o.client_port, .given = sizeof(o)
+        };
 }
 
 /* Unreachable, time exceeded, parameter problem; for IPv6 also too big. What is left is the link's.
@@ -123,6 +158,11 @@ static __always_inline enum parsed parse_ip4(struct __sk_buff *ctx, struct weft_
                 pkt->fragment = 2;
         else if (ip.frag_off & WEFT_FRAG_MORE)
                 pkt->fragment = 1;
+        if (ip.ihl > 5 && !pkt->told.given) {
+                read_dsr4(ctx, pkt, ip.ihl);
+                if (pkt->told.given)
+                        return PARSED_TOLD;
+        }
         return PARSED;
 }
 
@@ -144,6 +184,11 @@ static __always_inline enum parsed parse_ip6(struct __sk_buff *ctx, struct weft_
         __builtin_memcpy(&pkt->key.src, &ip.saddr, 16);
         __builtin_memcpy(&pkt->key.dst, &ip.daddr, 16);
         next = ip.nexthdr;
+        if (next == IPPROTO_DSTOPTS && !pkt->told.given) {
+                read_dsr6(ctx, pkt);
+                if (pkt->told.given)
+                        return PARSED_TOLD;
+        }
         for (int i = 0; i < EXTENSIONS_MAX; i++) {
                 if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
                     next != IPPROTO_FRAGMENT)
@@ -238,6 +283,9 @@ static __always_inline int after_parse(struct __sk_buff *ctx, struct weft_pkt *p
                 return BROKEN(ctx, pkt);
         case PARSED_ERROR:
                 weft_tail_call(ctx, WEFT_SLOT_ICMP);
+                return BROKEN(ctx, pkt);
+        case PARSED_TOLD:
+                weft_tail_call(ctx, WEFT_SLOT_STRIP);
                 return BROKEN(ctx, pkt);
         case PARSED_NONE:
                 return WEFT_TCX_NEXT;

@@ -370,9 +370,9 @@ static const struct key service_keys[] = {
                         "How long a client's connections keep going to the backend of the last "
                         "one; 0: not at all.") },
         { WEFT_OPT_ENUM(struct config_service, forwarding, "forwarding", "auto", forwardings,
-                        "How packets reach a backend on another node. auto: as the loaded modules "
-                        "do."),
-          .supported = NAMES("auto", "snat") },
+                        "How packets from outside reach a backend on another node. auto: as the "
+                        "loaded modules do. snat: with the node's address. dsr: with the client's, "
+                        "and the backend's node answers it directly.") },
         { WEFT_OPT_ENUM(struct config_service, external, "external-traffic", "cluster",
                         traffic_policies,
                         "Backends for clients outside the cluster: all, or those of the node that "

@@ -130,12 +130,14 @@ json_t *description_json(const struct description *d)
 {
         const struct weft_module *m = &d->module->desc;
 
-        return json_pack(
-                "{s:s, s:s, s:s?, s:s, s:o, s:o, s:s?, s:o, s:b, s:o, s:o, s:o, s:o, s:o, s:o?}",
-                "name", m->name, "summary", m->summary, "version", m->version, "file",
-                d->module->path, "abi", abi_json(m->abi), "provides", names_json(m->provides),
-                "exclusive", m->exclusive, "conflicts", names_json(m->conflicts), "tracks_replies",
-                m->tracks_replies != 0, "needs", needs_json(m), "options", options_json(m),
-                "stages", stages_json(d), "maps", maps_json(d), "tests", tests_json(m), "chosen",
-                m->role ? chosen_json(m) : NULL);
+        return json_pack("{s:s, s:s, s:s?, s:s, s:o, s:o, s:s?, s:o, s:s?, s:b, s:b, s:o, s:o, "
+                         "s:o, s:o, s:o, s:o?}",
+                         "name", m->name, "summary", m->summary, "version", m->version, "file",
+                         d->module->path, "abi", abi_json(m->abi), "provides",
+                         names_json(m->provides), "exclusive", m->exclusive, "conflicts",
+                         names_json(m->conflicts), "divides", m->divides, "takes_dsr",
+                         m->takes_dsr != 0, "tracks_replies", m->tracks_replies != 0, "needs",
+                         needs_json(m), "options", options_json(m), "stages", stages_json(d),
+                         "maps", maps_json(d), "tests", tests_json(m), "chosen",
+                         m->role ? chosen_json(m) : NULL);
 }

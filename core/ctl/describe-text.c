@@ -98,7 +98,7 @@ struct fact_line {
         struct text value;
 };
 
-enum { FACTS = 8 };
+enum { FACTS = 10 };
 
 static void facts_of(const struct description *d, struct fact_line ret[static FACTS])
 {
@@ -110,6 +110,8 @@ static void facts_of(const struct description *d, struct fact_line ret[static FA
                 { "provides", names_text(m->provides) },
                 { .title = "exclusive" },
                 { "conflicts", names_text(m->conflicts) },
+                { .title = "divides" },
+                { .title = "dsr" },
                 { .title = "tracking" },
                 { "chosen", chosen_text(m) },
                 { .title = "self-tests" },
@@ -122,12 +124,17 @@ static void facts_of(const struct description *d, struct fact_line ret[static FA
                 add(&facts[1].value, ", ", "stages %u.%u", stage_abi >> 16, stage_abi & 0xffff);
         if (m->exclusive)
                 add(&facts[3].value, "", "%s", m->exclusive);
+        if (m->divides)
+                add(&facts[5].value, "", "%s, between the modules that it needs", m->divides);
+        if (m->takes_dsr)
+                add(&facts[6].value, "",
+                    "packets may tell this node which address an answer comes from");
         if (m->tracks_replies)
-                add(&facts[5].value, "", "every connection of an endpoint is remembered");
+                add(&facts[7].value, "", "every connection of an endpoint is remembered");
         while (m->tests && m->tests[tests].name)
                 tests++;
         if (tests)
-                add(&facts[7].value, "", "%u", tests);
+                add(&facts[9].value, "", "%u", tests);
         memcpy(ret, facts, sizeof(facts));
 }
 

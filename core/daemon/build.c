@@ -81,6 +81,17 @@ static const struct weft_prefixes *service_native_prefixes(void *data, const cha
         return i ? &i->native : NULL;
 }
 
+static bool service_runs(void *data, const char *module)
+{
+        const struct build *b = data;
+
+        for (size_t i = 0; i < b->n_rows; i++)
+                if (b->rows[i].on && strcmp(b->rows[i].module->name, module) == 0)
+                        return true;
+
+        return false;
+}
+
 static void service_peers(void *data, void (*f)(void *, const struct weft_peer_info *),
                           void *f_data)
 {
@@ -134,6 +145,7 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
                 .table = service_table,
                 .untable = service_untable,
                 .native_prefixes = service_native_prefixes,
+                .runs = service_runs,
                 .peers = service_peers,
                 .cluster_prefixes = service_cluster_prefixes,
                 .log = service_log,
@@ -380,7 +392,7 @@ static int load_instances(struct build *b, struct diagnostics *diagnostics,
                         return r;
         }
 
-        check_node_ports(b->config, b->instances, b->n_instances, diagnostics);
+        check_services(b->config, b->instances, b->n_instances, diagnostics);
         return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a node port cannot be served")
                                        : 0;
 }

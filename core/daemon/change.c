@@ -282,7 +282,7 @@ static int set_one(struct batch *b, const json_t *object, bool must_be_new)
                 struct config_service *s = config_object(b->edit.config, b->section, name);
 
                 daemon_states_apply_service(b->d, s);
-                check_service_ports(s, b->d->build->instances, b->d->build->n_instances,
+                check_service(s, b->d->build->instances, b->d->build->n_instances,
                                     &b->diagnostics);
                 if (b->diagnostics.n > 0)
                         r = weft_fail(&b->why, -EINVAL, "service %s is refused", name);

@@ -242,6 +242,15 @@ static void ports_given_out(const struct build *b, struct weft_ports *ret_given,
         }
 }
 
+static uint8_t takes_dsr(const struct generation *g)
+{
+        for (size_t i = 0; i < g->n_parts; i++)
+                if (g->parts[i].instance->module->desc.takes_dsr)
+                        return 1;
+
+        return 0;
+}
+
 static uint8_t must_track(const struct generation *g)
 {
         for (size_t i = 0; i < g->n_parts; i++)
@@ -303,8 +312,8 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
 {
         const struct generation_settings *s = b->settings;
         uint32_t first[WEFT_HOOKS], first_known[WEFT_HOOKS];
-        uint8_t has_stages[WEFT_HOOKS], serves[WEFT_HOOKS], can_cast = s->can_cast,
-                                                            track = must_track(b->g);
+        uint8_t has_stages[WEFT_HOOKS], serves[WEFT_HOOKS],
+                can_cast = s->can_cast, track = must_track(b->g), dsr = takes_dsr(b->g);
         const struct weft_tunnel_spec none = { 0 }, *tunnel = generation_tunnel(b->g) ?: &none;
         uint8_t tunnels = (uint8_t) tunnel->mode, can_decap = s->can_decap;
         uint32_t overlay = s->number % WEFT_OVERLAYS;
@@ -316,6 +325,7 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
                 { "weft_mark", &s->mark_mask, sizeof(s->mark_mask) },
                 { "weft_can_cast", &can_cast, sizeof(can_cast) },
                 { "weft_track", &track, sizeof(track) },
+                { "weft_takes_dsr", &dsr, sizeof(dsr) },
                 { "weft_host_low", &contested.low, sizeof(contested.low) },
                 { "weft_host_high", &contested.high, sizeof(contested.high) },
                 { "weft_given_low", &given.low, sizeof(given.low) },

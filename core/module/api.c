@@ -262,6 +262,13 @@ static void api_native_prefixes(struct weft_instance *self,
         }
 }
 
+static int api_runs(struct weft_instance *self, const char *name)
+{
+        const struct core_services *s = of(self)->services;
+
+        return s->runs(s->data, name);
+}
+
 /* ---- tunnels ------------------------------------------------------------------------------ */
 
 static void api_tunnel(struct weft_instance *self, const struct weft_tunnel_spec *spec)
@@ -311,4 +318,5 @@ const struct weft_api core_api = {
         .set_native_prefixes = api_set_native_prefixes,
         .native_prefixes = api_native_prefixes,
         .tunnel = api_tunnel,
+        .runs = api_runs,
 };

@@ -203,6 +203,13 @@ static const struct weft_prefixes *check_native_prefixes(void *data, const char 
         return NULL;
 }
 
+static bool check_runs(void *data, const char *module)
+{
+        const struct check *c = data;
+
+        return module_set_find(&c->modules, module) != NULL;
+}
+
 static bool is_forbidden(int r)
 {
         return r == -EPERM || r == -EACCES;
@@ -238,6 +245,7 @@ void modules_check(const struct config *config, const char *const *dirs,
                 .peers = check_peers,
                 .cluster_prefixes = check_prefixes,
                 .native_prefixes = check_native_prefixes,
+                .runs = check_runs,
                 .log = no_log,
         };
 
@@ -245,14 +253,14 @@ void modules_check(const struct config *config, const char *const *dirs,
         check_plan(&c);
         for (size_t i = 0; i < c.modules.n; i++)
                 check_instance(&c, c.modules.items[i], &services);
-        check_node_ports(config, c.instances, c.n_instances, diagnostics);
+        check_services(config, c.instances, c.n_instances, diagnostics);
 
         while (c.n_instances > 0)
                 (void) instance_free(c.instances[--c.n_instances]);
         module_set_close(&c.modules);
 }
 
-/* ---- node ports --------------------------------------------------------------------------- */
+/* ---- services ----------------------------------------------------------------------------- */
 
 static void check_node_port(const struct instance *i, const struct config_service *s,
                             struct diagnostics *diagnostics)
@@ -270,16 +278,54 @@ static void check_node_port(const struct instance *i, const struct config_servic
                 s->name, s->node_port, module, i->node_ports.low, i->node_ports.high, module);
 }
 
-void check_service_ports(const struct config_service *s, struct instance *const *instances,
-                         size_t n, struct diagnostics *diagnostics)
+static bool provides(const struct instance *i, const char *role)
+{
+        const char *const *p = i->module->desc.provides;
+
+        while (p && *p && strcmp(*p, role) != 0)
+                p++;
+
+        return p && *p;
+}
+
+/* What a service asks for by name must be there; where no module forwards services at all, nothing
+ * is promised. */
+static void check_forwarding(const struct config_service *s, struct instance *const *instances,
+                             size_t n, struct diagnostics *diagnostics)
+{
+        static const char *const roles[] = {
+                [WEFT_FORWARDING_SNAT] = "snat",
+                [WEFT_FORWARDING_DSR] = "dsr",
+        };
+        const char *wanted = roles[s->forwarding];
+        const struct instance *other = NULL;
+
+        for (size_t i = 0; wanted && i < n; i++) {
+                if (provides(instances[i], wanted))
+                        return;
+                if (provides(instances[i], "snat") || provides(instances[i], "dsr"))
+                        other = instances[i];
+        }
+
+        if (other)
+                diagnostics_add(diagnostics, &s->origin,
+                                "[service %s] forwarding = %s: the only module that forwards "
+                                "services is [module %s], which does not: write auto, or %s",
+                                s->name, wanted, other->module->desc.name,
+                                other->module->desc.remedy ?: "take another module");
+}
+
+void check_service(const struct config_service *s, struct instance *const *instances, size_t n,
+                   struct diagnostics *diagnostics)
 {
         for (size_t i = 0; s->node_port && i < n; i++)
                 check_node_port(instances[i], s, diagnostics);
+        check_forwarding(s, instances, n, diagnostics);
 }
 
-void check_node_ports(const struct config *c, struct instance *const *instances, size_t n,
-                      struct diagnostics *diagnostics)
+void check_services(const struct config *c, struct instance *const *instances, size_t n,
+                    struct diagnostics *diagnostics)
 {
         for (size_t k = 0; k < c->n_services; k++)
-                check_service_ports(&c->services[k], instances, n, diagnostics);
+                check_service(&c->services[k], instances, n, diagnostics);
 }

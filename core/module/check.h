@@ -12,11 +12,12 @@
 void modules_check(const struct config *c, const char *const *dirs,
                    struct diagnostics *diagnostics);
 
-/* Adds an error for each node port that lies outside the range of a module that serves them. */
-void check_node_ports(const struct config *c, struct instance *const *instances, size_t n,
+/* Adds an error for each node port that lies outside the range of a module that serves them, and
+ * for each way of forwarding that none of the modules knows. */
+void check_services(const struct config *c, struct instance *const *instances, size_t n,
                       struct diagnostics *diagnostics);
 /* The same for one service. */
-void check_service_ports(const struct config_service *s, struct instance *const *instances,
+void check_service(const struct config_service *s, struct instance *const *instances,
                          size_t n, struct diagnostics *diagnostics);
 
 /* The section of that name, or NULL. */

@@ -64,6 +64,7 @@ struct core_services {
         void (*cluster_prefixes)(void *data, void (*f)(void *, const struct weft_prefix *),
                                  void *f_data);
         const struct weft_prefixes *(*native_prefixes)(void *data, const char *module);
+        bool (*runs)(void *data, const char *module);
         void (*log)(void *data, const char *module, int level, const char *text);
 };
 

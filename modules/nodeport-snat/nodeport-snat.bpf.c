@@ -29,6 +29,8 @@ WEFT_STAGE(nodeport_snat, FROM_UPLINK, SERVICE)
 
         if (!service)
                 return pkt->service_addr ? weft_address_only(pkt) : WEFT_NEXT;
+        if (service->forwarding == WEFT_FORWARDING_DSR)
+                return WEFT_NEXT;
         backend = weft_choose(pkt, service, &index, &no);
         if (!backend)
                 return no;

@@ -161,6 +161,7 @@ static const struct weft_test_service external[] = {
 static const struct weft_test tests[] = {
         { .name = "a connection to a remote backend gets the node's address",
           .hook = WEFT_FROM_UPLINK,
+          .without = "hybrid",
           .packet = WEFT_TEST_BYTES(syn),
           .services = remote,
           .verdict = WEFT_TEST_REDIRECT,
@@ -168,6 +169,7 @@ static const struct weft_test tests[] = {
           .any = ANY_PORT4 },
         { .name = "a client's port that may be given out is kept",
           .hook = WEFT_FROM_UPLINK,
+          .without = "hybrid",
           .packet = WEFT_TEST_BYTES(syn),
           .services = remote,
           .verdict = WEFT_TEST_REDIRECT,
@@ -175,6 +177,7 @@ static const struct weft_test tests[] = {
           .applies = keeps_port },
         { .name = "the backend's answer comes from the node port",
           .hook = WEFT_FROM_UPLINK,
+          .without = "hybrid",
           .goes_on = 1,
           .packet = WEFT_TEST_BYTES(answer),
           .verdict = WEFT_TEST_REDIRECT,
@@ -182,6 +185,7 @@ static const struct weft_test tests[] = {
           .applies = keeps_port },
         { .name = "a connection over IPv6 gets the node's address",
           .hook = WEFT_FROM_UPLINK,
+          .without = "hybrid",
           .packet = WEFT_TEST_BYTES(syn6),
           .services = remote6,
           .verdict = WEFT_TEST_REDIRECT,
@@ -197,7 +201,8 @@ static const struct weft_test tests[] = {
 
 WEFT_MODULE(.name = "nodeport-snat",
             .summary = "Services reached from outside, forwarded with SNAT",
-            .provides = (const char *const[]) { "nodeport", NULL }, .exclusive = "nodeport",
+            .provides = (const char *const[]) { "nodeport", "snat", NULL }, .exclusive = "nodeport",
+            .remedy = "add [module hybrid], which divides services between SNAT and DSR",
             .needs = needs, .options = options, .config_size = sizeof(struct nodeport_config),
             .role = "nodeport", .rank = 10, .object = weft_object, .object_end = weft_object_end,
             .configure = nodeport_configure, .load = nodeport_load, .tests = tests, );

@@ -180,11 +180,18 @@ static void log_line(void *data, const char *module, int level, const char *text
         fprintf(stderr, "%s: %s\n", module, text);
 }
 
+static bool runs(void *data, const char *module)
+{
+        (void) data, (void) module;
+        return false;
+}
+
 static const struct core_services services = {
         .route = no_route,
         .unroute = no_unroute,
         .peers = no_peers,
         .cluster_prefixes = cluster,
+        .runs = runs,
         .log = log_line,
 };
 
@@ -204,9 +211,27 @@ static struct config_assignment snat_options[] = { { .key = "snat-ports",
 static struct config_assignment small_options[] = { { .key = "snat-ports",
                                                       .value = "61000-61003" } };
 
-#define MODULES 5
+#define MODULES 7
 
 static const struct config_module sections[VARIANTS][MODULES] = {
+        [DIRECT] = { { .name = "native-routing" },
+                     { .name = "clusterip" },
+                     { .name = "nodeport-dsr" },
+                     { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
+                     { .name = "host-routing" } },
+        [DIRECT_LEGACY] = { { .name = "native-routing" },
+                            { .name = "clusterip" },
+                            { .name = "nodeport-dsr" },
+                            { .name = "bpf-masq",
+                              .assignments = masq_options,
+                              .n_assignments = 3 } },
+        [DIVIDED] = { { .name = "native-routing" },
+                      { .name = "clusterip" },
+                      { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
+                      { .name = "nodeport-dsr" },
+                      { .name = "hybrid" },
+                      { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
+                      { .name = "host-routing" } },
         [FULL] = { { .name = "native-routing" },
                    { .name = "clusterip" },
                    { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },

@@ -187,6 +187,7 @@ void world_set_service(struct world *w, int family, const struct service *s)
                 .cluster_ip = { &cluster, s->cluster },
                 .backends = backends,
                 .n_backends = s->n_backends,
+                .forwarding = s->forwarding,
                 .no_backend = s->drop_empty ? NO_BACKEND_DROP : NO_BACKEND_REJECT,
         };
         struct weft_error error = {};

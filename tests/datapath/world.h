@@ -57,6 +57,9 @@ enum variant {
                    too */
         GUARDED, /* LEGACY with a stage of somebody else at both exit hooks, which shuts SHUT_PORT
                   */
+        DIRECT,  /* FULL with nodeport-dsr instead of nodeport-snat */
+        DIRECT_LEGACY, /* LEGACY with it */
+        DIVIDED,       /* FULL with both and hybrid */
         VARIANTS,
 };
 
@@ -111,6 +114,7 @@ struct service {
         enum who backends[2];
         size_t n_backends;
         bool drop_empty;
+        enum weft_forwarding forwarding;
 };
 void world_set_service(struct world *w, int family, const struct service *s);
 void world_set_services(struct world *w); /* those of the constants above, both families */

@@ -475,7 +475,6 @@ Test(config, keys_and_values_that_are_wrong_are_refused_with_what_would_be_right
 Test(config, what_this_version_cannot_do_yet_is_refused_by_name)
 {
         static const char *const lines[] = {
-                SERVICE "forwarding = dsr\n",
                 "[weft]\n\n\nmetrics-listen = 0.0.0.0:9964\n",
         };
 

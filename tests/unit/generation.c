@@ -173,7 +173,7 @@ Test(generation, constants_come_from_options_and_from_the_module)
 struct seen {
         uint32_t generation, hz, mark, half_open;
         uint16_t host_low, host_high;
-        uint8_t can_cast, track, has_stages[WEFT_HOOKS], serves[WEFT_HOOKS];
+        uint8_t can_cast, track, takes_dsr, has_stages[WEFT_HOOKS], serves[WEFT_HOOKS];
 };
 
 static struct seen run_and_read(struct generation *g)
@@ -210,6 +210,7 @@ Test(generation, the_engine_is_told_what_it_must_know)
         cr_assert_eq(seen.host_high, 60999);
         cr_assert_eq(seen.can_cast, 1);
         cr_assert_eq(seen.track, 1);
+        cr_assert_eq(seen.takes_dsr, 0);
         cr_assert_eq(seen.has_stages[WEFT_FROM_UPLINK], 1);
         cr_assert_eq(seen.has_stages[WEFT_FROM_ENDPOINT], 0);
         for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++)

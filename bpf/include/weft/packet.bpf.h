@@ -43,6 +43,28 @@ struct weft_icmp {
 #define WEFT_FRAG_MORE bpf_htons(0x2000)
 #define WEFT_FRAG_OFFSET bpf_htons(0x1fff)
 
+/* What DSR tells the backend's node, right behind the fixed IP header: the service's address and
+ * port, and the client's own port where the packet bears another (0: it does not). All in network
+ * order; the numbers are those of RFC 4727 §2.2 and §3.2, for experiments, so that nobody else's
+ * are met. The IPv4 option bears the flag that asks for it to be copied into fragments. */
+#define WEFT_DSR_KIND4 0x9e
+#define WEFT_DSR_KIND6 0x1e
+
+struct weft_dsr_option4 {
+        __u8 kind, len; /* 8, or 12 with the client's port */
+        __be16 port;
+        __be32 addr;
+        __be16 client_port;
+        __be16 zero;
+};
+
+struct weft_dsr_option6 {
+        __u8 next, words; /* of the destination options header: 2, for 24 bytes */
+        __u8 kind, len;   /* 20 */
+        struct weft_addr addr;
+        __be16 port, client_port;
+};
+
 static __always_inline __u16 weft_fold(__u32 sum)
 {
         sum = (sum & 0xffff) + (sum >> 16);

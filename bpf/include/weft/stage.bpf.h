@@ -33,17 +33,18 @@ enum weft_plan_flag {
         WEFT_PLAN_TRACK = 4,    /* remember it even if nothing changes */
         WEFT_PLAN_WHOLE = 8,    /* applied whole at its first hook, never through the stack */
         WEFT_PLAN_PLAIN = 16,   /* the other direction comes without a tunnel, and so goes this */
+        WEFT_PLAN_DIRECT = 32,  /* answers go straight to the client, as pkt->told says */
 };
 
 /* What the stages decided. Starts as the packet is. Set fields through the functions below. */
 struct weft_plan {
         struct weft_addr src, dst;
         __be16 sport, dport;
-        __u8 set;      /* enum weft_set */
-        __u8 delivery; /* enum weft_delivery */
-        __u8 flags;    /* enum weft_plan_flag */
-        __u8 spare;
-        __u16 low, high;           /* host order: source ports to choose from */
+        __u8 set;        /* enum weft_set */
+        __u8 delivery;   /* enum weft_delivery */
+        __u8 flags;      /* enum weft_plan_flag */
+        __u8 dsr;        /* enum weft_dsr: how the backend's node is told of the service */
+        __u16 low, high; /* host order: source ports to choose from */
         __u16 skip_low, skip_high; /* but none of these */
         __u32 backend;             /* index; 0: none */
         __u16 backend_number;
@@ -76,9 +77,18 @@ struct weft_act {
         __u16 fixed_delta; /* of l4_delta: all but the source port */
         __u8 to_endpoint;  /* 1: its end is a local endpoint */
         __u8 n_options;    /* bytes of `options`, divisible by 4: this packet takes them along */
-        __u8 spare[2];
+        __u8 tell;         /* enum weft_dsr: this packet tells the backend's node */
+        __u8 spare;
         union weft_tunnel tunnel;
         __u8 options[WEFT_TUNNEL_OPTIONS]; /* Geneve options, ready for the wire */
+};
+
+/* What a packet of DSR told this node, the backend's. */
+struct weft_told {
+        struct weft_addr addr;    /* the service's */
+        __be16 port, client_port; /* the service's; the client's own */
+        __u8 given;               /* 1: it did */
+        __u8 spare[3];
 };
 
 struct weft_pkt {
@@ -121,6 +131,7 @@ struct weft_pkt {
                 struct weft_key6 key6;
         } fwd_key, rev_key;
         __u16 port, tries; /* search for a source port: the one to try, how many were */
+        struct weft_told told;
         __u8 buffer[576] __attribute__((aligned(8)));
 };
 
@@ -325,6 +336,29 @@ static __always_inline void weft_plan_source(struct weft_pkt *pkt, const struct 
 static __always_inline void weft_plan_whole(struct weft_pkt *pkt)
 {
         pkt->plan.flags |= WEFT_PLAN_WHOLE;
+}
+
+/* Divides services between the modules that forward them: what the service leaves open is settled
+ * for this flow. Before theirs. */
+static __always_inline void weft_plan_forwarding(struct weft_pkt *pkt, enum weft_forwarding how)
+{
+        if (pkt->service.forwarding == WEFT_FORWARDING_AUTO)
+                pkt->service.forwarding = how;
+}
+
+/* The backend, on another node, is told which address of the service this was, and answers the
+ * client itself. */
+static __always_inline void weft_plan_dsr(struct weft_pkt *pkt, enum weft_dsr how)
+{
+        pkt->plan.dsr = how;
+}
+
+/* The packet told this node what weft_plan_dsr() asked for at another: answers go straight to the
+ * client, from the service's address. */
+static __always_inline void weft_plan_direct(struct weft_pkt *pkt)
+{
+        pkt->plan.flags |= WEFT_PLAN_DIRECT | WEFT_PLAN_TRACK;
+        pkt->plan.module = weft_module_id;
 }
 
 /* How the flow is delivered. */

@@ -120,7 +120,16 @@ enum weft_flow_flag {
         WEFT_FLOW_FIN = 2,   /* FIN seen in this direction */
         WEFT_FLOW_PORT =
                 4, /* the pair holds a port that was searched for: keep it through TIME_WAIT */
-        WEFT_FLOW_WHOLE = 8, /* both directions pass the node without its stack */
+        WEFT_FLOW_WHOLE = 8,   /* both directions pass the node without its stack */
+        WEFT_FLOW_DIRECT = 16, /* DSR at the backend's node: answers go straight to the client */
+        WEFT_FLOW_TELL = 32,   /* DSR at the first node: the backend's node knows nothing yet */
+        WEFT_FLOW_MOVED = 64,  /* DIRECT: the first node gave the client another port */
+};
+
+/* How the backend's node is told which address of a service its answers are to come from. */
+enum weft_dsr {
+        WEFT_DSR_NONE,
+        WEFT_DSR_OPTION, /* in an IPv4 option or an IPv6 destination option */
 };
 
 /* What of the packet a plan changes. */
@@ -164,7 +173,7 @@ struct weft_flow {
         __u16 backend_number;       /* its number when chosen */
         __u16 module;               /* who decided: id in the generation's module list */
         __u8 set, partner_side;     /* enum weft_set; side under which the other direction stands */
-        __u8 hook, spare;           /* hook that decided (enum weft_hook) */
+        __u8 hook, dsr;             /* hook that decided (enum weft_hook); enum weft_dsr */
         union weft_tunnel tunnel;
         __u64 created;
         /* living: written by replay, by whichever CPU sees the packet */
@@ -192,6 +201,15 @@ struct weft_flow6 {
         __u32 pad;
 };
 
+/* Does the answer's translation not give the partner's key? That is turned round from its own key
+ * then, for the packets of the other direction come as they are delivered; but with the port that
+ * the client has, unless the first node exchanged that already. */
+static inline int weft_answers_directly(const struct weft_flow *f)
+{
+        return (f->flags & (WEFT_FLOW_DIRECT | WEFT_FLOW_REPLY)) ==
+               (WEFT_FLOW_DIRECT | WEFT_FLOW_REPLY);
+}
+
 /* The partner's key is the translated tuple, turned round, at partner_side. */
 static inline void weft_partner4(const struct weft_flow4 *flow, struct weft_key4 *ret)
 {
@@ -203,6 +221,12 @@ static inline void weft_partner4(const struct weft_flow4 *flow, struct weft_key4
                 .proto = flow->key.proto,
                 .side = flow->f.partner_side,
         };
+        if (!weft_answers_directly(&flow->f))
+                return;
+        ret->saddr = flow->key.daddr;
+        ret->daddr = flow->key.saddr;
+        ret->sport = flow->f.flags & WEFT_FLOW_MOVED ? flow->key.dport : flow->f.dport;
+        ret->dport = flow->key.sport;
 }
 
 static inline void weft_partner6(const struct weft_flow6 *flow, struct weft_key6 *ret)
@@ -215,6 +239,12 @@ static inline void weft_partner6(const struct weft_flow6 *flow, struct weft_key6
                 .proto = flow->key.proto,
                 .side = flow->f.partner_side,
         };
+        if (!weft_answers_directly(&flow->f))
+                return;
+        ret->saddr = flow->key.daddr;
+        ret->daddr = flow->key.saddr;
+        ret->sport = flow->f.flags & WEFT_FLOW_MOVED ? flow->key.dport : flow->f.dport;
+        ret->dport = flow->key.sport;
 }
 
 /* ---- the state of the world --------------------------------------------------------------- */

@@ -253,6 +253,9 @@ struct weft_api {
          * routes the peers' pods there and gives endpoints the MTU. One tunnel for a generation. */
         void (*tunnel)(struct weft_instance *self, const struct weft_tunnel_spec *spec);
 
+        /* Is the module NAME part of the generation that is being built? */
+        int (*runs)(struct weft_instance *self, const char *name);
+
         /* append here */
 };
 
@@ -426,6 +429,18 @@ struct weft_module {
         int32_t rank;
         enum weft_condition condition;
         const char *const *chosen_options; /* pairs of key and value it then gets, ended by NULL */
+
+        /* 1: packets may tell this node, by DSR, which service's address an answer comes from; the
+         * engine takes that out of them. */
+        uint32_t takes_dsr;
+
+        /* An exclusive role that those modules which this one needs by name may fill together,
+         * because it divides the work between them. NULL: none. */
+        const char *divides;
+
+        /* What two modules that fill this one's exclusive role lack to run together, said where
+         * they are refused: "add [module NAME]". NULL: they cannot. */
+        const char *remedy;
 
         /* append here */
 };

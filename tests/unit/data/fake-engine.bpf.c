@@ -8,7 +8,7 @@
 #include <weft/stage.bpf.h>
 
 const volatile __u32 weft_generation, weft_hz, weft_mark;
-const volatile __u8 weft_can_cast, weft_track;
+const volatile __u8 weft_can_cast, weft_track, weft_takes_dsr;
 const volatile __u16 weft_host_low, weft_host_high, weft_given_low, weft_given_high;
 const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
 const volatile __u8 weft_has_stages[WEFT_HOOKS];
@@ -23,7 +23,7 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 struct seen {
         __u32 generation, hz, mark, half_open;
         __u16 host_low, host_high;
-        __u8 can_cast, track, has_stages[WEFT_HOOKS], serves[WEFT_HOOKS];
+        __u8 can_cast, track, takes_dsr, has_stages[WEFT_HOOKS], serves[WEFT_HOOKS];
 };
 WEFT_MAP(BPF_MAP_TYPE_ARRAY, seen, __u32, struct seen, 1, 0);
 
@@ -42,6 +42,7 @@ static __always_inline void tell(void)
         s->host_high = weft_host_high;
         s->can_cast = weft_can_cast;
         s->track = weft_track;
+        s->takes_dsr = weft_takes_dsr;
         for (int i = 0; i < WEFT_HOOKS; i++) {
                 s->has_stages[i] = weft_has_stages[i];
                 s->serves[i] = weft_serves[i];

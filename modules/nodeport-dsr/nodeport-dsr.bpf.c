@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+
+/* Services reached from outside, with direct server return: the backend sees the client, and its
+ * node answers the client itself, from the service's address, of which this node tells it. */
+
+#include <weft/service.bpf.h>
+
+WEFT_STAGE(nodeport_dsr, FROM_UPLINK, SERVICE)
+{
+        const struct weft_service *service = weft_service_of(pkt);
+        const struct weft_backend *backend;
+        __u32 index = 0;
+        int no;
+
+        if (pkt->told.given) {
+                weft_plan_direct(pkt);
+                return WEFT_DONE;
+        }
+        if (!service)
+                return pkt->service_addr ? weft_address_only(pkt) : WEFT_NEXT;
+        if (service->forwarding == WEFT_FORWARDING_SNAT)
+                return WEFT_NEXT;
+        backend = weft_choose(pkt, service, &index, &no);
+        if (!backend)
+                return no;
+        weft_plan_backend(pkt, index, backend);
+        if (!pkt->plan.endpoint)
+                weft_plan_dsr(pkt, WEFT_DSR_OPTION);
+        return WEFT_DONE;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

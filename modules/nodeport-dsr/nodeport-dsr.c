@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+
+/* Services reached from outside, with direct server return. The client's packets go on to the
+ * backend's node with the client's address; the answers do not come by here. */
+
+#include <errno.h>
+#include <netinet/in.h>
+
+#include <weft/module.h>
+
+#include "frames.h"
+
+WEFT_OBJECT("nodeport-dsr.bpf.o");
+
+enum dispatch { DISPATCH_OPTION };
+
+struct dsr_config {
+        struct weft_ports port_range;
+        uint32_t dispatch;
+};
+
+static const char *const dispatches[] = { "option", NULL };
+
+static const struct weft_option options[] = {
+        WEFT_OPT_PORTS(struct dsr_config, port_range, "port-range", "30000-32767",
+                       "Ports of the node's own addresses that services may take as node port."),
+        WEFT_OPT_ENUM(
+                struct dsr_config, dispatch, "dispatch", "option", dispatches,
+                "How the backend's node is told of the service: by an IPv4 option or an IPv6 "
+                "destination option, which the network between the nodes has to let through."),
+        {}
+};
+
+static const struct weft_need needs[] = {
+        WEFT_NEEDS(HELPER, "fib_lookup", "finds the way to a backend on another node"),
+        WEFT_WANTS(HELPER, "redirect_neigh",
+                   "sends to a neighbour whose link-layer address is not known yet"),
+        WEFT_WANTS(ROLE, "routing", "says how backends on other nodes are reached"),
+        {}
+};
+
+static int dsr_configure(struct weft_instance *self, const struct weft_api *api,
+                         struct weft_error *reterr)
+{
+        const struct dsr_config *config = api->config(self);
+
+        if (config->port_range.low == 0)
+                return api->fail(reterr, -EINVAL,
+                                 "port-range cannot be auto: write a range such as 30000-32767");
+        if (api->runs(self, "vxlan"))
+                return api->fail(
+                        reterr, -EINVAL,
+                        "cannot run with [module vxlan]: VXLAN has no room to tell the backend's "
+                        "node of the service; take [module native-routing] instead of "
+                        "[module vxlan], or [module nodeport-snat] instead of "
+                        "[module nodeport-dsr]");
+        if (api->runs(self, "geneve"))
+                return api->fail(
+                        reterr, -EINVAL,
+                        "dispatch = option cannot run with [module geneve]: IP options need "
+                        "packets "
+                        "that the network outside routes as they are; take [module native-routing] "
+                        "instead of [module geneve], or [module nodeport-snat] instead of "
+                        "[module nodeport-dsr]");
+
+        return 0;
+}
+
+static int dsr_load(struct weft_instance *self, const struct weft_api *api,
+                    struct weft_error *reterr)
+{
+        const struct dsr_config *config = api->config(self);
+
+        (void) reterr;
+        api->node_ports(self, config->port_range.low, config->port_range.high);
+        return 0;
+}
+
+/* ---- self-tests --------------------------------------------------------------------------- */
+
+static const struct weft_test_service remote[] = {
+        { .port = 80,
+          .node_port = 30080,
+          .proto = IPPROTO_TCP,
+          .backends = (const char *const[]) { "10.244.2.10:8080", NULL } },
+        {}
+};
+
+static const struct weft_test_service remote6[] = {
+        { .port = 80,
+          .node_port = 30080,
+          .proto = IPPROTO_TCP,
+          .backends = (const char *const[]) { "[fd00:244:2::10]:8080", NULL } },
+        {}
+};
+
+static const struct weft_test_service external[] = {
+        { .external_ip = "198.51.100.7",
+          .port = 80,
+          .proto = IPPROTO_TCP,
+          .backends = (const char *const[]) { "10.244.2.10:8080", NULL } },
+        {}
+};
+
+static const struct weft_test tests[] = {
+        { .name = "the backend's node is told by the first packet",
+          .hook = WEFT_FROM_UPLINK,
+          .without = "hybrid",
+          .packet = WEFT_TEST_BYTES(syn),
+          .services = remote,
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_telling) },
+        { .name = "later packets tell nothing",
+          .hook = WEFT_FROM_UPLINK,
+          .without = "hybrid",
+          .goes_on = 1,
+          .packet = WEFT_TEST_BYTES(ack),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(ack_to_backend) },
+        { .name = "the backend's node is told over IPv6",
+          .hook = WEFT_FROM_UPLINK,
+          .without = "hybrid",
+          .packet = WEFT_TEST_BYTES(syn6),
+          .services = remote6,
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn6_telling) },
+        { .name = "what this node is told is taken out of the packet",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn_told),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_delivered),
+          .with = "host-routing" },
+        { .name = "the backend's answer goes to the client from the service's address",
+          .hook = WEFT_FROM_ENDPOINT,
+          .goes_on = 1,
+          .packet = WEFT_TEST_BYTES(answer),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(answer_to_client),
+          .with = "host-routing" },
+        { .name = "an unknown port of a service's address is dropped",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(syn_elsewhere),
+          .services = external,
+          .verdict = WEFT_TEST_DROP },
+        {}
+};
+
+WEFT_MODULE(.name = "nodeport-dsr",
+            .summary = "Services reached from outside, with direct server return",
+            .provides = (const char *const[]) { "nodeport", "dsr", NULL }, .exclusive = "nodeport",
+            .remedy = "add [module hybrid], which divides services between SNAT and DSR",
+            .takes_dsr = 1, .needs = needs, .options = options,
+            .config_size = sizeof(struct dsr_config), .object = weft_object,
+            .object_end = weft_object_end, .configure = dsr_configure, .load = dsr_load,
+            .tests = tests, );
