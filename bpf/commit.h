@@ -64,6 +64,24 @@ static __always_inline int is_over(const struct weft_pkt *pkt, const struct weft
         return past(f->deadline, pkt->now) && (!partner || past(partner->deadline, pkt->now));
 }
 
+/* What the client spoke to. */
+static __always_inline const struct weft_addr *service_address(const struct weft_pkt *pkt)
+{
+        return pkt->plan.flags & WEFT_PLAN_DIRECT ? &pkt->told.addr : &pkt->key.dst;
+}
+
+/* Does the squatter's answer leave as this flow's would? Then it is the same connection, which came
+ * by another first node before, and may again: the entry of its other direction stays. */
+static __always_inline int answers_alike(const struct weft_pkt *pkt, const struct weft_tuple *new)
+{
+        int direct = pkt->plan.flags & WEFT_PLAN_DIRECT;
+
+        return weft_same_addr(&new->src, service_address(pkt)) &&
+               weft_same_addr(&new->dst, &pkt->key.src) &&
+               new->sport == (direct ? pkt->told.port : pkt->key.dport) &&
+               new->dport == ((direct ? pkt->told.client_port : 0) ?: pkt->key.sport);
+}
+
 /* Who has the tuple that this flow's reply wants? Connections that are over are no obstacle, nor is
  * this flow's own reply left behind without its other half. */
 static __always_inline enum reserved look_at_squatter(__u8 family, struct weft_pkt *pkt,
@@ -79,6 +97,10 @@ static __always_inline enum reserved look_at_squatter(__u8 family, struct weft_p
         if (same_tuple(&other, &pkt->key) && f->partner_side == pkt->key.side) {
                 if (!past(f->created + weft_hz, pkt->now))
                         return RESERVED_SELF;
+                flow_delete(family, reply);
+                return RESERVED_AGAIN;
+        }
+        if (weft_takes_dsr && answers_alike(pkt, &new)) {
                 flow_delete(family, reply);
                 return RESERVED_AGAIN;
         }
@@ -308,7 +330,8 @@ static __always_inline void answer_directly(const struct weft_pkt *pkt, struct w
 
         f->sport = pkt->told.port;
         f->dport = pkt->told.client_port ?: pkt->key.sport;
-        f->client_port = pkt->key.sport;
+        if (pkt->told.client_port)
+                f->flags |= WEFT_FLOW_MOVED;
         f->set = f->dport == pkt->act.sport ? WEFT_SET_SRC : WEFT_SET_SRC | WEFT_SET_DST;
         f->addr_delta = addr;
         f->l4_delta = weft_fold(addr + weft_diff16(pkt->act.dport, f->sport) +
@@ -334,12 +357,6 @@ static __always_inline void fill_reply(const struct weft_pkt *pkt, struct weft_f
                 f->ifindex = pkt->plan.endpoint ?: WEFT_HOST;
                 f->route.exit = !pkt->plan.endpoint && f->set & WEFT_SET_SRC;
         }
-}
-
-/* What the client spoke to. */
-static __always_inline const struct weft_addr *service_address(const struct weft_pkt *pkt)
-{
-        return pkt->plan.flags & WEFT_PLAN_DIRECT ? &pkt->told.addr : &pkt->key.dst;
 }
 
 /* Makes the reply's entry ready but for the port. */
@@ -517,8 +534,8 @@ static __always_inline int is_translatable(const struct weft_pkt *pkt)
 static __always_inline int can_move(const struct weft_pkt *pkt)
 {
         return (pkt->plan.endpoint || pkt->plan.dsr || pkt->hook == WEFT_FROM_ENDPOINT) &&
-               !pkt->host && pkt->act.route.delivery != WEFT_LOCAL &&
-               !(pkt->plan.flags & WEFT_PLAN_NEW_PORT) &&
+               !(pkt->plan.flags & WEFT_PLAN_DIRECT && pkt->told.client_port) && !pkt->host &&
+               pkt->act.route.delivery != WEFT_LOCAL && !(pkt->plan.flags & WEFT_PLAN_NEW_PORT) &&
                (pkt->key.proto == IPPROTO_TCP || pkt->key.proto == IPPROTO_UDP);
 }
 

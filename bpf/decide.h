@@ -61,6 +61,8 @@ static __always_inline void learn(const struct weft_pkt *pkt, struct weft_flow *
                 close_flow(f, pkt->now);
                 close_flow(partner, pkt->now);
         } else if (f->dsr && pkt->tcp_flags & WEFT_TCP_FIN) {
+                if (f->state != WEFT_CLOSING)
+                        count_closed(f->backend);
                 f->state = partner->state = WEFT_CLOSING;
                 set_life(f, pkt->now, LIFE_HALF_SEEN);
                 set_life(partner, pkt->now, LIFE_HALF_SEEN);

@@ -291,21 +291,55 @@ static void judge_all(const struct plan *p)
 
 /* ---- refusing ----------------------------------------------------------------------------- */
 
-static int refuse_pair(const struct weft_module *a, const struct weft_module *b,
-                       struct weft_error *reterr)
+static bool needs_module(const struct weft_module *m, const char *name)
 {
+        for
+                EACH_NEED(need, m)
+        if (need->kind == WEFT_NEED_MODULE && same(need->name, name))
+                return true;
+
+        return false;
+}
+
+/* Does a module that runs divide the role between the two? */
+static bool is_divided(const struct plan *p, const char *role, const struct weft_module *a,
+                       const struct weft_module *b)
+{
+        for (size_t i = 0; i < p->n; i++) {
+                const struct weft_module *m = p->rows[i].module;
+
+                if (p->rows[i].on && same(m->divides, role) && needs_module(m, a->name) &&
+                    needs_module(m, b->name))
+                        return true;
+        }
+
+        return false;
+}
+
+static int refuse_role(const struct plan *p, const char *role, const struct weft_module *a,
+                       const struct weft_module *b, struct weft_error *reterr)
+{
+        const char *remedy = a->remedy ?: b->remedy;
+
+        if (!role || !fills_role(a, role) || !fills_role(b, role) || is_divided(p, role, a, b))
+                return 0;
+
+        return weft_fail(reterr, -EEXIST, "modules %s and %s both do %s; take one away%s%s",
+                         a->name, b->name, role, remedy ? ", or " : "", remedy ?: "");
+}
+
+static int refuse_pair(const struct plan *p, const struct weft_module *a,
+                       const struct weft_module *b, struct weft_error *reterr)
+{
+        int r;
+
         if (lists(a->conflicts, b->name) || lists(b->conflicts, a->name))
                 return weft_fail(reterr, -EEXIST,
                                  "modules %s and %s cannot run together; take one away", a->name,
                                  b->name);
-        if (a->exclusive && fills_role(b, a->exclusive))
-                return weft_fail(reterr, -EEXIST, "modules %s and %s both do %s; take one away",
-                                 a->name, b->name, a->exclusive);
-        if (b->exclusive && fills_role(a, b->exclusive))
-                return weft_fail(reterr, -EEXIST, "modules %s and %s both do %s; take one away",
-                                 a->name, b->name, b->exclusive);
 
-        return 0;
+        r = refuse_role(p, a->exclusive, a, b, reterr);
+        return r < 0 ? r : refuse_role(p, b->exclusive, a, b, reterr);
 }
 
 static int refuse_pairs(const struct plan *p, struct weft_error *reterr)
@@ -315,7 +349,7 @@ static int refuse_pairs(const struct plan *p, struct weft_error *reterr)
                         int r = 0;
 
                         if (p->rows[i].on && p->rows[j].on)
-                                r = refuse_pair(p->rows[j].module, p->rows[i].module, reterr);
+                                r = refuse_pair(p, p->rows[j].module, p->rows[i].module, reterr);
                         if (r < 0)
                                 return r;
                 }

@@ -514,6 +514,37 @@ BOTH(dsr, a_client_that_the_backend_knows_by_another_way_gets_another_port)
         cr_expect_eq(world_orphans(w), 0);
 }
 
+BOTH(dsr, a_connection_goes_on_when_its_first_node_becomes_this_one_and_back)
+{
+        _cleanup_world_ struct world *w = world_open(DIRECT);
+        struct shape in = from_first_node(family, IPPROTO_TCP), out, reply, back, here, told;
+
+        in = telling(plain(in), EXTERNAL, LOCAL_SERVICE_PORT, 0);
+        out = delivered(plain(in), POD);
+        reply = answer(&out);
+        back = directly(reply, EXTERNAL, LOCAL_SERVICE_PORT);
+        run(w, FROM_UPLINK, &in);
+        expect(w, FROM_POD, &reply, REDIRECT, &back);
+
+        here = from_outside(family, IPPROTO_TCP, CLIENT, CLIENT_PORT, EXTERNAL, LOCAL_SERVICE_PORT);
+        here = later(&here, ACK);
+        out = here;
+        out.dst = at(family, POD);
+        out.dport = BACKEND_PORT;
+        told = out;
+        out = delivered(out, POD);
+        told.smac = mac_of(NODE2);
+        for (int i = 0; i < 3; i++) {
+                expect(w, FROM_UPLINK, &here, REDIRECT, &out);
+                expect(w, FROM_POD, &reply, REDIRECT, &back);
+                expect(w, FROM_UPLINK, &told, REDIRECT, &out);
+                expect(w, FROM_POD, &reply, REDIRECT, &back);
+        }
+        told = telling(told, EXTERNAL, LOCAL_SERVICE_PORT, 0);
+        expect(w, FROM_UPLINK, &told, REDIRECT, &out);
+        expect(w, FROM_POD, &reply, REDIRECT, &back);
+}
+
 BOTH(dsr, an_error_of_the_backend_comes_from_the_service)
 {
         _cleanup_world_ struct world *w = world_open(DIRECT);

@@ -217,6 +217,39 @@ Test(plan, an_exclusive_role_has_one_holder_in_every_mode)
         cr_assert_str_eq(why.text, "modules routing and tunnel both do routing; take one away");
 }
 
+Test(plan, a_module_that_divides_an_exclusive_role_brings_in_both_and_lets_them_run)
+{
+        static const struct weft_module one = { .name = "one",
+                                                .exclusive = "port",
+                                                .remedy = "add [module both]" };
+        static const struct weft_module two = { .name = "two", .exclusive = "port" };
+        static const struct weft_need needs[] = { WEFT_NEEDS(MODULE, "one", "one way"),
+                                                  WEFT_NEEDS(MODULE, "two", "another"),
+                                                  {} };
+        static const struct weft_module both = { .name = "both",
+                                                 .divides = "port",
+                                                 .needs = needs };
+
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&both), MODULES(&one, &two, &both)), 0, "%s",
+                     why.text);
+        cr_assert_eq(n_rows, 3);
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&one, &two), MODULES(&one, &two)), -EEXIST);
+        cr_assert_str_eq(why.text,
+                         "modules one and two both do port; take one away, or add [module both]");
+}
+
+Test(plan, a_third_that_nobody_divides_for_is_refused_as_ever)
+{
+        static const struct weft_module one = { .name = "one", .exclusive = "port" };
+        static const struct weft_module two = { .name = "two", .exclusive = "port" };
+        static const struct weft_need needs[] = { WEFT_NEEDS(MODULE, "one", "one way"), {} };
+        static const struct weft_module half = { .name = "half",
+                                                 .divides = "port",
+                                                 .needs = needs };
+
+        cr_assert_eq(plan(MODE_PROBE, MODULES(&half, &two), MODULES(&one, &two, &half)), -EEXIST);
+}
+
 Test(plan, a_module_that_is_off_excludes_nobody)
 {
         cr_assert_eq(plan(MODE_PROBE, MODULES(&modern, &tunnel), MODULES(&modern, &tunnel)), 0,
