@@ -10,6 +10,7 @@
 
 #define PORT_TRIES 32 /* the sender's own port, then random ones, then in line */
 #define PORT_RANDOM 16
+#define PORT_CLOSED 24 /* from this try on, those of closed connections too */
 #define TRIES_AT_ONCE                                                                              \
         2 /* in one run of weft_reserve: 16 runs, of the 33 tail calls that a packet has */
 #define ROOM_TRIES 4 /* half-open flows looked at when the table is full */
@@ -53,13 +54,24 @@ static __always_inline int same_tuple(const struct weft_tuple *a, const struct w
                a->sport == b->sport && a->dport == b->dport;
 }
 
+/* May an opening packet have the tuple of a connection that is closed? Where ports are given out
+ * only as a last resort, and not while its last packets may be under way: the far side may have it
+ * in TIME_WAIT, which a SYN mostly ends (RFC 6191). */
+static __always_inline int gives_way(const struct weft_pkt *pkt, const struct weft_flow *f)
+{
+        if (f->state != WEFT_CLOSING ||
+            (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) != WEFT_TCP_SYN)
+                return 0;
+        if (!(pkt->plan.flags & WEFT_PLAN_NEW_PORT))
+                return 1;
+        return pkt->tries >= PORT_CLOSED && past(f->deadline - f->lifetime + weft_hz, pkt->now);
+}
+
 /* Is the squatter's connection over, or being closed while this packet opens one? */
 static __always_inline int is_over(const struct weft_pkt *pkt, const struct weft_flow *f,
                                    const struct weft_flow *partner)
 {
-        if (f->state == WEFT_CLOSING &&
-            (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN &&
-            !(pkt->plan.flags & WEFT_PLAN_NEW_PORT))
+        if (gives_way(pkt, f))
                 return 1;
         return past(f->deadline, pkt->now) && (!partner || past(partner->deadline, pkt->now));
 }

@@ -137,6 +137,34 @@ BOTH(table, a_port_is_free_again_when_its_flow_has_ended)
         cr_expect_eq(world_orphans(w), 0);
 }
 
+BOTH(table, the_port_of_a_closed_connection_is_given_out_before_a_newcomer_is_dropped)
+{
+        _cleanup_world_ struct world *w = world_open(SMALL);
+        struct shape in = from_outside(family, IPPROTO_TCP, CLIENT, 0, NODE, NODE_PORT), rst, out,
+                     reply;
+
+        for (uint16_t i = 0; i < SMALL_PORTS; i++) {
+                in.sport = 40000 + i;
+                run(w, FROM_UPLINK, &in);
+        }
+        in.sport = 40001;
+        out = in;
+        out.src = at(family, NODE);
+        out.dst = at(family, REMOTE_POD);
+        out.sport = flow_at(w, &in, UPLINK).new_sport;
+        out.dport = BACKEND_PORT;
+        reply = answer(&out);
+        rst = later(&in, RST);
+        run(w, FROM_UPLINK, &rst);
+
+        in.sport = 50000;
+        expect_dropped(w, FROM_UPLINK, &in, PORTS_EXHAUSTED); /* not at once */
+        world_set_deadline(w, &reply, WEFT_SIDE_UPLINK, 60 - 5);
+        cr_expect_eq(run(w, FROM_UPLINK, &in).verdict, REDIRECT);
+        cr_expect_eq(flow_at(w, &in, UPLINK).new_sport, out.sport);
+        cr_expect_eq(world_orphans(w), 0);
+}
+
 /* ---- the node's own connections from ports that weft gives out too ------------------------ */
 
 static struct shape of_the_node(int family, uint16_t sport)
