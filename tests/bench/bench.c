@@ -224,13 +224,32 @@ static void print_run(const struct run *r)
         (void) fflush(stdout);
 }
 
+static double told[64][2]; /* net ns of one flow, by kind and family; 0: not measured */
+
+static double *told_of(const char *name, int family)
+{
+        const struct kind *k = kind_named(name);
+
+        return k && k < kinds + ELEMENTS(told) ? &told[k - kinds][family == AF_INET6] : NULL;
+}
+
+static void remember(const struct run *r)
+{
+        double low, high, *t = told_of(r->kind->name, r->family);
+
+        if (t)
+                *t = net(r, WEFT, RESTORE, &low, &high);
+}
+
 static bool run_kind(struct world *w, const struct kind *k, int family)
 {
         struct run r = { .world = w, .kind = k, .family = family };
         bool good = prepare(&r) && run_rounds(&r);
 
-        if (good)
+        if (good) {
                 print_run(&r);
+                remember(&r);
+        }
         for (unsigned s = 0; s < SERIES; s++)
                 measured_done(&r.series[s]);
 
@@ -431,6 +450,33 @@ static void stay_on_one_cpu(void)
         (void) sched_setaffinity(0, sizeof(set), &set);
 }
 
+/* What the programs that a node runs for one packet cost together. */
+static void print_way(const struct way *way, int family)
+{
+        double sum = 0, *t;
+
+        printf("| %s | IPv%c ", way->name, family == AF_INET ? '4' : '6');
+        for (size_t i = 0; i < ELEMENTS(way->kinds) && way->kinds[i]; i++) {
+                t = told_of(way->kinds[i], family);
+                sum += t ? *t : 0;
+                printf("%s %s", i > 0 ? " +" : "|", way->kinds[i]);
+        }
+        printf(" | **%.0f** | %u | %u |\n", sum, way->aim, way->peer);
+}
+
+static void print_ways(void)
+{
+        printf("\nWhat a packet costs its node, all programs that run for it together; the best of "
+               "the "
+               "peers is for IPv4\nand was measured on another machine.\n\n"
+               "| packet | family | programs | weft | aim | best peer "
+               "|\n|---|---|---|---|---|---|\n");
+        for (size_t i = 0; i < n_ways; i++) {
+                print_way(&ways[i], AF_INET);
+                print_way(&ways[i], AF_INET6);
+        }
+}
+
 static bool bench_kinds(struct world *w)
 {
         bool good = true;
@@ -440,6 +486,7 @@ static bool bench_kinds(struct world *w)
                 good &= run_kind(w, &kinds[i], AF_INET);
                 good &= run_kind(w, &kinds[i], AF_INET6);
         }
+        print_ways();
 
         return good;
 }

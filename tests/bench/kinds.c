@@ -9,11 +9,15 @@
 
 #include "kinds.h"
 
+#define MARK 0x0100u /* mark-mask of the world */
+
 const struct kind kinds[] = {
         { "host packet that is none of weft's", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE,
           40000, 22, false, VARY_NONE, NEXT },
         { "packet of the node itself, leaving", WEFT_TO_UPLINK, WEFT_FROM_UPLINK, NODE, WORLD,
           40000, 443, false, VARY_NONE, NEXT },
+        { "redirected packet, leaving", WEFT_TO_UPLINK, WEFT_FROM_UPLINK, NODE, WORLD, 40000, 443,
+          false, VARY_NONE, NEXT, true },
         { "NodePort, SNAT, to the backend", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 61234,
           NODE_PORT, false, VARY_SRC, REDIRECT },
         { "NodePort, SNAT, reply", WEFT_FROM_UPLINK, WEFT_FROM_UPLINK, CLIENT, NODE, 61234,
@@ -26,6 +30,12 @@ const struct kind kinds[] = {
           VARY_DST, REDIRECT },
         { "masquerade, reply to the endpoint", WEFT_FROM_ENDPOINT, WEFT_FROM_UPLINK, POD, WORLD,
           61234, 443, true, VARY_SRC, REDIRECT },
+        { "endpoint to endpoint", WEFT_FROM_ENDPOINT, WEFT_FROM_ENDPOINT, POD, POD2, 40000, 80,
+          false, VARY_NONE, REDIRECT },
+        { "endpoint to endpoint, answer", WEFT_FROM_ENDPOINT, WEFT_FROM_ENDPOINT, POD, POD2, 40000,
+          80, true, VARY_NONE, REDIRECT },
+        { "endpoint to another node's", WEFT_FROM_ENDPOINT, WEFT_FROM_UPLINK, POD, REMOTE_POD,
+          40000, 80, false, VARY_DST, REDIRECT },
         { "TRACK, delivery to an endpoint", WEFT_FROM_UPLINK, WEFT_FROM_ENDPOINT, CLIENT, POD,
           40000, 80, false, VARY_SRC, REDIRECT },
         { "TRACK, answer of an endpoint", WEFT_FROM_UPLINK, WEFT_FROM_ENDPOINT, CLIENT, POD, 40000,
@@ -38,6 +48,21 @@ const struct kind kinds[] = {
           NODE_PORT, true, VARY_SRC, XDP_REDIRECTED },
 };
 const size_t n_kinds = sizeof(kinds) / sizeof(kinds[0]);
+
+const struct way ways[] = {
+        { "pod to pod on one node", { "endpoint to endpoint" }, 80, 757 },
+        { "pod to pod on one node, answer", { "endpoint to endpoint, answer" }, 80, 757 },
+        { "pod to a remote pod",
+          { "endpoint to another node's", "redirected packet, leaving" },
+          110,
+          541 },
+        { "NodePort, local backend", { "NodePort, local endpoint" }, 100, 572 },
+        { "NodePort, local backend, reply",
+          { "NodePort, local endpoint, reply", "redirected packet, leaving" },
+          100,
+          416 },
+};
+const size_t n_ways = sizeof(ways) / sizeof(ways[0]);
 
 const struct kind *kind_named(const char *name)
 {
@@ -56,13 +81,26 @@ static bool complain(const struct kind *k, const char *what)
         return false;
 }
 
+/* The endpoint that sends the packet. */
+static enum who sender(const struct shape *s)
+{
+        struct weft_addr second = at(shape_family(s), POD2);
+
+        return memcmp(&s->src, &second, sizeof(second)) == 0 ? POD2 : POD;
+}
+
+static enum device device_of(const struct shape *s, enum weft_hook hook)
+{
+        return hook != WEFT_FROM_ENDPOINT ? UPLINK : sender(s) == POD ? EP0 : EP1;
+}
+
 /* Link-layer addresses of a packet that arrives at a hook. */
 static struct shape arrive(struct shape s, enum weft_hook hook)
 {
         bool inside = hook == WEFT_FROM_ENDPOINT;
 
-        s.smac = mac_of(inside ? POD : ROUTER);
-        s.dmac = inside ? gateway_mac(POD) : mac_of(NODE);
+        s.smac = mac_of(inside ? sender(&s) : ROUTER);
+        s.dmac = inside ? gateway_mac(sender(&s)) : mac_of(NODE);
         return s;
 }
 
@@ -119,7 +157,7 @@ static bool answer_of(struct world *w, const struct kind *k, int family, uint8_t
 static bool send_shape(struct world *w, const struct kind *k, enum weft_hook hook,
                        const struct shape *s)
 {
-        struct skb skb = { .device = hook == WEFT_FROM_ENDPOINT ? EP0 : UPLINK };
+        struct skb skb = { .device = device_of(s, hook) };
         struct packet p = packet_build(s);
         struct outcome o = world_run(w, hook, &skb, &p);
 
@@ -143,12 +181,13 @@ static void make_ready(struct world *w, const struct kind *k, const struct shape
         *ret = (struct ready) {
                 .packet = packet_build(s),
                 .hook = k->verdict == XDP_REDIRECTED ? WEFT_XDP_UPLINK : hook,
-                .ifindex = w->ifindex[hook == WEFT_FROM_ENDPOINT ? EP0 : UPLINK],
+                .ifindex = w->ifindex[device_of(s, hook)],
                 .is = { .src = s->src,
                         .dst = s->dst,
                         .sport = htons(s->sport),
                         .dport = htons(s->dport),
-                        .family = shape_family(s) == AF_INET ? 4 : 6 },
+                        .family = shape_family(s) == AF_INET ? 4 : 6,
+                        .mark = k->marked ? MARK : 0 },
         };
 }
 

@@ -17,10 +17,20 @@ struct kind {
         bool answer;    /* the answer's direction is measured */
         enum vary vary; /* what is different in each of 64 K flows; VARY_NONE: one flow only */
         int verdict;
+        bool marked; /* the packet bears weft's mark: it was redirected here */
+};
+
+/* What a packet costs a node that has to run several programs for it. */
+struct way {
+        const char *name;
+        const char *kinds[4]; /* in their order */
+        unsigned aim, peer;   /* ns: what is aimed at, and the best of the peers measured */
 };
 
 extern const struct kind kinds[];
 extern const size_t n_kinds;
+extern const struct way ways[];
+extern const size_t n_ways;
 const struct kind *kind_named(const char *name);
 
 /* One direction of an established connection, ready to be measured. */

@@ -93,6 +93,8 @@ static __always_inline void restore(void *data, void *end)
 SEC("tc") int restore_tc(struct __sk_buff *ctx)
 {
         restore((void *) (long) ctx->data, (void *) (long) ctx->data_end);
+        if (weft_packet_is.mark)
+                ctx->mark = weft_packet_is.mark;
         bpf_tail_call_static(ctx, &target, 0);
         return NO_TARGET;
 }

@@ -24,6 +24,7 @@ struct restored {
         __u8 family; /* 4 or 6 */
         __u8 vary;   /* enum vary */
         __u16 zero;
+        __u32 mark; /* 0: left as it is */
 };
 
 /* A flow of the bare programs: what a packet is rewritten to, ready made. */
