@@ -26,13 +26,14 @@ struct claim {
         struct weft_addr addr;
         uint16_t port;
         uint8_t proto;
-        const char *kind, *name; /* the object's */
+        const char *kind, *name, *key; /* the object's */
         struct origin origin;
 };
 
 /* Something to do with each address of an object. */
 struct each_claim {
         struct config *config;
+        const struct written *written;   /* what stands where, or NULL */
         struct diagnostics *diagnostics; /* of those that are taken */
         void (*f)(struct each_claim *e, const struct claim *c);
 };
@@ -41,12 +42,21 @@ struct each_claim {
 struct span {
         struct weft_prefix prefix;
         struct owner owner;
+        struct origin origin;
 };
 
 struct spans {
         struct span *items;
         size_t n;
 };
+
+/* Where item n of a key is written, else where the object begins. */
+static struct origin place(const struct written *w, struct owner owner, const char *key, size_t n)
+{
+        const struct origin *o = w ? written_place(w, owner.kind, owner.name, key, n) : NULL;
+
+        return o ? *o : *owner.origin;
+}
 
 static struct owner peer_owner(const struct config_peer *p)
 {
@@ -101,19 +111,21 @@ static void refuse_claim(struct diagnostics *diagnostics, const struct claim *la
 {
         const struct owner owner = { late->kind, late->name, &late->origin };
         const struct owner other = { early->kind, early->name, &early->origin };
-        char addr[ADDRESS_TEXT], port[16] = "";
+        const bool node = address_is_zero(&late->addr);
+        char value[ADDRESS_TEXT], port[24] = "";
 
-        if (late->port != 0)
-                (void) snprintf(port, sizeof(port), " port %u", late->port);
+        if (node)
+                (void) snprintf(value, sizeof(value), "%u", late->port);
+        else
+                (void) address_format(&late->addr, value, sizeof(value));
+        if (late->port != 0 && !node)
+                (void) snprintf(port, sizeof(port), "port %u of it ", late->port);
 
         diagnostics_add(diagnostics, &late->origin,
-                        OWNER_FORMAT " %s%s is taken by " OWNER_FORMAT " in %s:%u already: give "
-                                     "each its own",
-                        OWNER_ARGS(owner),
-                        address_is_zero(&late->addr)
-                                ? "node"
-                                : address_format(&late->addr, addr, sizeof(addr)),
-                        port, OWNER_ARGS(other), early->origin.file, early->origin.line);
+                        OWNER_FORMAT " %s = %s: %sis taken by " OWNER_FORMAT
+                                     " in %s:%u already: give each its own",
+                        OWNER_ARGS(owner), late->key, value, port, OWNER_ARGS(other),
+                        early->origin.file, early->origin.line);
 }
 
 static void take(struct each_claim *e, const struct claim *c)
@@ -147,17 +159,23 @@ static void give_back(struct each_claim *e, const struct claim *c)
         free(mine);
 }
 
-static void each_address(struct each_claim *e, struct claim c, const struct weft_addresses *list)
+/* Each address of a list; c: what all of them have in common. */
+static void each_address(struct each_claim *e, struct claim c, const struct origin *object,
+                         const char *key, const struct weft_addresses *list)
 {
+        const struct owner owner = { c.kind, c.name, object };
+
+        c.key = key;
         for (size_t i = 0; i < list->n; i++) {
                 c.addr = list->items[i];
+                c.origin = place(e->written, owner, key, i);
                 e->f(e, &c);
         }
 }
 
 static void each_node_claim(struct each_claim *e, const struct config_node *n)
 {
-        each_address(e, (struct claim) { .kind = "node", .name = "", .origin = n->origin },
+        each_address(e, (struct claim) { .kind = "node", .name = "" }, &n->origin, "address",
                      &n->address);
 }
 
@@ -165,7 +183,7 @@ static void each_peer_claim(struct each_claim *e, const void *object)
 {
         const struct config_peer *p = object;
 
-        each_address(e, (struct claim) { .kind = "peer", .name = p->name, .origin = p->origin },
+        each_address(e, (struct claim) { .kind = "peer", .name = p->name }, &p->origin, "address",
                      &p->address);
 }
 
@@ -173,17 +191,33 @@ static void each_endpoint_claim(struct each_claim *e, const void *object)
 {
         const struct config_endpoint *p = object;
 
-        each_address(e, (struct claim) { .kind = "endpoint", .name = p->name, .origin = p->origin },
-                     &p->address);
+        each_address(e, (struct claim) { .kind = "endpoint", .name = p->name }, &p->origin,
+                     "address", &p->address);
+}
+
+/* One port of all of the node's addresses; 0: none. */
+static void each_node_port(struct each_claim *e, const struct config_service *s, const char *key,
+                           uint16_t port, uint8_t proto)
+{
+        const struct owner owner = { "service", s->name, &s->origin };
+
+        if (port != 0)
+                e->f(e, &(struct claim) {
+                                .kind = owner.kind,
+                                .name = owner.name,
+                                .key = key,
+                                .origin = place(e->written, owner, key, 0),
+                                .port = port,
+                                .proto = proto,
+                        });
 }
 
 static void each_service_claim(struct each_claim *e, const void *object)
 {
         const struct config_service *s = object;
-        struct claim c = {
+        const struct claim c = {
                 .kind = "service",
                 .name = s->name,
-                .origin = s->origin,
                 .port = s->port,
                 .proto = s->proto,
         };
@@ -191,28 +225,23 @@ static void each_service_claim(struct each_claim *e, const void *object)
         if (s->port == 0)
                 return; /* complained about already */
 
-        each_address(e, c, &s->cluster_ip);
-        each_address(e, c, &s->external_ip);
-        each_address(e, c, &s->load_balancer_ip);
-        if (s->node_port != 0) {
-                c.port = s->node_port;
-                e->f(e, &c);
-        }
-        if (s->health_check_node_port != 0) {
-                c.port = s->health_check_node_port;
-                c.proto = IPPROTO_TCP;
-                e->f(e, &c);
-        }
+        each_address(e, c, &s->origin, "cluster-ip", &s->cluster_ip);
+        each_address(e, c, &s->origin, "external-ip", &s->external_ip);
+        each_address(e, c, &s->origin, "load-balancer-ip", &s->load_balancer_ip);
+        each_node_port(e, s, "node-port", s->node_port, s->proto);
+        each_node_port(e, s, "health-check-node-port", s->health_check_node_port, IPPROTO_TCP);
 }
 
 /* ---- pod CIDRs ---------------------------------------------------------------------------- */
 
-static void add_spans(struct spans *s, const struct weft_prefixes *list, struct owner owner)
+static void add_spans(struct spans *s, const struct weft_prefixes *list, struct owner owner,
+                      const struct written *written)
 {
         for (size_t i = 0; i < list->n; i++) {
                 if (list_grow(&s->items, s->n, sizeof(*s->items)) < 0)
                         return;
-                s->items[s->n++] = (struct span) { list->items[i], owner };
+                s->items[s->n++] = (struct span) { list->items[i], owner,
+                                                   place(written, owner, "pod-cidr", i) };
         }
 }
 
@@ -229,12 +258,12 @@ static void refuse_span(struct diagnostics *diagnostics, const struct span *late
 {
         char a[PREFIX_TEXT], b[PREFIX_TEXT];
 
-        diagnostics_add(diagnostics, late->owner.origin,
+        diagnostics_add(diagnostics, &late->origin,
                         OWNER_FORMAT " pod-cidr = %s overlaps %s of " OWNER_FORMAT
                                      " in %s:%u: give each node its own",
                         OWNER_ARGS(late->owner), prefix_format(&late->prefix, a, sizeof(a)),
                         prefix_format(&early->prefix, b, sizeof(b)), OWNER_ARGS(early->owner),
-                        early->owner.origin->file, early->owner.origin->line);
+                        early->origin.file, early->origin.line);
 }
 
 /* Prefixes nest or are apart: sorted, one that holds others comes right before them. */
@@ -267,8 +296,10 @@ static void compare_lists(const struct weft_prefixes *late, struct owner late_ow
                 for (size_t k = 0; k < early->n; k++)
                         if (overlap(&late->items[i], &early->items[k]))
                                 refuse_span(diagnostics,
-                                            &(struct span) { late->items[i], late_owner },
-                                            &(struct span) { early->items[k], early_owner });
+                                            &(struct span) { late->items[i], late_owner,
+                                                             *late_owner.origin },
+                                            &(struct span) { early->items[k], early_owner,
+                                                             *early_owner.origin });
 }
 
 /* Of one peer against everybody else. */
@@ -284,60 +315,71 @@ static void check_pod_cidrs_of(const struct config *c, const struct config_peer 
                                       peer_owner(&c->peers[i]), diagnostics);
 }
 
-static void check_pod_cidrs(const struct config *c, struct diagnostics *diagnostics)
+static void check_pod_cidrs(const struct config *c, const struct written *written,
+                            struct diagnostics *diagnostics)
 {
         _cleanup_(spans_done) struct spans spans = {};
 
-        add_spans(&spans, &c->node.pod_cidr, (struct owner) { "node", "", &c->node.origin });
+        add_spans(&spans, &c->node.pod_cidr, (struct owner) { "node", "", &c->node.origin },
+                  written);
         for (size_t i = 0; i < c->n_peers; i++)
-                add_spans(&spans, &c->peers[i].pod_cidr, peer_owner(&c->peers[i]));
+                add_spans(&spans, &c->peers[i].pod_cidr, peer_owner(&c->peers[i]), written);
 
         check_spans(&spans, diagnostics);
 }
 
-static void check_gateways(const struct config_node *node, struct diagnostics *diagnostics)
+static void check_gateways(const struct config_node *node, const struct written *written,
+                           struct diagnostics *diagnostics)
 {
+        const struct owner owner = { "node", "", &node->origin };
         char text[PREFIX_TEXT];
         struct weft_addr gateway;
 
-        for (size_t i = 0; i < node->pod_cidr.n; i++)
+        for (size_t i = 0; i < node->pod_cidr.n; i++) {
+                struct origin origin = place(written, owner, "pod-cidr", i);
+
                 if (pod_gateway(&node->pod_cidr.items[i], &gateway) < 0)
                         diagnostics_add(
-                                diagnostics, &node->origin,
+                                diagnostics, &origin,
                                 "[node] pod-cidr = %s: has no room for the node's gateway address "
                                 "(network + 1) and an endpoint: give it at least four addresses",
                                 prefix_format(&node->pod_cidr.items[i], text, sizeof(text)));
+        }
 }
 
 /* ---- the rest ----------------------------------------------------------------------------- */
 
-static bool one_per_family(const struct weft_addresses *list)
+static void check_families(struct owner owner, const struct weft_addresses *list,
+                           const struct written *written, struct diagnostics *diagnostics)
 {
-        size_t ipv4 = 0;
+        size_t seen[2] = { 0, 0 };
+        char text[ADDRESS_TEXT];
 
-        for (size_t i = 0; i < list->n; i++)
-                ipv4 += address_is_ipv4(&list->items[i]);
+        for (size_t i = 0; i < list->n; i++) {
+                struct origin origin = place(written, owner, "address", i);
 
-        return ipv4 <= 1 && list->n - ipv4 <= 1;
+                if (seen[address_is_ipv4(&list->items[i])]++ == 1)
+                        diagnostics_add(diagnostics, &origin,
+                                        OWNER_FORMAT " address = %s: has several addresses of one "
+                                                     "family: give one IPv4 and one IPv6 address "
+                                                     "at most",
+                                        OWNER_ARGS(owner),
+                                        address_format(&list->items[i], text, sizeof(text)));
+        }
 }
 
-static const char several_addresses[] =
-        "has several addresses of one family: give one IPv4 and one IPv6 address at most";
-
 static void check_peer(const struct config *c, const struct config_peer *p,
-                       struct diagnostics *diagnostics)
+                       const struct written *written, struct diagnostics *diagnostics)
 {
         if (strcmp(p->name, c->node.name) == 0)
                 diagnostics_add(diagnostics, &p->origin,
                                 "[peer %s] has the name of this node: take the section away, "
                                 "or set name in [node]",
                                 p->name);
-        if (!one_per_family(&p->address))
-                diagnostics_add(diagnostics, &p->origin, "[peer %s] %s", p->name,
-                                several_addresses);
+        check_families(peer_owner(p), &p->address, written, diagnostics);
 }
 
-/* The word for what both attach to, or NULL. */
+/* The key that makes both attach to the same, or NULL. */
 static const char *same_device(const struct config_endpoint *a, const struct config_endpoint *b)
 {
         if (a->interface && b->interface && strcmp(a->interface, b->interface) == 0)
@@ -345,27 +387,32 @@ static const char *same_device(const struct config_endpoint *a, const struct con
         if (strcmp(a->device, b->device) != 0)
                 return NULL;
         if (a->netns && b->netns && strcmp(a->netns, b->netns) == 0)
-                return "netns and device";
+                return "netns";
         if (a->pid != 0 && a->pid == b->pid)
-                return "pid and device";
+                return "pid";
 
         return NULL;
 }
 
 /* Of one endpoint against those before the one with number end. */
 static void check_device(const struct config *c, const struct config_endpoint *e, size_t end,
-                         struct diagnostics *diagnostics)
+                         const struct written *written, struct diagnostics *diagnostics)
 {
+        const struct owner owner = { "endpoint", e->name, &e->origin };
+
         for (size_t i = 0; i < end; i++) {
                 const struct config_endpoint *other = &c->endpoints[i];
-                const char *what = same_device(other, e);
+                const char *key = same_device(other, e);
+                struct origin origin;
 
-                if (what && strcmp(other->name, e->name) != 0)
-                        diagnostics_add(diagnostics, &e->origin,
-                                        "[endpoint %s] has the same %s as [endpoint %s] in "
-                                        "%s:%u: an endpoint needs a device of its own",
-                                        e->name, what, other->name, other->origin.file,
-                                        other->origin.line);
+                if (!key || strcmp(other->name, e->name) == 0)
+                        continue;
+                origin = place(written, owner, key, 0);
+                diagnostics_add(diagnostics, &origin,
+                                "[endpoint %s] has the same %s%s as [endpoint %s] in %s:%u: an "
+                                "endpoint needs a device of its own",
+                                e->name, key, strcmp(key, "interface") == 0 ? "" : " and device",
+                                other->name, other->origin.file, other->origin.line);
         }
 }
 
@@ -377,10 +424,12 @@ static int compare_backends(const void *a, const void *b)
         return r != 0 ? r : (int) (*x)->port - (*y)->port;
 }
 
-static void check_backends(const struct config_service *s, struct diagnostics *diagnostics)
+static void check_backends(const struct config_service *s, const struct written *written,
+                           struct diagnostics *diagnostics)
 {
         _cleanup_free_ const struct config_backend **sorted =
                 calloc(s->n_backends + 1, sizeof(*sorted));
+        const struct owner owner = { "service", s->name, &s->origin };
         char addr[ADDRESS_TEXT];
 
         if (!sorted)
@@ -390,14 +439,20 @@ static void check_backends(const struct config_service *s, struct diagnostics *d
                 sorted[i] = &s->backends[i];
         qsort(sorted, s->n_backends, sizeof(*sorted), compare_backends);
 
-        for (size_t i = 1; i < s->n_backends; i++)
+        for (size_t i = 1; i < s->n_backends; i++) {
+                const struct config_backend *last =
+                        sorted[i] > sorted[i - 1] ? sorted[i] : sorted[i - 1];
+                struct origin origin =
+                        place(written, owner, "backend", (size_t) (last - s->backends));
+
                 if (compare_backends(&sorted[i - 1], &sorted[i]) == 0)
                         diagnostics_add(
-                                diagnostics, &s->origin,
+                                diagnostics, &origin,
                                 "[service %s] backend %s port %u is given twice: to change it, "
                                 "reset the list first with an empty backend =",
-                                s->name, address_format(&sorted[i]->addr, addr, sizeof(addr)),
-                                sorted[i]->port);
+                                s->name, address_format(&last->addr, addr, sizeof(addr)),
+                                last->port);
+        }
 }
 
 /* ---- all, and one ------------------------------------------------------------------------- */
@@ -418,25 +473,30 @@ static void each_claim_of(const struct section *s, const void *object, struct ea
                         kinds[i].each(e, object);
 }
 
-void config_check(struct config *c, struct diagnostics *diagnostics)
+void config_check(struct config *c, const struct written *written, struct diagnostics *diagnostics)
 {
-        struct each_claim e = { .config = c, .diagnostics = diagnostics, .f = take };
+        struct each_claim e = {
+                .config = c,
+                .written = written,
+                .diagnostics = diagnostics,
+                .f = take,
+        };
 
         each_node_claim(&e, &c->node);
         for (const struct section *s = sections; s->name; s++)
                 for (size_t i = 0; s->named && i < section_count(s, c); i++)
                         each_claim_of(s, section_object(s, c, i), &e);
 
-        if (!one_per_family(&c->node.address))
-                diagnostics_add(diagnostics, &c->node.origin, "[node] %s", several_addresses);
+        check_families((struct owner) { "node", "", &c->node.origin }, &c->node.address, written,
+                       diagnostics);
         for (size_t i = 0; i < c->n_peers; i++)
-                check_peer(c, &c->peers[i], diagnostics);
-        check_pod_cidrs(c, diagnostics);
-        check_gateways(&c->node, diagnostics);
+                check_peer(c, &c->peers[i], written, diagnostics);
+        check_pod_cidrs(c, written, diagnostics);
+        check_gateways(&c->node, written, diagnostics);
         for (size_t i = 0; i < c->n_endpoints; i++)
-                check_device(c, &c->endpoints[i], i, diagnostics);
+                check_device(c, &c->endpoints[i], i, written, diagnostics);
         for (size_t i = 0; i < c->n_services; i++)
-                check_backends(&c->services[i], diagnostics);
+                check_backends(&c->services[i], written, diagnostics);
 }
 
 void config_claim(struct config *c, const struct section *s, const void *object,
@@ -464,12 +524,12 @@ void config_check_object(struct config *c, const struct section *s, const void *
                          struct diagnostics *diagnostics)
 {
         if (strcmp(s->name, "peer") == 0) {
-                check_peer(c, object, diagnostics);
+                check_peer(c, object, NULL, diagnostics);
                 check_pod_cidrs_of(c, object, diagnostics);
         } else if (strcmp(s->name, "endpoint") == 0)
-                check_device(c, object, c->n_endpoints, diagnostics);
+                check_device(c, object, c->n_endpoints, NULL, diagnostics);
         else
-                check_backends(object, diagnostics);
+                check_backends(object, NULL, diagnostics);
 
         config_claim(c, s, object, diagnostics);
 }

@@ -5,11 +5,13 @@
 
 #include "config/config.h"
 #include "config/sections.h"
+#include "config/written.h"
 
 /* Adds a diagnostic for every clash: addresses of nodes, peers and endpoints, service addresses
  * with port and protocol, node ports, pod CIDRs that overlap, devices and namespaces taken twice.
- * What each object claims is remembered in the configuration from here on. */
-void config_check(struct config *c, struct diagnostics *diagnostics);
+ * What each object claims is remembered in the configuration from here on. written: what stands
+ * where, for the places of keys; NULL: sections' places do. */
+void config_check(struct config *c, const struct written *written, struct diagnostics *diagnostics);
 
 /* The same for one object that is to join a configuration without a fault: what it claims is its
  * own afterwards, but for what another one has. No time is spent for each of the other services. */

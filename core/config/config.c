@@ -23,8 +23,8 @@
 struct loader {
         struct config *config;
         struct diagnostics *diagnostics;
-        struct handle *current;  /* NULL: below a header that was refused */
-        struct written *written; /* NULL: nobody wants to know */
+        struct handle *current; /* NULL: below a header that was refused */
+        struct written *written;
         struct written_section *writing;
         const struct stored_file *stored; /* NULL: the file is an operator's */
         bool stored_seen;                 /* the section that it is to have stood in it */
@@ -170,7 +170,7 @@ static void take_header(struct loader *l, const struct ini_item *item)
                 refuse_name(l, item, s);
         else if (may_stand(l, item, s, name))
                 l->current = get_handle(l, s, name, &item->origin);
-        if (l->current && l->written) {
+        if (l->current) {
                 l->writing = written_section(l->written, s, name, &item->origin);
                 l->error = l->writing ? l->error : -ENOMEM;
         }
@@ -428,7 +428,12 @@ int config_read(const char *root, struct config **ret, struct written *written,
                 struct diagnostics *diagnostics)
 {
         _cleanup_(config_freep) struct config *c = config_new();
-        struct loader l = { .config = c, .diagnostics = diagnostics, .written = written };
+        _cleanup_(written_done) struct written own = {};
+        struct loader l = {
+                .config = c,
+                .diagnostics = diagnostics,
+                .written = written ?: &own,
+        };
         int r;
 
         if (!c)
@@ -443,7 +448,7 @@ int config_read(const char *root, struct config **ret, struct written *written,
                 return r;
 
         twalk_r(c->index, check_complete, &l);
-        config_check(c, diagnostics);
+        config_check(c, l.written, diagnostics);
 
         *ret = TAKE(c);
         return 0;

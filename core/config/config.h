@@ -122,7 +122,7 @@ struct config_module {
 struct config {
         /* [weft] */
         uint32_t mode, xdp, underlay, tcx_order, attach; /* enums above */
-        uint64_t flow_table_size;             /* entries of each family; 0: auto */
+        uint64_t flow_table_size;                        /* entries of each family; 0: auto */
         uint32_t mark_mask;
         char *metrics_listen;
 

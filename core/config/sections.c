@@ -91,6 +91,17 @@ static int set_uplink(const struct key *k, void *field, const char *value,
         return each_item(value, add_uplink, field, reterr);
 }
 
+static int check_identity(const char *value, struct weft_error *reterr)
+{
+        uint64_t n;
+
+        if (parse_number(value, &n) == 0 && (n == 1 || n == 2 || n == 6))
+                return weft_fail(reterr, -EINVAL,
+                                 "is reserved (1 host, 2 world, 6 remote node): choose another");
+
+        return 0;
+}
+
 static int check_netns(const char *value, struct weft_error *reterr)
 {
         if (*value != '/')
@@ -327,7 +338,8 @@ static const struct key endpoint_keys[] = {
                           "Name of the device inside the namespace."),
           .check = check_ifname, .is = "interface" },
         { WEFT_OPT_U32(struct config_endpoint, identity, "identity", "0", 0, IDENTITY_MAX,
-                       "Security identity of the workload; 1, 2 and 6 are reserved.") },
+                       "Security identity of the workload; 1, 2 and 6 are reserved."),
+          .check = check_identity },
         {},
 };
 
@@ -405,7 +417,6 @@ static int peer_complete(const void *object, struct weft_error *reterr)
 static int endpoint_complete(const void *object, struct weft_error *reterr)
 {
         const struct config_endpoint *e = object;
-        bool reserved = e->identity == 1 || e->identity == 2 || e->identity == 6;
 
         if (!!e->netns + !!e->pid + !!e->interface != 1)
                 return weft_fail(reterr, -EINVAL,
@@ -413,11 +424,6 @@ static int endpoint_complete(const void *object, struct weft_error *reterr)
         if (e->interface && e->address.n == 0)
                 return weft_fail(reterr, -EINVAL,
                                  "has an interface and no address: add address = ADDRESS");
-        if (reserved)
-                return weft_fail(reterr, -EINVAL,
-                                 "identity = %u is reserved (1 host, 2 world, 6 "
-                                 "remote node): choose another",
-                                 e->identity);
 
         return 0;
 }

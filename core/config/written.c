@@ -117,6 +117,27 @@ int written_put(struct written_section *s, const char *key, bool is_list, const 
         return written_append(s, key, text, origin);
 }
 
+const struct origin *written_place(const struct written *w, const char *kind, const char *name,
+                                   const char *key, size_t n)
+{
+        const struct written_section wanted = { .kind = section_by_name(kind),
+                                                .name = (char *) name };
+        struct written_section *const *found = tfind(&wanted, &w->tree, compare_sections);
+        const struct origin *place = NULL;
+
+        for (size_t i = 0; found && i < (*found)->n; i++) {
+                const struct written_value *v = &(*found)->values[i];
+
+                if (strcmp(v->key, key) != 0 || *v->text == '\0')
+                        continue;
+                place = &v->origin;
+                if (n-- == 0)
+                        break;
+        }
+
+        return place;
+}
+
 bool written_has(const struct written_section *s, const char *key)
 {
         for (size_t i = 0; i < s->n; i++)

@@ -2,7 +2,7 @@
 #pragma once
 
 /* What stands in the files, value by value and each with its place, after everything that later
- * files made of it. Kept only where somebody asks: weftctl cat-config, and "weftctl check". */
+ * files made of it. Kept while the files are read and checked, and longer where somebody asks. */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -44,5 +44,8 @@ int written_append(struct written_section *s, const char *key, const char *text,
 
 /* Frees what a section by itself owns, but for its name. */
 void written_section_done(struct written_section *s);
+/* Where item n (or the value, 0) of a key stands; of fewer items the last one. NULL: nowhere. */
+const struct origin *written_place(const struct written *w, const char *kind, const char *name,
+                                   const char *key, size_t n);
 bool written_has(const struct written_section *s, const char *key);
 void written_done(struct written *w);

@@ -184,7 +184,7 @@ def test_what_is_wrong_is_said_with_key_value_and_remedy_and_nothing_changes(clu
         (["prt=80/tcp"], ["[service bad] prt = 80/tcp: unknown key, did you mean \"port\"?"]),
         (["port=80/tcp"], ["[service bad] cannot be reached: add node-port"]),
         (["port=80/tcp", "node-port=8080"], ["node-port = 8080", "30000-32767"]),
-        (["port=80/tcp", "node-port=30080"], ["[service bad] node port 30080 is taken by [service web-ipv4] in "
+        (["port=80/tcp", "node-port=30080"], ["[service bad] node-port = 30080: is taken by [service web-ipv4] in "
                                               + str(weft.file)]),
         (["port=80/tcp", "node-port=30310", "backend=10.0.0.1"], ["\"10.0.0.1\" is no backend: write 10.0.0.1:8080"]),
         (["port=80/tcp", "node-port=30310", "backend=10.0.0.1:80 ; x"], ["would begin a comment"]),
@@ -261,7 +261,8 @@ def test_a_file_that_wants_what_an_object_set_at_run_time_has_is_refused(cluster
     try:
         result = weft.ctl("reload", check=False)
         assert result.returncode == 1
-        assert "port 30335 is taken by" in result.stderr and f"{STORE}/service/mine.conf:2" in result.stderr
+        assert "node-port = 30335: is taken by" in result.stderr
+        assert f"{STORE}/service/mine.conf:" in result.stderr
     finally:
         weft.drop_in("wants", None)
         weft.ctl("reload")
