@@ -103,6 +103,8 @@ struct table_hold *table_find(struct host *h, const char *name);
 struct table_hold *table_hold_add(struct host *h, const char *name);
 /* Deletes the table, if no body is held, and forgets the hold. */
 void table_undo(struct host *h, struct table_hold *t);
+/* Those that somebody deleted are made again, and told by f (may be NULL). */
+void tables_again(struct host *h, void (*f)(void *data, const char *what), void *data);
 /* Nobody holds it any more. */
 void table_release(struct table_hold *t);
 void table_hold_done(struct table_hold *t);

@@ -158,7 +158,7 @@ bool host_holds_route(const struct host *h, const struct weft_prefix *dst);
 /* What others changed is made again as far as that can be now, and told by f (may be NULL).
  * Routes: the kernel itself takes them away with their link or its last address. */
 void host_routes_again(struct host *h, void (*f)(void *data, const char *what), void *data);
-/* Sysctls and reserved ports. */
+/* Sysctls, reserved ports, tables. */
 void host_settings_again(struct host *h, void (*f)(void *data, const char *what), void *data);
 
 /* The table NAME ("weft-" and a word) of nftables, family inet, with BODY, in nft's own words, in

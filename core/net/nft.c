@@ -148,6 +148,28 @@ void table_undo(struct host *h, struct table_hold *t)
         record_trim(h);
 }
 
+static bool is_in_force(const struct table_hold *t)
+{
+        char command[128];
+
+        (void) snprintf(command, sizeof(command), "list table inet %s", t->name);
+        return nft_run(command, false, NULL, NULL) >= 0;
+}
+
+/* nft flush ruleset, with which firewalls begin to load their rules, takes weft's tables too. */
+void tables_again(struct host *h, void (*f)(void *data, const char *what), void *data)
+{
+        for (size_t i = 0; i < h->n_tables; i++) {
+                struct table_hold *t = &h->tables[i];
+                char what[128];
+
+                if (t->n == 0 || is_in_force(t) || put_in_force(t, NULL) < 0 || !f)
+                        continue;
+                (void) snprintf(what, sizeof(what), "table inet %s of nftables", t->name);
+                f(data, what);
+        }
+}
+
 int host_table(struct host *h, const char *name, const char *body, struct weft_error *reterr)
 {
         struct table_hold *t = table_find(h, name);

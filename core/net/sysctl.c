@@ -272,6 +272,7 @@ void host_settings_again(struct host *h, void (*f)(void *data, const char *what)
                         f(data, what);
         if (ports_apply(h, NULL) > 0 && f)
                 f(data, "ports of services in /proc/sys/net/ipv4/ip_local_reserved_ports");
+        tables_again(h, f, data);
 }
 
 void sysctl_undo(struct host *h, struct sysctl_hold *s)

@@ -5,6 +5,7 @@ import pytest
 
 from cluster import IPV4, IPV6, Cluster, standard_modules
 from conftest import start_servers
+from lab import wait_for
 from test_left_out import ends, lesser, state
 from traffic import Echo, Server, download, ping, tcp_who, udp_who, upload
 
@@ -138,6 +139,15 @@ def test_the_table_follows_native_routing_and_goes_with_its_module_under_traffic
     assert all(echo.alive() for echo in echoes)
     for echo in echoes:
         echo.close()
+
+
+def test_the_table_comes_back_when_somebody_flushes_the_whole_ruleset(cluster):
+    """As firewalls do before they load their rules."""
+    cluster.n1.run("nft", "flush", "ruleset")
+    wait_for("the table", lambda: "weft-notrack" in ruleset(cluster.n1), 15, step=0.2)
+    assert cluster.n1.run("nft", "-s", "list", "table", "inet", "weft-notrack").stdout == TABLE
+    cluster.n1.run("nft", "-f", "-", input=WATCH)
+    assert "table inet weft-notrack of nftables" in cluster.weft1.log()
 
 
 def test_a_refused_reload_leaves_the_table_as_it_was(cluster):
