@@ -2,6 +2,7 @@
 """Which backend a connection gets, and what becomes of it when backends change: real sockets."""
 
 import json
+import os
 import socket
 from collections import Counter
 
@@ -10,9 +11,11 @@ import pytest
 from cluster import IPV4
 from conftest import make_cluster
 from lab import wait_for
+from many import Many, serve_many
 from traffic import Echo, Server, connect, read_all, tcp_who, udp_who
 
 PORT = 30200  # of the service of each test; it is removed after it
+MANY = int(os.environ.get("WEFT_MANY", 100000))  # connections
 PODS = (8080, 8081, 8082)  # TCP ports of each pod; its UDP ports begin at 5353
 
 
@@ -261,3 +264,33 @@ def test_a_silent_client_of_the_health_check_port_holds_nobody_up(cluster, servi
         wait_for("a silent client to be let go", lambda s=s: s.recv(1) == b"", 20)
         s.close()
     assert cluster.weft1.ctl("status").returncode == 0
+
+
+# ---- many flows --------------------------------------------------------------------------------------
+
+
+def test_a_hundred_thousand_connections_live_through_a_reload_and_a_restart():
+    """At eight ports of the first node, each with a backend of its own there and one far away."""
+    each, ports = MANY // 8, range(7000, 7008)
+    cluster = make_cluster(core={"flow-table-size": "512K"}, nodeport_snat={"snat-ports": "1024-65535"})
+    held = []
+    try:
+        for port in ports:
+            for pod in (cluster.p1, cluster.p2):
+                serve_many(pod, port)
+        cluster.weft1.drop_in("many", [(f"service many-{port}", {
+            "port": f"{port}/tcp", "node-port": 23700 + port,
+            "backend": [f"{IPV4.p1}:{port}", f"{IPV4.p2}:{port}"]}) for port in ports])
+        cluster.weft1.ctl("reload")
+        for port in ports:
+            held.append(Many(cluster.client, IPV4.n1, 23700 + port, each))
+        assert [one.opened() for one in held] == [each] * len(held)
+        cluster.weft1.ctl("reload")
+        assert [one.alive() for one in held] == [each] * len(held), "after a reload"
+        cluster.weft1.kill()
+        cluster.weft1.start()
+        assert [one.alive() for one in held] == [each] * len(held), "after a restart"
+    finally:
+        for one in held:
+            one.close()
+        cluster.close()

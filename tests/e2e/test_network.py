@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Networks that are not as one would wish: firewalls, small MTUs, full tables."""
 
-import subprocess
-
 import pytest
 
 from cluster import FAMILIES, IPV4
 from conftest import make_cluster
 from lab import wait_for
+from many import Many, serve_many
 from packets import mac, syn_flood
 from traffic import (Echo, Server, connect, datagram, download, numbers, tcp_who, udp_who, upload)
-from weft import BUILD
 
 FIREWALL = """
 table inet firewall {
@@ -174,38 +172,6 @@ def test_pods_behind_a_narrow_link_are_told(made):
 
 
 # ---- many connections --------------------------------------------------------------------------------
-
-
-class Many:
-    """A process of many.c that holds connections open."""
-
-    def __init__(self, ns, address, port, count):
-        self.count = count
-        self.process = ns.start(BUILD / "tests/e2e/many", "hold", address, port, count,
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def opened(self):
-        return self.answer("open", "failed")
-
-    def alive(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self.answer("alive", "dead")
-
-    def answer(self, good, bad):
-        words = self.process.stdout.readline().split()
-        assert words[::2] == [good, bad], words
-        return int(words[1])
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def serve_many(ns, port):
-    process = ns.start(BUILD / "tests/e2e/many", "serve", port, stdout=subprocess.PIPE, text=True)
-    for _ in range(4):
-        assert process.stdout.readline() == "ready\n"
 
 
 def share_all_ports(cluster):
