@@ -126,18 +126,30 @@ static json_t *tests_json(const struct weft_module *m)
         return list;
 }
 
+static json_t *named_json(const struct weft_named *named)
+{
+        json_t *list = json_array();
+
+        for (; named && named->name; named++)
+                (void) json_array_append_new(
+                        list, json_pack("{s:s, s:s?}", "name", named->name, "help", named->help));
+
+        return list;
+}
+
 json_t *description_json(const struct description *d)
 {
         const struct weft_module *m = &d->module->desc;
 
         return json_pack("{s:s, s:s, s:s?, s:s, s:o, s:o, s:s?, s:o, s:s?, s:b, s:b, s:o, s:o, "
-                         "s:o, s:o, s:o, s:o?}",
+                         "s:o, s:o, s:o, s:o, s:o, s:o?}",
                          "name", m->name, "summary", m->summary, "version", m->version, "file",
                          d->module->path, "abi", abi_json(m->abi), "provides",
                          names_json(m->provides), "exclusive", m->exclusive, "conflicts",
                          names_json(m->conflicts), "divides", m->divides, "takes_dsr",
                          m->takes_dsr != 0, "tracks_replies", m->tracks_replies != 0, "needs",
                          needs_json(m), "options", options_json(m), "stages", stages_json(d),
-                         "maps", maps_json(d), "tests", tests_json(m), "chosen",
+                         "maps", maps_json(d), "tests", tests_json(m), "reasons",
+                         named_json(m->reasons), "counters", named_json(m->counters), "chosen",
                          m->role ? chosen_json(m) : NULL);
 }

@@ -146,6 +146,8 @@ static const struct column need_columns[] = {
 static const struct column option_columns[] = {
         { "OPTION", 0 }, { "TYPE", 0 }, { "DEFAULT", 0 }, { "MEANING", 0 }, { 0 }
 };
+static const struct column reason_columns[] = { { "DROP REASON", 0 }, { "MEANING", 0 }, { 0 } };
+static const struct column counter_columns[] = { { "COUNTER", 0 }, { "MEANING", 0 }, { 0 } };
 static const struct column stage_columns[] = {
         { "STAGE", 0 }, { "HOOKS", 0 }, { "PHASE", 0 }, { "ORDER", 0 }, { 0 }
 };
@@ -187,6 +189,18 @@ static void text_options(const struct weft_module *m, FILE *f)
                 table_cell(t, "%s", o->help ?: "");
         }
         print_and_free(t, m->options && m->options->key, f);
+}
+
+static void text_named(const struct weft_named *named, const struct column *columns, FILE *f)
+{
+        struct table *t = table_new(columns);
+        bool any = named && named->name;
+
+        for (; named && named->name; named++) {
+                table_cell(t, "%s", named->name);
+                table_cell(t, "%s", named->help ?: "");
+        }
+        print_and_free(t, any, f);
 }
 
 static void text_stages(const struct description *d, FILE *f)
@@ -236,6 +250,8 @@ void description_text(const struct description *d, FILE *f)
         text_options(m, f);
         text_stages(d, f);
         text_maps(d, f);
+        text_named(m->reasons, reason_columns, f);
+        text_named(m->counters, counter_columns, f);
 }
 
 /* ---- Markdown ----------------------------------------------------------------------------- */
@@ -269,6 +285,17 @@ static void markdown_options(const struct weft_module *m, FILE *f)
                                option_type_text(o, type, sizeof(type)), tick, o->def ?: "", tick,
                                o->help ?: "");
         }
+}
+
+static void markdown_named(const struct weft_named *named, const char *heading, const char *what,
+                           FILE *f)
+{
+        if (!named || !named->name)
+                return;
+
+        (void) fprintf(f, "\n## %s\n\n| %s | Meaning |\n|---|---|\n", heading, what);
+        for (; named->name; named++)
+                (void) fprintf(f, "| `%s` | %s |\n", named->name, named->help ?: "");
 }
 
 static void markdown_stages(const struct description *d, FILE *f)
@@ -317,6 +344,8 @@ void description_markdown(const struct description *d, FILE *f)
         markdown_needs(m, f);
         markdown_stages(d, f);
         markdown_maps(d, f);
+        markdown_named(m->reasons, "Drop reasons", "Reason", f);
+        markdown_named(m->counters, "Counters", "Counter", f);
 }
 
 /* ---- the sample of conf.d ----------------------------------------------------------------- */

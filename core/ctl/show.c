@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "ctl/show.h"
@@ -99,6 +100,33 @@ static void module_row(struct table *t, const json_t *m)
         cell_text(t, m, "reason");
 }
 
+static const struct column module_counter_columns[] = {
+        { "MODULE" }, { "COUNTER" }, { "VALUE", .right = 1 }, { "MEANING", .wrap = 1 }, {},
+};
+
+/* What modules count by themselves. */
+static void show_module_counters(const json_t *reply, FILE *f, unsigned width)
+{
+        _cleanup_table_ struct table *t = table_new(module_counter_columns);
+        const json_t *m, *c;
+        bool any = false;
+        size_t i, k;
+
+        json_array_foreach (json_object_get(reply, "modules"), i, m)
+                json_array_foreach (json_object_get(m, "counters"), k, c) {
+                        cell_text(t, m, "name");
+                        cell_text(t, c, "name");
+                        cell_number(t, c, "value");
+                        cell_text(t, c, "help");
+                        any = true;
+                }
+        if (!any)
+                return;
+
+        (void) fputs("\nCounters\n", f);
+        table_print(t, f, width);
+}
+
 static const char no_module[] = "no module is chosen, traffic goes the kernel's way: add a section "
                                 "[module NAME] to weft.conf for each one wanted, and reload\n";
 
@@ -107,6 +135,7 @@ void show_modules(const json_t *reply, FILE *f, unsigned width)
         if (json_array_size(json_object_get(reply, "modules")) == 0)
                 (void) fputs(no_module, f);
         section(reply, "modules", NULL, module_columns, module_row, f, width);
+        show_module_counters(reply, f, width);
 }
 
 /* ---- chain -------------------------------------------------------------------------------- */

@@ -49,13 +49,39 @@ static json_t *prefixes_json(const struct weft_prefixes *p)
 
 /* ---- modules ------------------------------------------------------------------------------ */
 
-static const char *module_state(const struct build *b, const struct plan_row *row)
+static const struct instance *instance_of(const struct build *b, const struct weft_module *m)
 {
         for (size_t i = 0; i < b->n_instances; i++)
-                if (&b->instances[i]->module->desc == row->module && b->instances[i]->degraded)
-                        return "degraded";
+                if (&b->instances[i]->module->desc == m)
+                        return b->instances[i];
 
-        return row->on ? "on" : "off";
+        return NULL;
+}
+
+static const char *module_state(const struct build *b, const struct plan_row *row)
+{
+        const struct instance *i = instance_of(b, row->module);
+
+        return i && i->degraded ? "degraded" : row->on ? "on" : "off";
+}
+
+/* What a module counts by itself; NULL: nothing. */
+static json_t *module_counters(const struct build *b, const struct weft_module *m)
+{
+        const struct instance *i = instance_of(b, m);
+        int fd = i && m->counters ? instance_map(i, "counters") : -1;
+        json_t *list = fd >= 0 ? json_array() : NULL;
+
+        for (uint32_t n = 0; fd >= 0 && m->counters[n].name; n++) {
+                uint64_t value;
+
+                if (count_cpus(fd, &n, &value, 1) == 0)
+                        add(list, json_pack("{s:s, s:s, s:I}", "name", m->counters[n].name, "help",
+                                            m->counters[n].help ? m->counters[n].help : "", "value",
+                                            (json_int_t) value));
+        }
+
+        return list;
 }
 
 static json_t *modules_json(const struct build *b)
@@ -66,10 +92,11 @@ static json_t *modules_json(const struct build *b)
                 const struct plan_row *row = &b->rows[i];
                 const struct weft_module *m = row->module;
 
-                add(list, json_pack("{s:s, s:s, s:s, s:s, s:s*}", "name", m->name, "version",
+                add(list, json_pack("{s:s, s:s, s:s, s:s, s:s*, s:o*}", "name", m->name, "version",
                                     m->version ? m->version : WEFT_VERSION, "summary",
                                     m->summary ? m->summary : "", "state", module_state(b, row),
-                                    "reason", row->reason[0] ? row->reason : NULL));
+                                    "reason", row->reason[0] ? row->reason : NULL, "counters",
+                                    module_counters(b, m)));
         }
 
         return list;
@@ -243,6 +270,21 @@ struct counter_list {
         json_t *list;
 };
 
+/* A reason that a module has of its own, in the module's words while it is loaded. */
+static void name_reason(const struct build *b, struct count_view *v)
+{
+        for (size_t i = 0; v->own && i < b->n_instances; i++) {
+                const struct weft_named *reasons = b->instances[i]->module->desc.reasons;
+
+                for (uint16_t n = 0; b->instances[i]->id == v->module && reasons && reasons[n].name;
+                     n++)
+                        if (n + 1 == v->own) {
+                                v->what = reasons[n].name;
+                                v->help = reasons[n].help;
+                        }
+        }
+}
+
 /* Hook and module say something only where a packet was decided; events are counted without. */
 static void add_counter(struct counter_list *l, const struct count_view *v, bool placed,
                         bool by_module)
@@ -269,8 +311,10 @@ static void add_drop(void *data, const struct count_view *v)
 {
         const struct counter_list *l = data;
         uint64_t recent = recent_packets(&l->d->recent, v, monotonic_now());
+        struct count_view named = *v;
 
-        add_counter(data, v, true, true);
+        name_reason(l->d->build, &named);
+        add_counter(data, &named, true, true);
         if (v->packets > 0)
                 (void) json_object_set_new(json_array_get(l->list, json_array_size(l->list) - 1),
                                            "last_minute", json_integer((json_int_t) recent));

@@ -76,6 +76,34 @@ int map_make_dry(const struct bpf_object *o, struct bpf_map *map, struct weft_er
         return bpf_map__set_max_entries(map, DRY_ENTRIES);
 }
 
+static bool is_hash(enum bpf_map_type type)
+{
+        return type == BPF_MAP_TYPE_HASH || type == BPF_MAP_TYPE_LRU_HASH ||
+               type == BPF_MAP_TYPE_PERCPU_HASH || type == BPF_MAP_TYPE_LRU_PERCPU_HASH ||
+               type == BPF_MAP_TYPE_LPM_TRIE;
+}
+
+static void empty(const struct bpf_map *map)
+{
+        _cleanup_free_ void *key = malloc(bpf_map__key_size(map));
+        int fd = bpf_map__fd(map);
+
+        while (key && bpf_map_get_next_key(fd, NULL, key) == 0)
+                if (bpf_map_delete_elem(fd, key) < 0)
+                        return;
+}
+
+void maps_forget(const struct bpf_object *o)
+{
+        struct bpf_map *map;
+        struct map_tag tag;
+
+        bpf_object__for_each_map (map, o)
+                if (is_hash(bpf_map__type(map)) && !bpf_map__is_internal(map) &&
+                    map_tag_read(o, bpf_map__name(map), &tag, NULL) >= 0 && tag.class != MAP_CONFIG)
+                        empty(map);
+}
+
 /* ---- pins --------------------------------------------------------------------------------- */
 
 /* "MAP-VERSION-GENERATION"; C names have no '-'. */

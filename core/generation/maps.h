@@ -30,6 +30,8 @@ int map_tag_read(const struct bpf_object *o, const char *map, struct map_tag *re
 /* For a self-test: a hash of a class that outlives generations begins empty, and need not be large.
  */
 int map_make_dry(const struct bpf_object *o, struct bpf_map *map, struct weft_error *reterr);
+/* The same between two of its tests: hashes of these classes are emptied. */
+void maps_forget(const struct bpf_object *o);
 
 /* One such map of one module in one generation. */
 struct lasting_map {

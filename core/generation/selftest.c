@@ -276,6 +276,18 @@ static int run_packet(const struct run *run, const struct weft_test *t, struct w
         return compare(t, out, opts.data_size_out, reterr);
 }
 
+/* Flows, and what modules remember: one of them may count what another's packets open. */
+static void forget(const struct run *run)
+{
+        tables_forget(run->tables);
+        for (size_t i = 0; i < run->n_modules; i++) {
+                const struct bpf_object *o = generation_object(run->generation, i);
+
+                if (o)
+                        maps_forget(o);
+        }
+}
+
 /* One that goes on keeps the services too: without them its flows would be others. */
 static int run_test(struct run *run, const struct weft_test *t, struct weft_error *reterr)
 {
@@ -284,7 +296,7 @@ static int run_test(struct run *run, const struct weft_test *t, struct weft_erro
         if (!t->goes_on) {
                 if (run->served)
                         (void) set_services(run, run->served, false, NULL);
-                tables_forget(run->tables);
+                forget(run);
                 run->served = t;
                 r = set_services(run, t, true, reterr);
         }

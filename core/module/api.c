@@ -179,9 +179,8 @@ static void api_cluster_prefixes(struct weft_instance *self,
 }
 
 /* All objects of an instance share their maps: the first knows them all. */
-static int api_map(struct weft_instance *self, const char *name)
+int instance_map(const struct instance *i, const char *name)
 {
-        const struct instance *i = of(self);
         int fd;
 
         if (i->n_objects == 0)
@@ -189,6 +188,11 @@ static int api_map(struct weft_instance *self, const char *name)
 
         fd = bpf_object__find_map_fd_by_name(i->objects[0], name);
         return fd < 0 ? -ENOENT : fd;
+}
+
+static int api_map(struct weft_instance *self, const char *name)
+{
+        return instance_map(of(self), name);
 }
 
 /* ---- nftables, native prefixes ------------------------------------------------------------ */

@@ -20,6 +20,18 @@ static bool name_is_valid(const char *name)
         return name[0] >= 'a' && name[0] <= 'z' && name[n] == '\0';
 }
 
+static bool reasons_are_valid(const struct weft_named *reasons)
+{
+        size_t n = 0;
+
+        for (; reasons && reasons[n].name; n++)
+                if (!reasons[n].name[0] ||
+                    reasons[n].name[strspn(reasons[n].name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ_")])
+                        return false;
+
+        return n <= WEFT_OWN_REASONS;
+}
+
 static int check_desc(const struct weft_module *m, struct weft_error *reterr)
 {
         if (!m->name || !m->summary || !name_is_valid(m->name))
@@ -27,6 +39,11 @@ static int check_desc(const struct weft_module *m, struct weft_error *reterr)
         if (m->options && m->options->key && m->config_size == 0)
                 return weft_fail(reterr, -EPROTO, "module %s has options and no config_size",
                                  m->name);
+        if (!reasons_are_valid(m->reasons))
+                return weft_fail(reterr, -EPROTO,
+                                 "module %s has a drop reason that is not in capitals, or more "
+                                 "than %d",
+                                 m->name, WEFT_OWN_REASONS);
         if (m->object && (const char *) m->object_end <= (const char *) m->object)
                 return weft_fail(reterr, -EPROTO, "module %s has an eBPF object without an end",
                                  m->name);

@@ -126,6 +126,8 @@ int instance_ask(struct instance *i, const struct config_module *section,
 void instance_ask_undo(struct instance *i);
 int instance_prepare(struct instance *i, struct weft_error *reterr);
 void instance_takeover(struct instance *i);
+/* The fd of a map of its objects, theirs; -ENOENT. */
+int instance_map(const struct instance *i, const char *name);
 int instance_migrate(struct instance *i, const char *map, unsigned from_version, int old_fd,
                      int new_fd, struct weft_error *reterr);
 int instance_load(struct instance *i, struct weft_error *reterr);

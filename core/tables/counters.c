@@ -18,6 +18,18 @@ static const struct text drop_texts[] = {
 #undef WEFT_DROP_REASON
 };
 
+/* Until somebody who knows the module gives its own words. */
+#define OWN(n)                                                                                     \
+        {                                                                                          \
+                "MODULE_REASON_" #n, "a reason of the module's own"                                \
+        }
+static const struct text own_texts[] = {
+        OWN(0), OWN(1), OWN(2),  OWN(3),  OWN(4),  OWN(5),  OWN(6),  OWN(7),
+        OWN(8), OWN(9), OWN(10), OWN(11), OWN(12), OWN(13), OWN(14), OWN(15),
+};
+#undef OWN
+_Static_assert(ELEMENTS(own_texts) == WEFT_OWN_REASONS, "a text for each");
+
 static const struct text event_texts[] = {
 #define WEFT_EVENT(name, text) { #name, text },
 #include <weft/events.def>
@@ -26,8 +38,7 @@ static const struct text event_texts[] = {
 
 static const char *const delivery_names[] = WEFT_DELIVERY_NAMES;
 
-/* Sums over the CPUs one element of a per-CPU map whose value is n words. */
-static int sum_cpus(int fd, const void *key, uint64_t *ret, size_t n)
+int count_cpus(int fd, const void *key, uint64_t *ret, size_t n)
 {
         int cpus = libbpf_num_possible_cpus();
         _cleanup_free_ uint64_t *values = NULL;
@@ -48,6 +59,14 @@ static int sum_cpus(int fd, const void *key, uint64_t *ret, size_t n)
         return 0;
 }
 
+/* n + 1 of a module's own reason; 0: it is none. */
+static uint16_t own_reason(uint16_t reason)
+{
+        uint16_t n = reason - WEFT_OWN_REASON;
+
+        return reason >= WEFT_OWN_REASON && n < WEFT_OWN_REASONS ? n + 1 : 0;
+}
+
 void tables_each_drop(struct tables *t, void (*f)(void *data, const struct count_view *v),
                       void *data)
 {
@@ -58,14 +77,16 @@ void tables_each_drop(struct tables *t, void (*f)(void *data, const struct count
                 return;
 
         for (size_t i = 0; i < n; i++) {
+                uint16_t own = own_reason(keys[i].reason);
                 uint16_t reason = keys[i].reason < WEFT_DROPS ? keys[i].reason : 0;
-                const struct text *text = &drop_texts[reason];
+                const struct text *text = own ? &own_texts[own - 1] : &drop_texts[reason];
                 uint64_t count[2];
 
-                if (sum_cpus(table_fd(t, TABLE_DROPS), &keys[i], count, 2) == 0)
+                if (count_cpus(table_fd(t, TABLE_DROPS), &keys[i], count, 2) == 0)
                         f(data, &(struct count_view) {
                                         .what = text->name,
                                         .help = text->help,
+                                        .own = own,
                                         .module = keys[i].module,
                                         .hook = keys[i].hook,
                                         .packets = count[0],
@@ -80,7 +101,7 @@ void tables_each_forward(struct tables *t, void (*f)(void *data, const struct co
         for (uint32_t i = 0; i < WEFT_HOOKS * WEFT_DELIVERIES; i++) {
                 uint64_t count[2];
 
-                if (sum_cpus(table_fd(t, TABLE_FORWARDS), &i, count, 2) == 0)
+                if (count_cpus(table_fd(t, TABLE_FORWARDS), &i, count, 2) == 0)
                         f(data, &(struct count_view) {
                                         .what = delivery_names[i % WEFT_DELIVERIES],
                                         .help = "packets forwarded",
@@ -97,7 +118,7 @@ void tables_each_event(struct tables *t, void (*f)(void *data, const struct coun
         for (uint32_t i = 0; i < WEFT_EVENTS; i++) {
                 uint64_t count;
 
-                if (sum_cpus(table_fd(t, TABLE_EVENTS), &i, &count, 1) == 0)
+                if (count_cpus(table_fd(t, TABLE_EVENTS), &i, &count, 1) == 0)
                         f(data, &(struct count_view) {
                                         .what = event_texts[i].name,
                                         .help = event_texts[i].help,

@@ -154,6 +154,7 @@ size_t tables_collect(struct tables *t, size_t budget, bool *ret_done);
 struct count_view {
         const char *what; /* reason, delivery or event, as text */
         const char *help;
+        uint16_t own; /* n + 1: the n-th reason of the module's own; 0: what and help say it */
         uint16_t module;
         uint32_t hook;
         uint64_t packets, bytes;
@@ -164,4 +165,6 @@ void tables_each_forward(struct tables *t, void (*f)(void *data, const struct co
                          void *data);
 void tables_each_event(struct tables *t, void (*f)(void *data, const struct count_view *v),
                        void *data);
+/* Sums over the CPUs one element of a per-CPU map whose value is n words. */
+int count_cpus(int fd, const void *key, uint64_t *ret, size_t n);
 size_t tables_memory(const struct tables *t); /* bytes, as the kernel accounts them */

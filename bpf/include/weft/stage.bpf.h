@@ -155,6 +155,9 @@ enum weft_verdict {
 #define WEFT_DROP(reason) (WEFT_DROP_BASE | WEFT_DROP_##reason)
 /* Drop, and tell the sender: TCP reset or ICMP port unreachable, rate limited. */
 #define WEFT_REJECT(reason) (WEFT_REJECT_BASE | WEFT_DROP_##reason)
+/* The same with the n-th of the module's own reasons, which its descriptor names. */
+#define WEFT_DROP_OWN(n) (WEFT_DROP_BASE | (WEFT_OWN_REASON + (n)))
+#define WEFT_REJECT_OWN(n) (WEFT_REJECT_BASE | (WEFT_OWN_REASON + (n)))
 
 /* ---- set by the core before the program is loaded ----------------------------------------- */
 

@@ -542,10 +542,14 @@ struct weft_count {
 };
 
 struct weft_drop_key {
-        __u16 reason; /* enum weft_drop */
+        __u16 reason; /* enum weft_drop, or WEFT_OWN_REASON + n of the module */
         __u16 module; /* id in the generation; 0: the engine */
         __u32 hook;
 };
+
+/* A module's own reasons are numbered from here on, see WEFT_DROP_OWN. */
+#define WEFT_OWN_REASON 0x80
+#define WEFT_OWN_REASONS 16
 
 enum weft_drop {
 #define WEFT_DROP_REASON(name, text) WEFT_DROP_##name,

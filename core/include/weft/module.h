@@ -305,7 +305,8 @@ struct weft_test_range {
 struct weft_test {
         const char *name; /* a sentence without a full stop; NULL ends the table */
         uint32_t hook;    /* enum weft_hook; the device is the endpoint's or the uplink */
-        uint32_t goes_on; /* 1: with the flows of the test before, which must have been run */
+        uint32_t goes_on; /* 1: with the flows and the modules' STATE of the test before, which
+                             must have been run */
         struct weft_test_bytes packet;
         const struct weft_test_service *services; /* ended by proto 0; NULL: none */
         int verdict;                              /* enum weft_test_verdict */
@@ -320,6 +321,13 @@ struct weft_test {
         {                                                                                          \
                 (array), sizeof(array)                                                             \
         }
+
+/* ---- what it counts ----------------------------------------------------------------------- */
+
+struct weft_named {
+        const char *name; /* reasons: TOO_MANY, in capitals; counters: too_many */
+        const char *help; /* one line, no full stop */
+};
 
 /* ---- the module --------------------------------------------------------------------------- */
 
@@ -441,6 +449,14 @@ struct weft_module {
         /* What two modules that fill this one's exclusive role lack to run together, said where
          * they are refused: "add [module NAME]". NULL: they cannot. */
         const char *remedy;
+
+        /* The module's own reasons to drop: WEFT_DROP_OWN(n) of a stage is the n-th. At most
+         * WEFT_OWN_REASONS, ended by name NULL. They are counted as all drops are, with the
+         * module's name. */
+        const struct weft_named *reasons;
+        /* What else it counts: the elements of its map "counters", a per-CPU array of 64-bit words
+         * of class STATS, which weftctl modules shows. Ended by name NULL. */
+        const struct weft_named *counters;
 
         /* append here */
 };
