@@ -4,8 +4,14 @@
 
 #include <weft/stage.bpf.h>
 
+#include "limiter.h"
+
 const volatile __u32 limit;  /* the options of the same names */
 const volatile __u64 window; /* milliseconds */
+const volatile __u8 reject;
+const volatile __u8 observe;
+
+const volatile struct weft_addr mask4, mask6; /* of ipv4-prefix and ipv6-prefix */
 
 struct source {
         __u64 since; /* when its window began, ns */
@@ -18,11 +24,34 @@ struct except_key {
         struct weft_addr addr;
 };
 
-/* Who opened how many. Goes on when modules are loaded anew: nobody gets a fresh start by a reload. */
-WEFT_MAP(BPF_MAP_TYPE_LRU_HASH, sources, struct weft_addr, struct source, 65536, 0) WEFT_MAP_STATE(1);
+/* Who opened how many. Goes on when modules are loaded anew: nobody gets a fresh start by a reload.
+ */
+WEFT_MAP(BPF_MAP_TYPE_LRU_HASH, sources, struct weft_addr, struct source, 65536, 0)
+WEFT_MAP_STATE(1);
 
 /* Sources that are never refused; filled by the module. */
 WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, except, struct except_key, __u8, 1024, BPF_F_NO_PREALLOC);
+
+WEFT_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counters, __u32, __u64, COUNTERS, 0) WEFT_MAP_STATS;
+
+static __always_inline void count(__u32 which)
+{
+        __u64 *n = bpf_map_lookup_elem(&counters, &which);
+
+        if (n)
+                (*n)++;
+}
+
+/* The source as it is counted: all addresses of one prefix are one. */
+static __always_inline struct weft_addr source_of(const struct weft_pkt *pkt)
+{
+        const volatile struct weft_addr *mask = pkt->key.family == 4 ? &mask4 : &mask6;
+
+        return (struct weft_addr) {
+                { pkt->key.src.w[0] & mask->w[0], pkt->key.src.w[1] & mask->w[1],
+                  pkt->key.src.w[2] & mask->w[2], pkt->key.src.w[3] & mask->w[3] }
+        };
+}
 
 /* Two CPUs may let through one more than asked for: cheaper than a lock, and good enough. */
 static __always_inline int admit(const struct weft_addr *who)
@@ -45,10 +74,23 @@ static __always_inline int admit(const struct weft_addr *who)
 WEFT_STAGE(limiter, FROM_UPLINK, FILTER)
 {
         struct except_key key = { .prefixlen = 128, .addr = pkt->key.src };
+        struct weft_addr who = source_of(pkt);
 
-        if (pkt->known || !weft_service_of(pkt) || bpf_map_lookup_elem(&except, &key))
+        if (pkt->known || !weft_service_of(pkt))
                 return WEFT_NEXT;
-        return admit(&key.addr) ? WEFT_NEXT : WEFT_DROP(POLICY);
+        if (bpf_map_lookup_elem(&except, &key)) {
+                count(EXCEPTED);
+                return WEFT_NEXT;
+        }
+        if (admit(&who)) {
+                count(ADMITTED);
+                return WEFT_NEXT;
+        }
+
+        count(observe ? OVER_LIMIT : REFUSED);
+        if (observe)
+                return WEFT_NEXT;
+        return reject ? WEFT_REJECT_OWN(TOO_MANY_CONNECTIONS) : WEFT_DROP_OWN(TOO_MANY_CONNECTIONS);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -20,6 +20,7 @@ from weft import BUILD, TOP, Weft
 EXAMPLE = TOP / "examples/limiter"
 ABI = TOP / "tests/abi"
 GUIDE = TOP / "docs/writing-a-module.md"
+TOO_MANY = "TOO_MANY_CONNECTIONS"
 HEAVY, LIGHT = "192.0.2.101", "192.0.2.102"  # two more addresses of the client
 
 
@@ -41,12 +42,14 @@ class Installed:
     def run(self, *argv, **keywords):
         return run(*argv, env=self.environment, **keywords)
 
-    def make(self, name, *patches):
-        """A build of the example; its .so."""
+    def make(self, name, *patches, broken=None):
+        """A build of the example; its .so. broken: what sed does to its stage."""
         source = self.directory / name
         shutil.copytree(EXAMPLE, source)
         for patch in patches:
             self.run("patch", "-p1", "-i", patch, cwd=source)
+        if broken:
+            self.run("sed", "-i", broken, "limiter.bpf.c", cwd=source)
         self.run("meson", "setup", "build", cwd=source)
         self.run("ninja", "-C", "build", cwd=source)
         return source / "build/limiter.so"
@@ -92,9 +95,15 @@ def admitted(cluster, source):
         return False
 
 
-def policy_drops(weft, module):
+def drops(weft, module, reason):
     return sum(row["packets"] for row in weft.ctl_json("status")["drops"]
-               if row["what"] == "POLICY" and row["module"] == module)
+               if row["what"] == reason and row["module"] == module)
+
+
+def counters(weft, module):
+    """What the module counts itself."""
+    (row,) = running(weft, module)
+    return {counter["name"]: counter["value"] for counter in row["counters"]}
 
 
 def running(weft, name):
@@ -140,8 +149,10 @@ def test_a_module_of_ones_own_is_loaded_swapped_and_removed_under_traffic(cluste
         weft.ctl("reload")
         assert running(weft, "limiter")
         assert [admitted(cluster, HEAVY) for _ in range(7)] == [True] * 5 + [False] * 2
-        drops = policy_drops(weft, "limiter")
-        assert drops >= 2
+        refused = drops(weft, "limiter", TOO_MANY)
+        assert refused >= 2
+        counted = counters(weft, "limiter")
+        assert counted["refused"] == refused and counted["admitted"] == 5 and counted["excepted"] > 0
         assert admitted(cluster, LIGHT)
 
         # another build with another layout of its map, another limit: who was at it stays counted
@@ -149,7 +160,8 @@ def test_a_module_of_ones_own_is_loaded_swapped_and_removed_under_traffic(cluste
         weft.drop_in("20-limiter", limiter(8))
         weft.ctl("reload")
         assert [admitted(cluster, HEAVY) for _ in range(4)] == [True] * 3 + [False]
-        assert policy_drops(weft, "limiter") > drops
+        assert drops(weft, "limiter", TOO_MANY) > refused
+        assert counters(weft, "limiter")["refused"] == drops(weft, "limiter", TOO_MANY)
 
         weft.drop_in("20-limiter", None)
         weft.ctl("reload")
@@ -157,6 +169,38 @@ def test_a_module_of_ones_own_is_loaded_swapped_and_removed_under_traffic(cluste
         assert all(admitted(cluster, HEAVY) for _ in range(3))
     assert not requests.lost
     assert requests.done > 20
+
+
+@pytest.mark.parametrize("options, second, third", [
+    ({"limit": 2}, True, False),
+    ({"limit": 2, "reject": "yes"}, True, None),
+    ({"limit": 1, "ipv4-prefix": 24}, False, False),
+    ({"limit": 1, "observe": "yes"}, True, True),
+])
+def test_the_limiter_does_what_its_options_say(cluster, installed, builds, options, second, third):
+    """Of three connections from two neighbours: the second and the third; None is told that it is refused."""
+    installed.put(builds[0])
+    cluster.weft1.drop_in("20-limiter", [("module limiter", {"window": "1h"} | options)])
+    cluster.weft1.ctl("reload")
+    assert admitted(cluster, HEAVY)
+    assert admitted(cluster, LIGHT if "ipv4-prefix" in options else HEAVY) == second
+    if third is None:
+        with pytest.raises(ConnectionRefusedError):
+            connect(cluster.client, IPV4.n1, IPV4.web, timeout=5, source=(HEAVY, 0))
+    else:
+        assert admitted(cluster, HEAVY) == third
+    assert (counters(cluster.weft1, "limiter")["over_limit"] > 0) == ("observe" in options)
+
+
+def test_a_limiter_that_limits_nobody_is_found_by_its_own_packets(cluster, installed):
+    weft = cluster.weft1
+    generation = weft.generation()
+    installed.put(installed.make("broken", broken="s/if (s->count >= limit)/if (0)/"))
+    weft.drop_in("20-limiter", [("module limiter", {"limit": 1})])
+    result = weft.ctl("reload", check=False)
+    assert result.returncode == 1
+    assert "with a limit of one, the same source's second connection is dropped" in result.stderr
+    assert weft.generation() == generation
 
 
 def test_a_module_that_lacks_its_role_is_refused_with_the_reason(cluster, installed, builds):
@@ -176,7 +220,7 @@ def test_probe_says_what_each_module_of_a_directory_would_do(installed, builds):
                             installed.modules).stdout)
     verdicts = {m["name"]: m["verdict"] for m in report["modules"]}
     assert verdicts["limiter"] in ("use", "fallback")
-    assert {"helper", "feature", "link-kind"} == {fact["kind"] for fact in report["facts"]}
+    assert {"helper", "feature", "host", "link-kind"} == {fact["kind"] for fact in report["facts"]}
 
 
 def test_a_module_compiled_for_the_first_abi_still_works(cluster, installed):
@@ -250,7 +294,7 @@ def test_every_command_of_the_guide_works(cluster, installed, tmp_path):
     assert [m["version"] for m in running(weft, "limiter")] == ["2"]
     with pytest.raises(ConnectionRefusedError):
         connect(cluster.client, IPV4.p1, 23, timeout=2)
-    assert policy_drops(weft, "no-telnet") > 0
+    assert drops(weft, "no-telnet", "POLICY") > 0
 
 
 def test_what_the_guide_shows_of_the_example_is_the_example():
