@@ -445,6 +445,35 @@ static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
         return BROKEN(ctx, pkt);
 }
 
+/* The word of DSR that came with a tunnel's header, for an endpoint of this node. Options that weft
+ * does not know are left out of account. */
+static __always_inline void hear_tunnel(__u8 family, struct weft_pkt *pkt)
+{
+        if (!weft_endpoint_of(&pkt->key.dst))
+                return;
+        if (family == 4) {
+                const struct weft_dsr_geneve4 *o = (const void *) pkt->options;
+
+                if (pkt->n_options < sizeof(*o) || o->class != bpf_htons(WEFT_DSR_CLASS) ||
+                    o->type != WEFT_DSR_TYPE || o->words != 2)
+                        return;
+                pkt->told = (struct weft_told) { .addr = weft_map_ip4(o->addr),
+                                                 .port = o->port,
+                                                 .client_port = o->client_port,
+                                                 .given = sizeof(*o) };
+        } else {
+                const struct weft_dsr_geneve6 *o = (const void *) pkt->options;
+
+                if (pkt->n_options < sizeof(*o) || o->class != bpf_htons(WEFT_DSR_CLASS) ||
+                    o->type != WEFT_DSR_TYPE || o->words != 5)
+                        return;
+                pkt->told = (struct weft_told) { .addr = o->addr,
+                                                 .port = o->port,
+                                                 .client_port = o->client_port,
+                                                 .given = sizeof(*o) };
+        }
+}
+
 static __always_inline int miss(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         enum fate fate = FATE_ABSENT;
@@ -456,6 +485,8 @@ static __always_inline int miss(__u8 family, struct __sk_buff *ctx, struct weft_
         pkt->way.asked = 0;
         pkt->act.neighbour = 0;
         pkt->act.n_options = 0;
+        if (weft_takes_dsr && pkt->hook == WEFT_FROM_OVERLAY && pkt->n_options)
+                hear_tunnel(family, pkt);
         f = pkt->absent ? NULL : flow_of(family, &pkt->key);
         if (f)
                 fate = examine(family, pkt, f);

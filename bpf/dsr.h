@@ -29,6 +29,9 @@ static __always_inline __be16 client_port(const struct weft_pkt *pkt)
 
 static __always_inline __u32 option_length(const struct weft_pkt *pkt)
 {
+        if (is_tunnel(pkt->act.route.delivery))
+                return pkt->key.family == 6 ? sizeof(struct weft_dsr_geneve6)
+                                            : sizeof(struct weft_dsr_geneve4);
         return pkt->key.family == 6 ? sizeof(struct weft_dsr_option6) : client_port(pkt) ? 12 : 8;
 }
 
@@ -85,6 +88,32 @@ static __always_inline int tell6(struct __sk_buff *ctx, const struct weft_pkt *p
         return 0;
 }
 
+/* Weft_encap takes the word along. */
+static __always_inline void tell_by_tunnel(struct weft_pkt *pkt)
+{
+        if (pkt->key.family == 4) {
+                struct weft_dsr_geneve4 *o = (void *) pkt->act.options;
+
+                *o = (struct weft_dsr_geneve4) { .class = bpf_htons(WEFT_DSR_CLASS),
+                                                 .type = WEFT_DSR_TYPE,
+                                                 .words = 2,
+                                                 .addr = pkt->key.dst.w[3],
+                                                 .port = pkt->key.dport,
+                                                 .client_port = client_port(pkt) };
+                pkt->act.n_options = sizeof(*o);
+        } else {
+                struct weft_dsr_geneve6 *o = (void *) pkt->act.options;
+
+                *o = (struct weft_dsr_geneve6) { .class = bpf_htons(WEFT_DSR_CLASS),
+                                                 .type = WEFT_DSR_TYPE,
+                                                 .words = 5,
+                                                 .addr = pkt->key.dst,
+                                                 .port = pkt->key.dport,
+                                                 .client_port = client_port(pkt) };
+                pkt->act.n_options = sizeof(*o);
+        }
+}
+
 /* What it was told, the backend's node need not be told again. */
 static __always_inline void note_told(__u8 family, const struct weft_pkt *pkt)
 {
@@ -107,11 +136,14 @@ static __always_inline int tell(__u8 family, struct __sk_buff *ctx, struct weft_
         }
         if (rewrite(ctx, pkt, 1))
                 return DROP(ctx, pkt, INVALID);
-        no = family == 4 ? tell4(ctx, pkt) : tell6(ctx, pkt);
-        if (no)
+        if (is_tunnel(pkt->act.route.delivery))
+                tell_by_tunnel(pkt);
+        else if ((no = family == 4 ? tell4(ctx, pkt) : tell6(ctx, pkt)))
                 return weft_verdict_drop(ctx, pkt, no, 0);
         note_told(family, pkt);
-        count_forward(pkt->hook, WEFT_WIRE, pkt->len);
+        count_forward(pkt->hook, pkt->act.route.delivery, pkt->len);
+        if (is_tunnel(pkt->act.route.delivery))
+                return to_encap(ctx, pkt, 1);
         return send(ctx, pkt, pkt->act.route);
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 
 /* Services reached from outside, with direct server return: the backend sees the client, and its
- * node answers the client itself, from the service's address, of which this node tells it. */
+ * node answers the client itself, from the service's address, of which this node tells it. Out of a
+ * tunnel comes only what was told elsewhere. */
 
 #include <weft/service.bpf.h>
 
-WEFT_STAGE(nodeport_dsr, FROM_UPLINK, SERVICE)
+WEFT_STAGE(nodeport_dsr, FROM_UPLINK | FROM_OVERLAY, SERVICE)
 {
         const struct weft_service *service = weft_service_of(pkt);
         const struct weft_backend *backend;

@@ -12,22 +12,22 @@
 
 WEFT_OBJECT("nodeport-dsr.bpf.o");
 
-enum dispatch { DISPATCH_OPTION };
+enum dispatch { DISPATCH_OPTION, DISPATCH_GENEVE };
 
 struct dsr_config {
         struct weft_ports port_range;
         uint32_t dispatch;
 };
 
-static const char *const dispatches[] = { "option", NULL };
+static const char *const dispatches[] = { "option", "geneve", NULL };
 
 static const struct weft_option options[] = {
         WEFT_OPT_PORTS(struct dsr_config, port_range, "port-range", "30000-32767",
                        "Ports of the node's own addresses that services may take as node port."),
-        WEFT_OPT_ENUM(
-                struct dsr_config, dispatch, "dispatch", "option", dispatches,
-                "How the backend's node is told of the service: by an IPv4 option or an IPv6 "
-                "destination option, which the network between the nodes has to let through."),
+        WEFT_OPT_ENUM(struct dsr_config, dispatch, "dispatch", "option", dispatches,
+                      "How the backend's node is told of the service. option: by an IPv4 option or "
+                      "an IPv6 destination option, which the network between the nodes has to let "
+                      "through. geneve: by an option of the tunnel, with [module geneve]."),
         {}
 };
 
@@ -51,17 +51,21 @@ static int dsr_configure(struct weft_instance *self, const struct weft_api *api,
                 return api->fail(
                         reterr, -EINVAL,
                         "cannot run with [module vxlan]: VXLAN has no room to tell the backend's "
-                        "node of the service; take [module native-routing] instead of "
-                        "[module vxlan], or [module nodeport-snat] instead of "
-                        "[module nodeport-dsr]");
-        if (api->runs(self, "geneve"))
+                        "node of the service; take [module geneve] with dispatch = geneve or "
+                        "[module native-routing] instead of [module vxlan], or "
+                        "[module nodeport-snat] instead of [module nodeport-dsr]");
+        if (config->dispatch == DISPATCH_OPTION && api->runs(self, "geneve"))
                 return api->fail(
                         reterr, -EINVAL,
                         "dispatch = option cannot run with [module geneve]: IP options need "
-                        "packets "
-                        "that the network outside routes as they are; take [module native-routing] "
-                        "instead of [module geneve], or [module nodeport-snat] instead of "
-                        "[module nodeport-dsr]");
+                        "packets that the network outside routes as they are; write dispatch = "
+                        "geneve, or take [module native-routing] instead of [module geneve]");
+        if (config->dispatch == DISPATCH_GENEVE && !api->runs(self, "geneve"))
+                return api->fail(
+                        reterr, -EINVAL,
+                        "dispatch = geneve needs [module geneve], which does not run: add it, or "
+                        "write dispatch = option where the network routes pods' packets as they "
+                        "are");
 
         return 0;
 }

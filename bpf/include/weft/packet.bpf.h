@@ -65,6 +65,25 @@ struct weft_dsr_option6 {
         __be16 port, client_port;
 };
 
+/* The same as a Geneve option (RFC 8926 §3.5), which is Cilium's: its class, a type that must be
+ * understood, and where it pads, the client's port. */
+#define WEFT_DSR_CLASS 0x014b
+#define WEFT_DSR_TYPE 0x81
+
+struct weft_dsr_geneve4 {
+        __be16 class;
+        __u8 type, words; /* 2 */
+        __be32 addr;
+        __be16 port, client_port;
+};
+
+struct weft_dsr_geneve6 {
+        __be16 class;
+        __u8 type, words; /* 5 */
+        struct weft_addr addr;
+        __be16 port, client_port;
+};
+
 static __always_inline __u16 weft_fold(__u32 sum)
 {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -129,7 +129,8 @@ enum weft_flow_flag {
 /* How the backend's node is told which address of a service its answers are to come from. */
 enum weft_dsr {
         WEFT_DSR_NONE,
-        WEFT_DSR_OPTION, /* in an IPv4 option or an IPv6 destination option */
+        WEFT_DSR_OPTION, /* by an IPv4 option or an IPv6 destination option; of what goes through a
+                            tunnel, by an option of Geneve */
 };
 
 /* What of the packet a plan changes. */

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The other ways of direct server return: told by a tunnel's option, and divided with SNAT."""
+
+import struct
+
+import pytest
+
+from cluster import FAMILIES, Cluster, standard_modules
+from conftest import start_servers
+from packets import Sniffer, mac
+from test_core import answers, refused
+from test_dsr import Frame, seen
+from traffic import Echo, datagram, download, numbers, tcp_who, udp_who, upload
+
+GENEVE = 6081
+
+
+def lab(modules, more=()):
+    made = Cluster()
+    made.modules = modules
+    try:
+        made.weft(modules, more=more)
+        start_servers(made)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def finish(made):
+    for weft in made.wefts.values():
+        weft.stop()
+    made.close()
+
+
+# ---- over Geneve ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["host-routing", "stack"])
+def over_geneve(request):
+    modules = {"geneve": {}, "nodeport-dsr": {"dispatch": "geneve"}, "clusterip": {},
+               "bpf-masq": {"ipv6": "yes"}}
+    made = lab(modules | ({"host-routing": {}} if request.param else {}))
+    yield made
+    finish(made)
+
+
+def tunnelled(sniffer):
+    """(bytes of options, inner frame) of each packet of the tunnel."""
+    result = []
+    for raw in sniffer.frames():
+        if raw[12:14] == b"\x08\x00" and raw[23] == 17 and struct.unpack("!H", raw[36:38])[0] == GENEVE:
+            options = (raw[42] & 0x3F) * 4
+            result.append((raw[50:50 + options], raw[50 + options:]))
+    return result
+
+
+def test_over_geneve_backends_see_the_client_and_answer_directly(over_geneve, family):
+    cluster = over_geneve
+    expected = {"p1": {family.client}, "p2": {family.client}}
+    with Sniffer(cluster.n1) as n1, Sniffer(cluster.client) as client:
+        assert answers(tcp_who, cluster.client, family.n1, family.web, 20) == expected
+        assert answers(udp_who, cluster.client, family.n1, family.dns, 20) == expected
+        assert tcp_who(cluster.client, family.n1, family.far)[:2] == ("p2", family.client)
+        assert not [f for f in seen(n1, family.far) if f.sport == family.far]
+        back = [f for f in seen(client, family.far) if f.sport == family.far]
+        assert back and {f.source_mac for f in back} == {mac(cluster.n2)}
+
+
+def test_over_geneve_the_option_is_of_the_known_class_and_only_where_needed(over_geneve, family):
+    cluster = over_geneve
+    with Sniffer(cluster.n2) as n2, Sniffer(cluster.p2) as pod:
+        held = Echo(cluster.client, family.n1, family.far)
+        port = held.socket.getsockname()[1]
+        assert all(held.alive() for _ in range(4))
+        packets = [(o, Frame(inner)) for o, inner in tunnelled(n2)]
+        ours = [o for o, f in packets if f.sport == port]
+        told = [o for o in ours if o]
+        assert len(ours) > 4 and len(told) == 1
+        size = 24 if ":" in family.n1 else 12
+        assert len(told[0]) == size and told[0][:4] == bytes([0x01, 0x4B, 0x81, (size - 4) // 4])
+        assert struct.unpack("!HH", told[0][-4:]) == (family.far, 0)
+        assert not [f for f in seen(pod, port) if f.told]
+        held.close()
+
+
+def test_over_geneve_large_and_unhappy_traffic_passes(over_geneve, family):
+    cluster = over_geneve
+    assert upload(cluster.client, family.n1, family.far, 4 << 20)
+    assert download(cluster.client, family.n1, family.far, 4 << 20)
+    assert refused(cluster.client, family.n1, family.shut)
+    data = numbers(5, 1200)
+    assert datagram(cluster.client, family.n1, family.far_udp, data) == data
+
+
+def test_over_geneve_connections_outlive_reloads(over_geneve, family):
+    held = Echo(over_geneve.client, family.n1, family.far)
+    for weft in over_geneve.wefts.values():
+        weft.ctl("reload")
+        assert held.alive()
+    held.close()
+
+
+@pytest.mark.parametrize("modules, words", [
+    ({"vxlan": {}, "nodeport-dsr": {}}, ["nodeport-dsr", "[module vxlan]", "[module geneve]", "[module nodeport-snat]"]),
+    ({"geneve": {}, "nodeport-dsr": {}}, ["dispatch = option", "[module geneve]", "dispatch = geneve"]),
+    ({"native-routing": {}, "nodeport-dsr": {"dispatch": "geneve"}},
+     ["dispatch = geneve", "[module geneve]", "dispatch = option"]),
+])
+def test_what_does_not_go_together_says_why_and_what_would(over_geneve, tmp_path, modules, words):
+    from weft import BUILD, ini
+    path = tmp_path / "etc/weft/weft.conf"
+    path.parent.mkdir(parents=True)
+    path.write_text(ini([(f"module {name}", keys) for name, keys in modules.items()]))
+    said = over_geneve.n1.run(BUILD / "core/ctl/weftctl", "--root", tmp_path, "check", "--module-dir",
+                              BUILD / "modules", check=False)
+    assert said.returncode != 0
+    for word in words + ["weft.conf"]:
+        assert word in said.stderr, said.stderr
+
+
+# ---- hybrid -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def divided():
+    modules = standard_modules()
+    del modules["nodeport-snat"]
+    more = [(f"service by-{way}-{f.name}", {
+        "port": f"{port}/tcp", "external-ip": f.external, "forwarding": way,
+        "backend": f.with_port(f.p2, 8080)}) for f in FAMILIES for way, port in (("snat", 8091), ("dsr", 8092))]
+    more += [(f"service udp-by-dsr-{f.name}", {
+        "port": "8093/udp", "external-ip": f.external, "forwarding": "dsr",
+        "backend": f.with_port(f.p2, 5353)}) for f in FAMILIES]
+    more += [(f"service both-{f.name}-{proto}", {
+        "port": f"8094/{proto}", "external-ip": f.external,
+        "backend": f.with_port(f.p2, port)}) for f in FAMILIES for proto, port in (("tcp", 8080), ("udp", 5353))]
+    made = lab(modules | {"hybrid": {}}, more)
+    yield made
+    finish(made)
+
+
+def test_hybrid_brings_both_in(divided):
+    on = {m["name"] for m in divided.weft1.ctl_json("modules")["modules"] if m["state"] == "on"}
+    assert {"hybrid", "nodeport-snat", "nodeport-dsr"} <= on
+
+
+def test_one_address_and_port_is_dsr_for_tcp_and_snat_for_udp(divided, family):
+    assert tcp_who(divided.client, family.external, 8094)[:2] == ("p2", family.client)
+    assert udp_who(divided.client, family.external, 8094)[:2] == ("p2", family.n1)
+
+
+def test_a_services_own_forwarding_goes_first(divided, family):
+    assert tcp_who(divided.client, family.external, 8091)[:2] == ("p2", family.n1)
+    assert tcp_who(divided.client, family.external, 8092)[:2] == ("p2", family.client)
+    assert udp_who(divided.client, family.external, 8093)[:2] == ("p2", family.client)
+
+
+def test_flows_outlive_a_change_of_forwarding(divided, family):
+    held = Echo(divided.client, family.external, 8094)
+    divided.weft1.drop_in("50-hybrid", [("module hybrid", {"tcp": "snat"})])
+    divided.weft1.ctl("reload")
+    try:
+        assert held.alive()
+        assert tcp_who(divided.client, family.external, 8094)[:2] == ("p2", family.n1)
+        assert held.alive()
+    finally:
+        divided.weft1.drop_in("50-hybrid", None)
+        divided.weft1.ctl("reload")
+    assert held.alive()
+    held.close()
