@@ -17,6 +17,7 @@ const volatile __u32 weft_generation;
 const volatile __u32 weft_hz = 250;
 const volatile __u32 weft_mark;
 const volatile __u8 weft_can_cast;                  /* the kernel has bpf_cast_to_kern_ctx (6.2) */
+const volatile __u8 weft_count_lookups;             /* tests: those of the short path, too */
 const volatile __u8 weft_track;                     /* a module needs replies to be known */
 const volatile __u16 weft_host_low, weft_host_high; /* ports given out that the node also uses */
 const volatile __u16 weft_given_low, weft_given_high; /* all ports given out */
@@ -95,6 +96,13 @@ static __always_inline void count_closed(__u32 backend)
 
         if (backend && b)
                 __sync_fetch_and_add(&b->closed, 1);
+}
+
+/* The short path's: no code unless a test wants it. */
+static __always_inline void count_lookup(void)
+{
+        if (weft_count_lookups)
+                weft_event(WEFT_EVENT_LOOKUP);
 }
 
 /* ---- flow tables -------------------------------------------------------------------------- */

@@ -243,6 +243,7 @@ static __always_inline int entry4(struct __sk_buff *ctx, __u32 hook, struct shor
                                    .dport = ((__be16 *) l4)[1],
                                    .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP,
                                    .side = SIDE_OF(hook) };
+        count_lookup();
         flow = bpf_map_lookup_elem(&flows4, &key);
         if (flow) {
                 if (hook == WEFT_FROM_ENDPOINT && flow->f.ifindex != ctx->ifindex)
@@ -292,6 +293,7 @@ static __always_inline int entry6(struct __sk_buff *ctx, __u32 hook, struct shor
                                    .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP,
                                    .side = SIDE_OF(hook) };
         __builtin_memcpy(&key.saddr, &ip->saddr, 32);
+        count_lookup();
         flow = bpf_map_lookup_elem(&flows6, &key);
         if (flow) {
                 if (hook == WEFT_FROM_ENDPOINT && flow->f.ifindex != ctx->ifindex)

@@ -50,6 +50,7 @@ static __always_inline int xdp4(struct short_packet *p)
                                    .dport = ((__be16 *) l4)[1],
                                    .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP,
                                    .side = WEFT_SIDE_UPLINK };
+        count_lookup();
         flow = bpf_map_lookup_elem(&flows4, &key);
         if (!flow)
                 return XDP_PASS;
@@ -94,6 +95,7 @@ static __always_inline int xdp6(struct short_packet *p)
                                    .proto = p->udp ? IPPROTO_UDP : IPPROTO_TCP,
                                    .side = WEFT_SIDE_UPLINK };
         __builtin_memcpy(&key.saddr, &ip->saddr, 32);
+        count_lookup();
         flow = bpf_map_lookup_elem(&flows6, &key);
         if (!flow)
                 return XDP_PASS;

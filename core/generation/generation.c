@@ -313,7 +313,8 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
         const struct generation_settings *s = b->settings;
         uint32_t first[WEFT_HOOKS], first_known[WEFT_HOOKS];
         uint8_t has_stages[WEFT_HOOKS], serves[WEFT_HOOKS],
-                can_cast = s->can_cast, track = must_track(b->g), dsr = takes_dsr(b->g);
+                can_cast = s->can_cast, track = must_track(b->g), dsr = takes_dsr(b->g),
+                count_lookups = s->count_lookups;
         const struct weft_tunnel_spec none = { 0 }, *tunnel = generation_tunnel(b->g) ?: &none;
         uint8_t tunnels = (uint8_t) tunnel->mode, can_decap = s->can_decap;
         uint32_t overlay = s->number % WEFT_OVERLAYS;
@@ -324,6 +325,7 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
                 { "weft_hz", &s->hz, sizeof(s->hz) },
                 { "weft_mark", &s->mark_mask, sizeof(s->mark_mask) },
                 { "weft_can_cast", &can_cast, sizeof(can_cast) },
+                { "weft_count_lookups", &count_lookups, sizeof(count_lookups) },
                 { "weft_track", &track, sizeof(track) },
                 { "weft_takes_dsr", &dsr, sizeof(dsr) },
                 { "weft_host_low", &contested.low, sizeof(contested.low) },

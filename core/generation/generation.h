@@ -22,6 +22,7 @@ struct generation_settings {
         uint32_t number; /* 1, 2, … over restarts too */
         uint32_t hz;     /* jiffies per second */
         uint32_t mark_mask;
+        bool count_lookups; /* tests: the event LOOKUP counts every one */
         bool can_cast;  /* kernel has bpf_cast_to_kern_ctx */
         bool can_decap; /* bpf_skb_adjust_room() changes the protocol when it shrinks */
         uint16_t host_ports_low, host_ports_high; /* the node's ephemeral range */

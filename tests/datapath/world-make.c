@@ -319,6 +319,7 @@ static bool build(enum variant v, const struct blob *engine)
                 .hz = machine_hz(),
                 .mark_mask = 0x0100,
                 .can_cast = kernel_can_cast(),
+                .count_lookups = !getenv("WEFT_BENCH"),
                 .host_ports_low = 32768,
                 .engine = engine->data,
                 .host_ports_high = v == SMALL ? SNAT_LOW + SMALL_PORTS - 1 : SNAT_LOW - 1,

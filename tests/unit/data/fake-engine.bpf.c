@@ -8,7 +8,7 @@
 #include <weft/stage.bpf.h>
 
 const volatile __u32 weft_generation, weft_hz, weft_mark;
-const volatile __u8 weft_can_cast, weft_track, weft_takes_dsr;
+const volatile __u8 weft_can_cast, weft_count_lookups, weft_track, weft_takes_dsr;
 const volatile __u16 weft_host_low, weft_host_high, weft_given_low, weft_given_high;
 const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
 const volatile __u8 weft_has_stages[WEFT_HOOKS];
