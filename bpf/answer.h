@@ -29,13 +29,9 @@ static __always_inline int may_answer(struct weft_pkt *pkt)
 /* The other node gets its answer as it sent the packet. */
 static __always_inline int send_back_by_tunnel(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
-        struct weft_remote *r = remote_at(pkt->remote);
-
-        if (!r)
-                return WEFT_TCX_DROP;
         pkt->act.tunnel = (union weft_tunnel) { .key = WEFT_IDENTITY_REMOTE_NODE << 8,
                                                 .remote = pkt->remote,
-                                                .number = r->number };
+                                                .number = pkt->remote_number };
         pkt->act.neighbour = 0;
         pkt->act.n_options = 0;
         return to_encap(ctx, pkt, 0);

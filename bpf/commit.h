@@ -365,6 +365,10 @@ static __always_inline void fill_reply(const struct weft_pkt *pkt, struct weft_f
         if (f->flags & WEFT_FLOW_DIRECT)
                 answer_directly(pkt, f);
         f->watch = WEFT_WATCH_ALL;
+        if (weft_tunnels && pkt->key.side == WEFT_SIDE_OVERLAY) {
+                f->tunnel.remote = pkt->remote;
+                f->tunnel.number = pkt->remote_number;
+        }
         if (reply_side(pkt) == WEFT_SIDE_INSIDE) {
                 f->ifindex = pkt->plan.endpoint ?: WEFT_HOST;
                 f->route.exit = !pkt->plan.endpoint && f->set & WEFT_SET_SRC;

@@ -305,9 +305,16 @@ static __always_inline void to_first_known(struct __sk_buff *ctx, __u32 hook)
 /* Does a module look after services where the packet came in? */
 static __always_inline int serves_here(const struct weft_pkt *pkt)
 {
-        return pkt->hook == WEFT_FROM_ENDPOINT
-                       ? weft_serves[WEFT_FROM_ENDPOINT]
-                       : pkt->hook == WEFT_FROM_UPLINK && weft_serves[WEFT_FROM_UPLINK];
+        switch (pkt->hook) {
+        case WEFT_FROM_ENDPOINT:
+                return weft_serves[WEFT_FROM_ENDPOINT];
+        case WEFT_FROM_UPLINK:
+                return weft_serves[WEFT_FROM_UPLINK];
+        case WEFT_FROM_OVERLAY:
+                return weft_serves[WEFT_FROM_OVERLAY];
+        default:
+                return 0;
+        }
 }
 
 /* An endpoint that speaks to a node port of another node is served here. */

@@ -72,10 +72,9 @@ static __always_inline int may_be_ours(__u32 hook, __u32 dst_bit, __u32 service_
 {
         switch (hook) {
         case WEFT_FROM_UPLINK:
+        case WEFT_FROM_OVERLAY:
                 return weft_filtered(dst_bit) || weft_filtered(service_bit) ||
                        weft_filtered(src_bit);
-        case WEFT_FROM_OVERLAY:
-                return weft_filtered(dst_bit) || weft_filtered(src_bit);
         case WEFT_TO_UPLINK:
                 return is_shared_port(sport) || (weft_tunnels && weft_filtered(net_bit));
         case WEFT_TO_ENDPOINT:

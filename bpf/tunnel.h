@@ -15,6 +15,7 @@
 #include "answer.h"
 
 #define TUNNEL_TTL 64
+#define EALREADY 114
 /* UDP source ports: the dynamic ones, as RFC 7348 §5 asks. */
 #define TUNNEL_PORTS_LOW 49152u
 #define TUNNEL_PORTS 16384u
@@ -97,12 +98,35 @@ static __always_inline __u8 congestion(struct __sk_buff *ctx, const struct weft_
         return pkt->key.family == 4 ? b[1] & 3 : b[1] >> 4 & 3;
 }
 
-/* Opens the room between the Ethernet header and the packet. The frame inside is part of it. */
-static __always_inline int make_room_for(struct __sk_buff *ctx, __u32 outer, __u64 family)
+/* What a packet that shrinks is from then on. */
+static __always_inline __u64 protocol_flag(__u8 family)
 {
-        return bpf_skb_adjust_room(ctx, outer, BPF_ADJ_ROOM_MAC,
-                                   BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP | family |
-                                           BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN));
+        return family == 4 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV4 : BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+}
+
+/* Opens the room between the Ethernet header and the packet. The frame inside is part of it. A
+ * packet that came out of a tunnel and never left the kernel in between (veth, virtual NICs) is
+ * taken for encapsulated still: where its inner headers begin is known, and is the same again. */
+static __always_inline int open_room(struct __sk_buff *ctx, const struct weft_pkt *pkt, __u32 size,
+                                     __u8 family)
+{
+        __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+                      BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN);
+        int r;
+
+        flags |= family == 4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
+        r = bpf_skb_adjust_room(ctx, size, BPF_ADJ_ROOM_MAC, flags);
+        if (r != -EALREADY)
+                return r;
+        if (family == pkt->key.family)
+                return bpf_skb_adjust_room(ctx, size, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
+        /* the packet's protocol is changed with those flags, or when it shrinks */
+        if (!weft_can_decap)
+                return r;
+        r = bpf_skb_adjust_room(ctx, size + 8, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
+        return r
+                       ?: bpf_skb_adjust_room(ctx, -8, BPF_ADJ_ROOM_MAC,
+                                              BPF_F_ADJ_ROOM_FIXED_GSO | protocol_flag(family));
 }
 
 static __always_inline int put_options(struct __sk_buff *ctx, struct weft_pkt *pkt, __u32 off,
@@ -158,7 +182,7 @@ static __always_inline int encap4(struct __sk_buff *ctx, struct weft_pkt *pkt,
         o.ip.check = ~sum;
         fill_head(ctx, pkt, &o.head, n);
         fill_inner(pkt, r, &o.inner);
-        if (make_room_for(ctx, OUTER_SIZE(o) + n, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4))
+        if (open_room(ctx, pkt, OUTER_SIZE(o) + n, 4))
                 return -1;
         return put_outer(ctx, pkt, &o, OUTER_SIZE(o), 4);
 }
@@ -178,7 +202,7 @@ static __always_inline int encap6(struct __sk_buff *ctx, struct weft_pkt *pkt,
         __builtin_memcpy(&o.ip.daddr, &r->node, 16);
         fill_head(ctx, pkt, &o.head, n);
         fill_inner(pkt, r, &o.inner);
-        if (make_room_for(ctx, OUTER_SIZE(o) + n, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6))
+        if (open_room(ctx, pkt, OUTER_SIZE(o) + n, 6))
                 return -1;
         return put_outer(ctx, pkt, &o, OUTER_SIZE(o), 6);
 }
@@ -228,7 +252,10 @@ static __always_inline int encap_by_device(struct __sk_buff *ctx, struct weft_pk
             bpf_skb_store_bytes(ctx, 0, &inner, sizeof(inner), 0))
                 return DROP(ctx, pkt, INVALID);
         ctx->mark |= weft_mark;
-        return ctx->ifindex == o->ifindex ? WEFT_TCX_NEXT : bpf_redirect(o->ifindex, 0);
+        /* on its way into the device already? */
+        if (pkt->hook == WEFT_TO_UPLINK && ctx->ifindex == o->ifindex)
+                return WEFT_TCX_NEXT;
+        return bpf_redirect(o->ifindex, 0);
 }
 
 /* A packet that waits for its neighbour is sent, once that is known, to the one that the stack's
@@ -286,12 +313,14 @@ SEC("tc") int weft_underlay(struct __sk_buff *ctx)
 static __always_inline int admit(struct weft_pkt *pkt, const struct weft_addr *from, __u32 identity)
 {
         __u32 *index = bpf_map_lookup_elem(&nodes, from);
+        struct weft_remote *r = index ? remote_at(*index) : NULL;
 
-        if (!index)
+        if (!r)
                 return WEFT_DROP(SPOOFED);
         if (identity == WEFT_IDENTITY_HOST)
                 return WEFT_DROP(TUNNEL_IDENTITY);
         pkt->remote = *index;
+        pkt->remote_number = r->number;
         pkt->identity = identity;
         return 0;
 }
@@ -373,7 +402,7 @@ static __always_inline int strip(struct __sk_buff *ctx, const struct outer *o, _
         __s32 room = o->room;
 
         if (family != o->family && weft_can_decap)
-                flags |= family == 4 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV4 : BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+                flags |= protocol_flag(family);
         else if (family != o->family) {
                 if (bpf_skb_change_proto(ctx, proto, 0))
                         return -1;

@@ -19,7 +19,7 @@ static __always_inline const struct weft_addr *source(struct __sk_buff *ctx, str
         return node ?: weft_node_address(pkt, pkt->ifindex);
 }
 
-WEFT_STAGE(nodeport_snat, FROM_UPLINK, SERVICE)
+WEFT_STAGE(nodeport_snat, FROM_UPLINK | FROM_OVERLAY, SERVICE)
 {
         const struct weft_service *service = weft_service_of(pkt);
         const struct weft_backend *backend;

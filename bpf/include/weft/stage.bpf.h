@@ -107,7 +107,7 @@ struct weft_pkt {
         __u8 service_addr; /* 1: key.dst is a service's own address */
         __u8 n_options;    /* from a tunnel: bytes of `options` that came with it */
         __u8 options[WEFT_TUNNEL_OPTIONS];
-        __u32 remote;   /* from a tunnel: index of the remote that sent it; 0: from none */
+        __u16 remote, remote_number; /* from a tunnel: who sent it, as in union weft_tunnel */
         __u32 identity; /* from a tunnel: what it said of the sender; see weft_identity_of() */
         /* the engine's */
         __u8 absent;    /* looked up and not found */
