@@ -58,9 +58,10 @@ struct config_peer {
 
 struct config_endpoint {
         char *name;
-        char *netns;     /* path, or NULL */
-        uint32_t pid;    /* or 0 */
-        char *interface; /* or NULL; exactly one of the three is given */
+        char *netns;      /* path, or NULL */
+        uint32_t pid;     /* or 0 */
+        uint64_t started; /* the process, in clock ticks since boot; 0: whichever has the number */
+        char *interface;  /* or NULL; exactly one of the three is given */
         struct weft_addresses address;
         char *device; /* name inside; default eth0 */
         uint32_t identity;

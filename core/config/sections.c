@@ -129,6 +129,27 @@ static int set_port(const struct key *k, void *field, const char *value, struct 
         return 0;
 }
 
+/* "17", or "17 started=4711" as weftd stores it: after a restart the number may be another
+ * process's. */
+static int set_pid(const struct key *k, void *field, const char *value, struct weft_error *reterr)
+{
+        struct config_endpoint *e = field;
+        char number[16] = "", started[32] = "";
+        uint64_t pid = 0, start = 0;
+
+        (void) k;
+        if (*value != '\0' &&
+            (sscanf(value, "%15s started=%31s", number, started) < 1 ||
+             (!*started && strchr(value, ' ')) || parse_number(number, &pid) < 0 || pid < 1 ||
+             pid > 1 << 22 || (*started && parse_number(started, &start) < 0)))
+                return weft_fail(reterr, -EINVAL, "must be from 1 to %d: the number of a process",
+                                 1 << 22);
+
+        e->pid = (uint32_t) pid;
+        e->started = start;
+        return 0;
+}
+
 static const char *const backend_states[] = { "active", "draining", "maintenance", NULL };
 
 static const struct key backend_keys[] = {
@@ -325,8 +346,9 @@ static const struct key endpoint_keys[] = {
                           "addresses and routes, and waits for a namespace that is not there yet. "
                           "An endpoint has exactly one of netns, pid and interface."),
           .check = check_netns, .is = "path" },
-        { WEFT_OPT_U32(struct config_endpoint, pid, "pid", NULL, 1, 1 << 22,
-                       "A process in that namespace, in place of netns.") },
+        { .o = { .key = "pid", .help = "A process in that namespace, in place of netns." },
+          .set = set_pid,
+          .is = "number 1-4194304" },
         { WEFT_OPT_STRING(struct config_endpoint, interface, "interface", NULL,
                           "A device on the host's side that exists already: weft only attaches to "
                           "it, and needs address."),

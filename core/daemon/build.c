@@ -393,6 +393,9 @@ static int load_instances(struct build *b, struct diagnostics *diagnostics,
         }
 
         check_services(b->config, b->instances, b->n_instances, diagnostics);
+        (void) daemon_own_addresses_refresh(b->daemon);
+        for (size_t i = 0; i < b->config->n_services; i++)
+                check_own_addresses(b, &b->config->services[i], diagnostics);
         return diagnostics->n > before ? weft_fail(reterr, -EINVAL, "a node port cannot be served")
                                        : 0;
 }

@@ -14,6 +14,7 @@
 #include "daemon/daemon.h"
 #include "log.h"
 #include "module/check.h"
+#include "net/namespace.h"
 #include "util.h"
 
 #define INTERFACE "io.weft.Node."
@@ -111,6 +112,22 @@ static void log_change(const struct batch *b, const struct edit_change *change)
                    change->removed ? "removed" : "set", control_caller(b->call), text);
 }
 
+static bool is_within_pod_cidrs(const struct daemon *d, const struct weft_addresses *list)
+{
+        const struct weft_prefixes *cidrs = &d->build->config->node.pod_cidr;
+
+        for (size_t i = 0; i < list->n; i++) {
+                bool within = false;
+
+                for (size_t k = 0; k < cidrs->n; k++)
+                        within = within || prefix_contains(&cidrs->items[k], &list->items[i]);
+                if (!within)
+                        return false;
+        }
+
+        return true;
+}
+
 static void act_on_endpoints(struct batch *b)
 {
         _cleanup_free_ const struct config_endpoint **added =
@@ -123,6 +140,17 @@ static void act_on_endpoints(struct batch *b)
                         added[n++] = edit_after(&b->edit, &b->edit.changes[i]);
         if (daemon_endpoints_changed(b->d, added, n, &why) < 0)
                 log_warning("%s", why.text);
+
+        /* A backend may be on this node now, or not any more. */
+        for (size_t i = 0; i < b->edit.n; i++) {
+                const struct config_endpoint *e =
+                        b->edit.changes[i].before ?: edit_after(&b->edit, &b->edit.changes[i]);
+
+                if (!is_within_pod_cidrs(b->d, &e->address)) {
+                        daemon_services_apply(b->d);
+                        return;
+                }
+        }
 }
 
 static bool same_node_port(const struct config_service *a, const struct config_service *b)
@@ -255,11 +283,72 @@ static int check_name(struct batch *b, const char *name)
                          name, INI_SECTION_MAX - 1 - strlen(b->section->name));
 }
 
+/* Numbers of processes are used again: the one that is meant is the one that has it now. */
+static int name_process(struct setting *settings, size_t n, char *buf, size_t size,
+                        struct weft_error *reterr)
+{
+        for (size_t i = 0; i < n; i++) {
+                uint64_t pid, started;
+
+                if (strcmp(settings[i].key, "pid") != 0 ||
+                    parse_number(settings[i].value, &pid) < 0 || pid > 1 << 22)
+                        continue;
+                started = process_started((uint32_t) pid);
+                if (started == 0)
+                        return weft_fail(reterr, -EINVAL, "there is no process %s",
+                                         settings[i].value);
+                (void) snprintf(buf, size, "%u started=%llu", (unsigned) pid,
+                                (unsigned long long) started);
+                settings[i].value = buf;
+        }
+
+        return 0;
+}
+
+static void check_lent(struct batch *b, const char *name, const struct weft_addresses *list)
+{
+        const struct origin asked = { .file = "", .runtime = true };
+        char text[ADDRESS_TEXT];
+
+        for (size_t i = 0; i < list->n; i++) {
+                const char *holder = leases_holder(&b->d->leases, &list->items[i]);
+
+                if (holder && strcmp(holder, name) != 0)
+                        diagnostics_add(&b->diagnostics, &asked,
+                                        "[%s %s] %s is lent to [endpoint %s]: choose another",
+                                        b->section->name, name,
+                                        address_format(&list->items[i], text, sizeof(text)),
+                                        holder);
+        }
+}
+
+/* What only the running node shows to be wrong. */
+static int check_new(struct batch *b, const char *name)
+{
+        struct config_service *s = NULL;
+
+        if (strcmp(b->section->name, "service") == 0) {
+                s = config_object(b->edit.config, b->section, name);
+                daemon_states_apply_service(b->d, s);
+                check_service(s, b->d->build->instances, b->d->build->n_instances, &b->diagnostics);
+                check_own_addresses(b->d->build, s, &b->diagnostics);
+                check_lent(b, name, &s->cluster_ip);
+                check_lent(b, name, &s->external_ip);
+                check_lent(b, name, &s->load_balancer_ip);
+        } else if (strcmp(b->section->name, "endpoint") == 0)
+                check_lent(b, name, &config_endpoint(b->edit.config, name)->address);
+
+        return b->diagnostics.n == 0
+                       ? 0
+                       : weft_fail(&b->why, -EINVAL, "%s %s is refused", b->section->name, name);
+}
+
 static int set_one(struct batch *b, const json_t *object, bool must_be_new)
 {
         const char *name = json_string_value(json_object_get(object, "name"));
         _cleanup_free_ struct setting *settings = NULL;
         const void *there;
+        char process[64];
         size_t n = 0;
         int r;
 
@@ -277,16 +366,12 @@ static int set_one(struct batch *b, const json_t *object, bool must_be_new)
                 return weft_fail(&b->why, r, "settings must be a list of key and value, at most %d",
                                  SETTINGS_MAX);
 
-        r = edit_set(&b->edit, b->section, name, settings, n, &b->diagnostics, &b->why);
-        if (r == 0 && strcmp(b->section->name, "service") == 0) {
-                struct config_service *s = config_object(b->edit.config, b->section, name);
-
-                daemon_states_apply_service(b->d, s);
-                check_service(s, b->d->build->instances, b->d->build->n_instances,
-                                    &b->diagnostics);
-                if (b->diagnostics.n > 0)
-                        r = weft_fail(&b->why, -EINVAL, "service %s is refused", name);
-        }
+        if (strcmp(b->section->name, "endpoint") == 0)
+                r = name_process(settings, n, process, sizeof(process), &b->why);
+        if (r == 0)
+                r = edit_set(&b->edit, b->section, name, settings, n, &b->diagnostics, &b->why);
+        if (r == 0)
+                r = check_new(b, name);
 
         return r;
 }
@@ -340,6 +425,8 @@ static void set_objects(struct daemon *d, struct control_call *call, json_t *par
         }
 
         batch_begin(&b, d, call, kind);
+        if (daemon_own_addresses_refresh(d))
+                daemon_events_look(d);
         r = check_limit(&b, json_array_size(objects));
         json_array_foreach (objects, i, object)
                 if (r == 0) {

@@ -134,6 +134,7 @@ struct daemon {
         struct control *control;
         struct build *build; /* running */
         struct leases leases;
+        bool leases_changed;           /* since they were saved */
         struct strings module_numbers; /* every module loaded so far; number = index + 1 */
 
         struct uplink *uplinks;
@@ -145,7 +146,8 @@ struct daemon {
         size_t n_pending_services;
         struct state_setting *states;
         size_t n_states;
-        struct weft_ports *node_ports; /* kept from the node's own programs */
+        struct weft_addresses own_addresses; /* every one of the host's but link-local ones */
+        struct weft_ports *node_ports;       /* kept from the node's own programs */
         size_t n_node_ports;
         struct net_listener *intruders; /* programs of the node on services' node ports */
         size_t n_intruders;
@@ -181,8 +183,9 @@ struct daemon {
         sd_event_source *addresses;           /* timer: one changed */
         struct pressure pressures[PRESSURES];
         bool look_at_uplinks, look_at_endpoints, look_at_settings, move_epoch;
-        bool route_gone;  /* one of weft's may be missing */
-        unsigned repairs; /* in this period */
+        bool own_addresses_changed; /* and the services have not followed yet */
+        bool route_gone;            /* one of weft's may be missing */
+        unsigned repairs;           /* in this period */
         uint64_t repairs_since;
         struct weft_prefix *changed; /* routes that changed since the last look */
         size_t n_changed;
@@ -293,6 +296,8 @@ int daemon_endpoints_changed(struct daemon *d, const struct config_endpoint *con
 void daemon_endpoints_repair(struct daemon *d);
 /* Looks at the devices that changed: one that was down and is up has lost its routes. */
 void daemon_endpoints_look(struct daemon *d);
+/* Makes the way of attaching fit the number of endpoints without hooks (attach_many()). */
+void daemon_endpoints_count_new(struct daemon *d);
 /* Tries every pending endpoint again; true when none is left. */
 bool daemon_endpoints_retry(struct daemon *d);
 /* The host-side device went away. */
@@ -352,6 +357,14 @@ void daemon_pending_services_free(struct daemon *d);
 
 /* ---- ports.c ------------------------------------------------------------------------------ */
 
+/* Reads every address of the host anew; true where they are others than before. */
+bool daemon_own_addresses_refresh(struct daemon *d);
+/* Whether the service wants a port of one of them that is no node port: it would take it from the
+ * node's own programs, its remote login for one. */
+bool service_takes_own_port(const struct build *b, const struct config_service *s,
+                            struct weft_error *reterr);
+void check_own_addresses(const struct build *b, const struct config_service *s,
+                         struct diagnostics *diagnostics);
 /* Makes the ports kept from the node's own programs be the running build's, and looks for programs.
  */
 void daemon_ports_apply(struct daemon *d);

@@ -11,7 +11,7 @@
 #include "log.h"
 #include "util.h"
 
-enum { GATEWAYS_MAX = 16 };
+enum { GATEWAYS_MAX = 16, MANY = 16 };
 
 struct endpoint *endpoint_by_index(struct daemon *d, uint32_t ifindex)
 {
@@ -56,17 +56,24 @@ static bool is_configured(void *data, const struct weft_addr *a)
         return config_address_is_taken(c, a);
 }
 
+/* What is lent must be on the disk before anybody uses it; of many, once for all. */
 static int save_leases(struct daemon *d, struct weft_error *reterr)
 {
         _cleanup_free_ char *path = NULL;
-        int r = make_directories(d->paths.state, 0755, reterr);
+        int r;
 
+        if (!d->leases_changed)
+                return 0;
+
+        r = make_directories(d->paths.state, 0755, reterr);
         if (r < 0)
                 return r;
         if (asprintf(&path, "%s/addresses", d->paths.state) < 0)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
-        return leases_save(&d->leases, path, reterr);
+        r = leases_save(&d->leases, path, reterr);
+        d->leases_changed = r < 0;
+        return r;
 }
 
 /* A section may have been given, since, an address that was lent to somebody before. */
@@ -90,10 +97,10 @@ static int lend_addresses(struct daemon *d, const struct endpoint *e, struct wef
                           struct weft_error *reterr)
 {
         const struct weft_prefixes *cidrs = &d->build->config->node.pod_cidr;
-        bool have[2] = { false, false }, taken = false;
+        bool have[2] = { false, false };
 
         if (lease_is_void(d, e))
-                (void) leases_drop(&d->leases, e->name);
+                d->leases_changed = leases_drop(&d->leases, e->name) || d->leases_changed;
 
         for (size_t i = 0; i < cidrs->n; i++) {
                 const struct weft_prefix *cidr = &cidrs->items[i];
@@ -106,7 +113,7 @@ static int lend_addresses(struct daemon *d, const struct endpoint *e, struct wef
                 if (!kept &&
                     leases_take(&d->leases, e->name, cidr, is_configured, d->build->config, &a) < 0)
                         continue;
-                taken = taken || !kept;
+                d->leases_changed = d->leases_changed || !kept;
                 *family = true;
                 if (addresses_add(ret, &a) < 0)
                         return weft_fail(reterr, -ENOMEM, "out of memory");
@@ -117,7 +124,7 @@ static int lend_addresses(struct daemon *d, const struct endpoint *e, struct wef
                         reterr, -ENOSPC,
                         "its section has no address =, and the node's pod-cidr has no free one");
 
-        return taken ? save_leases(d, reterr) : 0;
+        return 0;
 }
 
 static void addresses_done(struct weft_addresses *a)
@@ -167,6 +174,7 @@ static int wire_endpoint(struct daemon *d, struct endpoint *e, struct weft_error
                 .name = e->name,
                 .netns = e->section->netns,
                 .pid = e->section->pid,
+                .started = e->section->started,
                 .device = e->section->device,
                 .addrs = e->addrs.items,
                 .n_addrs = e->addrs.n,
@@ -203,6 +211,10 @@ static int find_interface(struct daemon *d, struct endpoint *e, struct weft_erro
 
         if (net_link_by_name(d->net, e->section->interface, &link) < 0)
                 return weft_fail(reterr, -ENOENT, "no interface %s", e->section->interface);
+        if (uplink_by_index(d, link.ifindex) || !link.ethernet)
+                return weft_fail(reterr, -EINVAL, "interface %s %s, and no endpoint's",
+                                 e->section->interface,
+                                 link.ethernet ? "is an uplink of this node" : "is not Ethernet");
         if (e->wire.ifindex && e->wire.ifindex != link.ifindex)
                 forget_device(d, e);
 
@@ -238,6 +250,8 @@ static int bring_up(struct daemon *d, struct endpoint *e, struct weft_error *ret
 {
         int r = find_addresses(d, e, reterr);
 
+        if (r == 0)
+                r = save_leases(d, reterr);
         if (r == 0)
                 r = e->section->interface ? find_interface(d, e, reterr)
                                           : wire_endpoint(d, e, reterr);
@@ -275,9 +289,24 @@ static void try_endpoint(struct daemon *d, struct endpoint *e)
                         r == 0 ? "" : why.text);
 }
 
+void daemon_endpoints_count_new(struct daemon *d)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                n += !d->endpoints[i].hooked;
+        attach_many(d->attachments, n > MANY);
+}
+
 bool daemon_endpoints_retry(struct daemon *d)
 {
         bool pending = false;
+
+        daemon_endpoints_count_new(d);
+
+        for (size_t i = 0; i < d->n_endpoints; i++)
+                if (!d->endpoints[i].ready)
+                        (void) find_addresses(d, &d->endpoints[i], NULL);
 
         for (size_t i = 0; i < d->n_endpoints; i++) {
                 if (!d->endpoints[i].ready)
@@ -400,7 +429,7 @@ static bool same_text(const char *a, const char *b)
 /* Whether both mean the same device: addresses and identity are changed in place. */
 static bool same_device(const struct config_endpoint *a, const struct config_endpoint *b)
 {
-        return same_text(a->netns, b->netns) && a->pid == b->pid &&
+        return same_text(a->netns, b->netns) && a->pid == b->pid && a->started == b->started &&
                same_text(a->interface, b->interface) && same_text(a->device, b->device);
 }
 
@@ -419,7 +448,6 @@ static bool takes_from_another(const struct daemon *d, const struct endpoint *e,
 
 static void drop_gone(struct daemon *d)
 {
-        bool dropped = false;
         size_t kept = 0;
 
         for (size_t i = 0; i < d->n_endpoints; i++) {
@@ -430,15 +458,14 @@ static void drop_gone(struct daemon *d)
                         continue;
                 }
                 take_down(d, e);
-                dropped = leases_drop(&d->leases, e->name) || dropped;
+                d->leases_changed = leases_drop(&d->leases, e->name) || d->leases_changed;
                 log_about(LOG_INFO, ENDPOINT_REMOVED, endpoint, e->name, "endpoint %s is removed",
                           e->name);
                 endpoint_done(e);
         }
 
         d->n_endpoints = kept;
-        if (dropped)
-                (void) save_leases(d, NULL);
+        (void) save_leases(d, NULL);
 }
 
 static int add_endpoint(struct daemon *d, const struct config_endpoint *section)

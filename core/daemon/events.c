@@ -104,8 +104,12 @@ static void look_at_uplinks(struct daemon *d)
         build_event(d->build, WEFT_LINK_CHANGED);
 
         n_after = node_addresses(d, after, NODE_ADDRESSES_MAX);
-        if (n_before == n_after && memcmp(before, after, n_after * sizeof(*after)) == 0)
+        (void) daemon_own_addresses_refresh(d);
+        if (!d->own_addresses_changed && n_before == n_after &&
+            memcmp(before, after, n_after * sizeof(*after)) == 0)
                 return;
+
+        d->own_addresses_changed = false;
 
         daemon_services_apply(d);
         daemon_health_apply(d);

@@ -122,13 +122,13 @@ const struct weft_addr *leases_find(const struct leases *l, const char *name,
         return NULL;
 }
 
-static bool is_lent(const struct leases *l, const struct weft_addr *a)
+const char *leases_holder(const struct leases *l, const struct weft_addr *a)
 {
         for (size_t i = 0; i < l->n; i++)
                 if (address_equal(&l->items[i].addr, a))
-                        return true;
+                        return l->items[i].name;
 
-        return false;
+        return NULL;
 }
 
 int leases_take(struct leases *l, const char *name, const struct weft_prefix *cidr,
@@ -140,7 +140,7 @@ int leases_take(struct leases *l, const char *name, const struct weft_prefix *ci
         for (uint32_t offset = 2; offset + 1 < n; offset++) {
                 struct weft_addr a = address_in(cidr, offset);
 
-                if (is_lent(l, &a) || in_use(data, &a))
+                if (leases_holder(l, &a) || in_use(data, &a))
                         continue;
                 if (leases_add(l, name, &a) < 0)
                         return -ENOMEM;

@@ -30,6 +30,8 @@ void leases_done(struct leases *l);
 /* The address NAME holds inside the prefix, or NULL. */
 const struct weft_addr *leases_find(const struct leases *l, const char *name,
                                     const struct weft_prefix *cidr);
+/* The name that the address is lent to, or NULL. */
+const char *leases_holder(const struct leases *l, const struct weft_addr *a);
 /* Lends NAME the lowest free address of the prefix: not the network's, the gateway's, the last one,
  * lent already, or one for which in_use() says true. -ENOSPC. */
 int leases_take(struct leases *l, const char *name, const struct weft_prefix *cidr,

@@ -273,7 +273,11 @@ static void set_service(struct daemon *d, struct config_service *s,
         for (size_t i = 0; i < s->n_backends; i++)
                 s->backends[i].local = is_local(d, &s->backends[i], node);
 
-        if (tables_set_service(d->tables, s, node->items, node->n, &why) < 0)
+        if (service_takes_own_port(d->build, s, &why))
+                tables_del_service(d->tables, s->name);
+        else
+                (void) tables_set_service(d->tables, s, node->items, node->n, &why);
+        if (why.text[0] != '\0')
                 remember_pending(d, s, why.text);
 }
 

@@ -22,6 +22,82 @@ static bool serves_node_ports(const struct build *b)
         return false;
 }
 
+/* ---- the node's own addresses ------------------------------------------------------------- */
+
+static bool is_link_local(const struct weft_addr *a)
+{
+        return (a->w[0] & htonl(0xffc00000)) == htonl(0xfe800000);
+}
+
+static void add_own(void *data, uint32_t ifindex, const struct weft_addr *a)
+{
+        (void) ifindex;
+        if (!is_link_local(a))
+                (void) addresses_add(data, a);
+}
+
+bool daemon_own_addresses_refresh(struct daemon *d)
+{
+        struct weft_addresses now = { 0 }, before = d->own_addresses;
+        bool changed;
+
+        net_addresses(d->net, add_own, &now);
+        changed = now.n != before.n ||
+                  (now.n > 0 && memcmp(now.items, before.items, now.n * sizeof(*now.items)) != 0);
+        free(before.items);
+        d->own_addresses = now;
+        d->own_addresses_changed = d->own_addresses_changed || changed;
+
+        return changed;
+}
+
+static bool is_served_port(const struct build *b, uint16_t port)
+{
+        for (size_t i = 0; i < b->n_instances; i++) {
+                const struct weft_ports *p = &b->instances[i]->node_ports;
+
+                if (p->high != 0 && port >= p->low && port <= p->high)
+                        return true;
+        }
+
+        return false;
+}
+
+bool service_takes_own_port(const struct build *b, const struct config_service *s,
+                            struct weft_error *reterr)
+{
+        const struct weft_addresses *lists[] = { &s->cluster_ip, &s->external_ip,
+                                                 &s->load_balancer_ip },
+                                    *own = &b->daemon->own_addresses;
+        char text[ADDRESS_TEXT];
+
+        for (size_t l = 0; l < ELEMENTS(lists) && !is_served_port(b, s->port); l++)
+                for (size_t i = 0; i < lists[l]->n; i++)
+                        for (size_t k = 0; k < own->n; k++)
+                                if (address_equal(&lists[l]->items[i], &own->items[k])) {
+                                        (void) weft_fail(
+                                                reterr, -EADDRINUSE,
+                                                "%s is an address of this node, of which services "
+                                                "get no port but node ports (port-range of the "
+                                                "module): port %u stays the node's; use node-port, "
+                                                "or another address",
+                                                address_format(&own->items[k], text, sizeof(text)),
+                                                s->port);
+                                        return true;
+                                }
+
+        return false;
+}
+
+void check_own_addresses(const struct build *b, const struct config_service *s,
+                         struct diagnostics *diagnostics)
+{
+        struct weft_error why;
+
+        if (service_takes_own_port(b, s, &why))
+                diagnostics_add(diagnostics, &s->origin, "[service %s] %s", s->name, why.text);
+}
+
 /* ---- kept from the node's own programs ---------------------------------------------------- */
 
 /* The node ports in use, as few ranges as they make: each is one change of the host. */
@@ -213,6 +289,7 @@ void daemon_ports_apply(struct daemon *d)
 
 void daemon_ports_free(struct daemon *d)
 {
+        free(d->own_addresses.items);
         free(d->node_ports);
         free(d->intruders);
         d->node_ports = NULL;

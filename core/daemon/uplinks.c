@@ -165,6 +165,7 @@ static int switch_uplinks(struct daemon *d, const struct build *b, uint32_t hook
 static int switch_endpoints(struct daemon *d, const struct build *b, uint32_t hook,
                             struct weft_error *reterr)
 {
+        daemon_endpoints_count_new(d);
         for (size_t i = 0; i < d->n_endpoints; i++) {
                 struct endpoint *e = &d->endpoints[i];
                 int r;

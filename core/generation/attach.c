@@ -30,7 +30,7 @@ struct attachment {
 
 struct attachments {
         char *links, *filters; /* directories */
-        bool tcx, tcx_first;
+        bool tcx, tcx_only, tcx_first, many;
         struct attachment *items;
         size_t n;
 };
@@ -183,6 +183,7 @@ int attach_open(const char *bpffs, uint32_t mode, struct attachments **ret,
         if (!a)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
+        a->tcx_only = mode == ATTACH_TCX;
         a->tcx = mode != ATTACH_CLSACT && probe_has(WEFT_NEED_FEATURE, "tcx");
         if (mode == ATTACH_TCX && !a->tcx)
                 return weft_fail(reterr, -EOPNOTSUPP, "this kernel has no tcx (Linux 6.6)");
@@ -212,6 +213,11 @@ struct attachments *attach_close(struct attachments *a)
 void attach_tcx_order(struct attachments *a, uint32_t order)
 {
         a->tcx_first = order == TCX_FIRST;
+}
+
+void attach_many(struct attachments *a, bool many)
+{
+        a->many = many;
 }
 
 bool attach_uses_tcx(const struct attachments *a)
@@ -374,10 +380,23 @@ static struct attachment *find_or_add(struct attachments *a, const char *ifname,
         return add(a, &item);
 }
 
+/* What hangs there as a filter because there were many stays one: in the change both would run. */
+static bool is_to_be_link(const struct attachments *a, const char *ifname, uint32_t hook)
+{
+        bool endpoint = hook == WEFT_FROM_ENDPOINT || hook == WEFT_TO_ENDPOINT;
+
+        if (hook == WEFT_XDP_UPLINK || !a->tcx)
+                return hook == WEFT_XDP_UPLINK;
+        if (!endpoint || a->tcx_only || a->tcx_first || find(a, ifname, hook, true))
+                return true;
+
+        return !a->many && !has_filter(a, ifname);
+}
+
 int attach_hook(struct attachments *a, uint32_t ifindex, const char *ifname, uint32_t hook,
                 int prog_fd, struct weft_error *reterr)
 {
-        bool as_link = a->tcx || hook == WEFT_XDP_UPLINK, known = find(a, ifname, hook, as_link);
+        bool as_link = is_to_be_link(a, ifname, hook), known = find(a, ifname, hook, as_link);
         struct attachment *item = find_or_add(a, ifname, hook, as_link), *other;
         int r;
 

@@ -99,6 +99,10 @@ int attach_open(const char *bpffs, uint32_t mode, struct attachments **ret,
 struct attachments *attach_close(struct attachments *a); /* links stay */
 /* enum config_tcx_order: where new links go; those that are there keep their places. */
 void attach_tcx_order(struct attachments *a, uint32_t order);
+/* While many: hooks of endpoints that nothing hangs on yet get clsact filters where they would get
+ * tcx links. A new tcx link waits for an RCU grace period, some 10 ms, under the lock of all of
+ * networking; for hundreds that is seconds in which nothing else is done. */
+void attach_many(struct attachments *a, bool many);
 bool attach_uses_tcx(const struct attachments *a);
 
 /* Makes HOOK of the interface run the program: a link update where weft is attached there already,

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -73,7 +74,27 @@ static int open_and_check(const char *path, int *ret_fd, struct weft_error *rete
         return 0;
 }
 
-static int open_of_process(uint32_t pid, int *ret_fd, struct weft_error *reterr)
+/* The 22nd word of proc(5)'s stat; the second one, in brackets, may hold anything. */
+uint64_t process_started(uint32_t pid)
+{
+        unsigned long long started = 0;
+        char path[64], text[1024];
+        _cleanup_fclose_ FILE *f = NULL;
+        const char *rest;
+
+        (void) snprintf(path, sizeof(path), "/proc/%u/stat", pid);
+        f = fopen(path, "re");
+        if (!f || !fgets(text, sizeof(text), f) || !(rest = strrchr(text, ')')))
+                return 0;
+
+        (void) sscanf(rest,
+                      ") %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                      "%*s %llu",
+                      &started);
+        return started;
+}
+
+static int open_of_process(uint32_t pid, uint64_t started, int *ret_fd, struct weft_error *reterr)
 {
         _cleanup_close_ int process = (int) syscall(SYS_pidfd_open, (pid_t) pid, 0), fd = -1;
         struct pollfd ended = { .fd = process, .events = POLLIN };
@@ -82,6 +103,9 @@ static int open_of_process(uint32_t pid, int *ret_fd, struct weft_error *reterr)
 
         if (process < 0)
                 return weft_fail(reterr, errno == ESRCH ? -ENOENT : -errno, "process %u: %m", pid);
+        if (started && process_started(pid) != started)
+                return weft_fail(reterr, -ENOENT,
+                                 "process %u has ended, and another one has its number", pid);
 
         (void) snprintf(path, sizeof(path), "/proc/%u/ns/net", pid);
         r = open_and_check(path, &fd, reterr);
@@ -96,7 +120,9 @@ static int open_of_process(uint32_t pid, int *ret_fd, struct weft_error *reterr)
         return 0;
 }
 
-int namespace_open(const char *path, uint32_t pid, int *ret_fd, struct weft_error *reterr)
+int namespace_open(const char *path, uint32_t pid, uint64_t started, int *ret_fd,
+                   struct weft_error *reterr)
 {
-        return path ? open_and_check(path, ret_fd, reterr) : open_of_process(pid, ret_fd, reterr);
+        return path ? open_and_check(path, ret_fd, reterr)
+                    : open_of_process(pid, started, ret_fd, reterr);
 }

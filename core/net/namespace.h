@@ -6,6 +6,11 @@
 #include "error.h"
 
 /* Opens the network namespace at PATH, or of the process PID where path is NULL, after a check that
- * it is one, and not the daemon's own. -ENOENT: not there (yet). -EINVAL: something else is there,
- * or the daemon's own. */
-int namespace_open(const char *path, uint32_t pid, int *ret_fd, struct weft_error *reterr);
+ * it is one, and not the daemon's own. started: what process_started() said of that process; 0:
+ * whichever has the number. -ENOENT: not there (yet). -EINVAL: something else is there, or the
+ * daemon's own. */
+int namespace_open(const char *path, uint32_t pid, uint64_t started, int *ret_fd,
+                   struct weft_error *reterr);
+
+/* When the process began, in clock ticks since boot; 0: there is none. */
+uint64_t process_started(uint32_t pid);

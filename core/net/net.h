@@ -209,6 +209,7 @@ struct wire_request {
         const char *name;              /* of the endpoint */
         const char *netns;             /* path; or NULL */
         uint32_t pid;                  /* or 0 */
+        uint64_t started;              /* see namespace_open() */
         const char *device;            /* inside, "eth0" */
         const struct weft_addr *addrs; /* its addresses, both families mixed */
         size_t n_addrs;

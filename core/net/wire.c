@@ -347,7 +347,7 @@ int wire_up(struct net *n, struct host *h, const struct wire_request *request, s
             struct weft_error *reterr)
 {
         _cleanup_(wiring_done) struct wiring w = { .request = request, .net = n, .ns = -1 };
-        int r = namespace_open(request->netns, request->pid, &w.ns, reterr);
+        int r = namespace_open(request->netns, request->pid, request->started, &w.ns, reterr);
 
         if (r < 0)
                 return r;

@@ -10,7 +10,7 @@ import pytest
 
 from cluster import IPV4
 from conftest import make_cluster
-from lab import PATIENCE, run
+from lab import PATIENCE, run, wait_for
 from traffic import Echo, connect, tcp_who
 from weft import BUILD_SANITIZED
 
@@ -450,3 +450,45 @@ def test_a_thousand_peers_are_added_in_under_a_second(cluster):
         assert "10.10" not in routes(cluster)
     finally:
         cluster.n1.ip("route del 198.18.0.0/15 dev eth0")
+
+
+# ---- the node's own addresses -------------------------------------------------------------------
+
+
+def test_a_service_gets_no_port_of_the_nodes_own_addresses_but_node_ports(cluster):
+    weft, node = cluster.weft1, cluster.n1
+    node.ip("addr add 192.0.2.99/24 dev eth0", "addr add 192.0.2.98/32 dev lo")
+    try:
+        for address in ("192.0.2.99", "192.0.2.98", "127.0.0.1"):
+            for key in ("external-ip", "load-balancer-ip", "cluster-ip"):
+                result = weft.ctl("service", "set", "own", "port=22/tcp", f"{key}={address}", check=False)
+                assert result.returncode == 1 and f"{address} is an address of this node" in result.stderr
+        weft.drop_in("own", [("service own", {"port": "22/tcp", "external-ip": "192.0.2.99"})])
+        result = weft.ctl("reload", check=False)
+        assert result.returncode == 1 and "conf.d/own.conf:1: [service own] 192.0.2.99" in result.stderr
+        weft.drop_in("own", None)
+        weft.ctl("service", "set", "own", "port=30444/tcp", "external-ip=192.0.2.99", "backend=10.244.2.10:8080")
+        assert tcp_who(cluster.client, "192.0.2.99", 30444)[0] == "p2"
+    finally:
+        node.ip("addr del 192.0.2.99/24 dev eth0", "addr del 192.0.2.98/32 dev lo")
+
+
+def test_an_address_that_becomes_the_nodes_own_is_taken_from_the_service(cluster):
+    weft, node = cluster.weft1, cluster.n1
+    cluster.client.ip("route add 192.0.2.97 via 192.0.2.11")
+    weft.ctl("service", "set", "own", "port=22/tcp", "external-ip=192.0.2.97", "backend=10.244.2.10:8080")
+    assert tcp_who(cluster.client, "192.0.2.97", 22)[0] == "p2"
+
+    def state():
+        return weft.ctl_json("service", "show", "own")["services"][0]
+
+    node.ip("addr add 192.0.2.97/32 dev eth0")
+    try:
+        wait_for("the service to be pending", lambda: state()["state"] == "pending")
+        assert "192.0.2.97 is an address of this node" in state()["reason"]
+        with pytest.raises(ConnectionRefusedError):
+            connect(cluster.client, "192.0.2.97", 22)
+    finally:
+        node.ip("addr del 192.0.2.97/32 dev eth0")
+        cluster.client.ip("route del 192.0.2.97 via 192.0.2.11")
+    wait_for("the service to be ready", lambda: state()["state"] == "ready")

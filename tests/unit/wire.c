@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "net-lab.h"
+#include "net/namespace.h"
 
 static struct net *n;
 static struct host *h;
@@ -492,10 +493,19 @@ Test(wire, a_process_names_its_namespace)
         up(&e);
         lab_run("ip -n web-1 link show eth0 >/dev/null");
 
+        e.request.started = process_started((uint32_t) pid);
+        cr_assert_neq(e.request.started, 0);
+        up(&e);
+        e.request.started++;
+        cr_assert_eq(try_up(&e), -ENOENT);
+        cr_assert(strstr(e.error.text, "another one has its number"), "%s", e.error.text);
+        e.request.started--;
+
         cr_assert_eq(kill(pid, SIGKILL), 0);
         cr_assert_eq(waitpid(pid, NULL, 0), pid);
         cr_assert_eq(try_up(&e), -ENOENT);
 
+        e.request.started = 0;
         e.request.pid = (uint32_t) getpid();
         cr_assert_eq(try_up(&e), -EINVAL);
 }

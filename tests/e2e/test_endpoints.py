@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Endpoints in every way they can be given, and what is left when they go."""
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from cluster import IPV4
+from conftest import make_cluster
+from lab import PATIENCE, run, wait_for
+from traffic import Server, ping, tcp_who
+from weft import BUILD, BUILD_SANITIZED
+
+
+@pytest.fixture(scope="module")
+def shared():
+    made = make_cluster(BUILD_SANITIZED)
+    made.client.ip("route add 10.244.1.0/24 via 192.0.2.11", "route add fd00:244:1::/64 via 2001:db8::11")
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def cluster(shared):
+    """The cluster with no endpoint but p1."""
+    weft = shared.weft1
+    yield shared
+    if weft.process.poll() is not None:
+        weft.start()
+    names = [e["name"] for e in weft.ctl_json("endpoint", "list")["endpoints"] if e["runtime"]]
+    if names:
+        weft.ctl("endpoint", "del", *names)
+    weft.check_log()
+
+
+@pytest.fixture
+def namespace(shared):
+    """A namespace that ends with the test."""
+    ns = shared.lab.namespace("extra")
+    yield ns
+    for process in ns.processes:
+        process.kill()
+        process.wait()
+    ns.processes.clear()
+    run("ip", "netns", "delete", ns.name, check=False)
+
+
+def endpoint(weft, name):
+    return weft.ctl_json("endpoint", "list", name)["endpoints"][0]
+
+
+def host_side(cluster):
+    """What of weft's the node has: devices, routes, forwarding."""
+    links = json.loads(cluster.n1.run("ip", "-j", "link").stdout)
+    routes = [cluster.n1.run("ip", f, "route", "show", "proto", "119").stdout for f in ("-4", "-6")]
+    return sorted(link["ifname"] for link in links), [sorted(r.split("\n")) for r in routes]
+
+
+def inside(ns):
+    return {what: ns.run("ip", "-o", *what.split()).stdout.split("\n")
+            for what in ("-4 route", "-6 route", "-4 neigh show nud permanent", "addr")}
+
+
+def test_an_endpoint_added_at_run_time_is_reached_and_leaves_nothing_of_wefts_behind(cluster, namespace):
+    weft = cluster.weft1
+    namespace.ip("link add keep type veth peer name keep2", "addr add 192.168.9.1/24 dev keep", "link set keep up",
+                 "link set keep2 up")
+    before, before_inside = host_side(cluster), inside(namespace)
+    server = Server(namespace, "extra")
+    try:
+        weft.ctl("endpoint", "add", "extra", f"netns={namespace.path}", "address=10.244.1.77", "address=fd00:244:1::77",
+                 "identity=1077")
+        made = endpoint(weft, "extra")
+        assert made["state"] == "ready" and made["addresses"] == ["10.244.1.77", "fd00:244:1::77"]
+        for address in made["addresses"]:
+            assert tcp_who(cluster.client, address, 8080)[0] == "extra"
+            assert tcp_who(cluster.p1, address, 8080)[0] == "extra"
+        weft.ctl("reload")
+        weft.kill()
+        assert tcp_who(cluster.client, "10.244.1.77", 8080)[0] == "extra"
+        weft.start()
+        assert {**endpoint(weft, "extra"), "ifindex": 0} == {**made, "ifindex": 0}
+        assert tcp_who(cluster.client, "10.244.1.77", 8080)[0] == "extra"
+    finally:
+        server.close()
+    weft.ctl("endpoint", "del", "extra")
+    assert host_side(cluster) == before
+    assert inside(namespace) == before_inside
+    assert namespace.path.exists()
+
+
+def test_lent_addresses_are_kept_over_restarts_and_free_after_removal(cluster, namespace):
+    weft = cluster.weft1
+    weft.ctl("endpoint", "add", "lent", f"netns={namespace.path}")
+    lent = endpoint(weft, "lent")["addresses"]
+    assert [":" in a for a in lent] == [False, True]
+    assert all(ping(cluster.client, a) for a in lent)
+    weft.kill()
+    weft.start()
+    assert endpoint(weft, "lent")["addresses"] == lent
+    result = weft.ctl("endpoint", "add", "thief", "netns=/run/netns/none", f"address={lent[0]}", check=False)
+    assert result.returncode == 1 and f"{lent[0]} is lent to [endpoint lent]" in result.stderr
+    weft.ctl("endpoint", "del", "lent")
+    assert (weft.root / "var/lib/weft/addresses").read_text() == ""
+    weft.ctl("endpoint", "add", "next", f"netns={namespace.path}", f"address={lent[0]}")
+    assert endpoint(weft, "next")["state"] == "ready"
+
+
+def test_a_namespace_that_is_not_there_is_waited_for_and_one_made_anew_is_picked_up(cluster):
+    weft, name = cluster.weft1, cluster.lab.prefix + "late"
+    said = weft.ctl("endpoint", "add", "late", f"netns=/run/netns/{name}", "address=10.244.1.80").stdout
+    assert "late is pending: " in said and name in said
+    for _ in range(2):
+        assert endpoint(weft, "late")["state"] == "pending"
+        run("ip", "netns", "add", name)
+        wait_for("the endpoint to be ready", lambda: endpoint(weft, "late")["state"] == "ready")
+        assert ping(cluster.client, "10.244.1.80")
+        run("ip", "netns", "delete", name)
+        wait_for("the endpoint to be pending", lambda: endpoint(weft, "late")["state"] == "pending")
+
+
+def test_an_endpoint_is_given_by_a_process_and_never_by_another_one_with_its_number(cluster, namespace):
+    weft = cluster.weft1
+    process = namespace.start("sleep", "1000")
+    weft.ctl("endpoint", "add", "by-pid", f"pid={process.pid}", "address=10.244.1.81")
+    assert endpoint(weft, "by-pid")["state"] == "ready" and ping(cluster.client, "10.244.1.81")
+    weft.kill()
+    path = weft.root / "var/lib/weft/objects/endpoint/by-pid.conf"
+    text = path.read_text()
+    assert f"pid = {process.pid} started=" in text
+    path.write_text(text.replace("started=", "started=1"))  # what a reboot would make of it
+    weft.start()
+    gone = endpoint(weft, "by-pid")
+    assert gone["state"] == "pending" and "another one has its number" in gone["reason"]
+    assert not ping(cluster.client, "10.244.1.81")
+    weft.ctl("endpoint", "del", "by-pid")
+    result = weft.ctl("endpoint", "add", "by-pid", "pid=4194303", check=False)
+    assert result.returncode == 1 and "there is no process 4194303" in result.stderr
+
+
+def test_an_endpoint_given_by_an_interface_keeps_it_when_it_goes(cluster, namespace):
+    weft = cluster.weft1
+    run("ip", "link", "add", "mine", "netns", cluster.n1.name, "type", "veth", "peer", "name", "eth0", "netns",
+        namespace.name)
+    try:
+        cluster.n1.ip("link set mine up", "route add 10.244.1.82 dev mine")
+        namespace.ip("addr add 10.244.1.82/32 dev eth0", "link set eth0 up", "route add 192.0.2.11 dev eth0",
+                     "route add default via 192.0.2.11")
+        before = cluster.n1.run("ip", "-o", "-d", "addr", "show", "mine").stdout
+        weft.ctl("endpoint", "add", "given", "interface=mine", "address=10.244.1.82")
+        made = endpoint(weft, "given")
+        assert made["state"] == "ready" and made["interface"] == "mine"
+        assert ping(cluster.client, "10.244.1.82")
+        weft.ctl("endpoint", "del", "given")
+        assert cluster.n1.run("ip", "-o", "-d", "addr", "show", "mine").stdout == before
+        assert cluster.n1.sysctl("ipv4/conf/mine/forwarding") == "0"
+        assert "dev mine" in cluster.n1.run("ip", "route", "show", "10.244.1.82").stdout
+    finally:
+        cluster.n1.ip("link del mine")
+
+
+@pytest.mark.parametrize("settings, why", [
+    (["netns=/proc/self/ns/net"], "the daemon's own network namespace"),
+    (["netns=/proc/self/ns/mnt"], "is not a network namespace"),
+    (["netns=/etc/passwd"], "is not a network namespace"),
+    (["netns=/dev/tty"], "is not a network namespace"),
+    (["interface=eth0", "address=10.244.1.90"], "is an uplink of this node"),
+    (["interface=lo", "address=10.244.1.90"], "is not Ethernet"),
+])
+def test_what_is_no_endpoints_is_not_touched(cluster, settings, why):
+    weft, before = cluster.weft1, host_side(cluster)
+    said = weft.ctl("endpoint", "add", "bad", *settings).stdout
+    assert "bad is pending: " in said and why in said
+    assert host_side(cluster) == before
+    assert tcp_who(cluster.client, IPV4.n1, IPV4.near)[0] == "p1"
+
+
+# ---- many ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """A cluster whose first node has 200 namespaces without endpoints."""
+    made = make_cluster(BUILD)
+    names = [f"{made.lab.prefix}many{i}" for i in range(200)]
+    try:
+        run("ip", "-batch", "-", input="".join(f"netns add {name}\n" for name in names))
+        yield made, names
+    finally:
+        made.close()
+
+
+def all_ready(weft):
+    return all(e["state"] == "ready" for e in weft.ctl_json("endpoint", "list")["endpoints"])
+
+
+def timed(what, f):
+    start = time.monotonic()
+    f()
+    took = time.monotonic() - start
+    print(f"{what}: {took:.2f} s")
+    return took
+
+
+def test_two_hundred_endpoints_are_added_in_under_two_seconds_each_way(crowd):
+    made, names = crowd
+    weft = made.weft1
+    words = [word for i, name in enumerate(names) for word in (f"e{i}", f"netns=/run/netns/{name}")]
+    assert timed("by the socket", lambda: weft.ctl("endpoint", "add", *words)) < 2 * PATIENCE
+    assert all_ready(weft)
+    addresses = {a for e in weft.ctl_json("endpoint", "list")["endpoints"] for a in e["addresses"]}
+    assert len(addresses) == 402
+    made.client.ip("route add 10.244.1.0/24 via 192.0.2.11")
+    assert ping(made.client, endpoint(weft, "e199")["addresses"][0])
+    weft.kill()
+    assert timed("a start that takes them over", weft.start) < 2 * PATIENCE
+    assert all_ready(weft) and ping(made.client, endpoint(weft, "e0")["addresses"][0])
+    weft.ctl("endpoint", "del", *[f"e{i}" for i in range(200)])
+    assert not [name for name in host_side(made)[0] if name.startswith("weft")][1:]
+    weft.drop_in("many", [(f"endpoint e{i}", {"netns": f"/run/netns/{name}"}) for i, name in enumerate(names)])
+    assert timed("by files and a reload", lambda: weft.ctl("reload")) < 2 * PATIENCE
+    assert all_ready(weft)
+    weft.stop()
+    weft.ctl("cleanup")
+    assert timed("by files and a start from nothing", weft.start) < 2 * PATIENCE
+    assert all_ready(weft) and ping(made.client, endpoint(weft, "e7")["addresses"][0])
