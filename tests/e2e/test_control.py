@@ -179,6 +179,63 @@ def test_who_may_not_write_the_lock_finds_out_all_the_same_that_the_daemon_runs(
     assert result.returncode == 4 and "group weft" in result.stderr
 
 
+ODD = [None, True, -1, 0, 2**63 - 1, 1.5, "", "x" * 10000, "a\nb", "\u202e\U0001f600", "../../etc", "0.0.0.0/0", "::", "[",
+       [], {}, [[]], [None], [{}], {"": ""}]
+
+
+def example(contract, kind):
+    """A value of the type, as plain as can be."""
+    if isinstance(kind, tuple):
+        return {"?": lambda: example(contract, kind[1]), "[]": lambda: [example(contract, kind[1])],
+                "[string]": lambda: {"a": example(contract, kind[1])}}[kind[0]]()
+    if isinstance(kind, set):
+        return min(kind)
+    if isinstance(kind, dict):
+        return {name: example(contract, inner) for name, inner in kind.items()}
+    plain = {"string": "odd", "int": 1, "bool": True, "float": 1.0, "object": {}}
+    return plain[kind] if kind in plain else example(contract, contract.types[kind])
+
+
+def mutations(value):
+    """The value with each of its parts in turn replaced by something odd, or left out."""
+    yield from ODD
+    if isinstance(value, dict):
+        for name, part in value.items():
+            yield {key: other for key, other in value.items() if key != name}
+            for odd in mutations(part):
+                yield {**value, name: odd}
+        yield {**value, "unheard-of": 1}
+    elif isinstance(value, list):
+        for odd in mutations(value[0]):
+            yield [odd]
+            yield value + [odd]
+
+
+def test_odd_parameters_are_answered_and_the_daemon_goes_on():
+    cluster, contract, told = make_cluster(BUILD_SANITIZED), interface(), 0
+    try:
+        weft = cluster.weft1
+        with Client(weft.control) as client:
+            for method, (parameters, reply) in contract.methods.items():
+                for odd in mutations(example(contract, parameters)):
+                    if not isinstance(odd, dict):
+                        continue  # no call at all, which ends the connection
+                    try:
+                        answer = client.call(f"{NODE}.{method}", odd)
+                        assert not contract.faults(answer, reply), (method, odd)
+                    except Refused as refused:
+                        told += 1
+                        interface_name, _, error = refused.error.rpartition(".")
+                        assert interface_name in (NODE, "org.varlink.service"), (method, odd)
+                        if interface_name == NODE:
+                            assert not contract.faults(refused.parameters, contract.errors[error]), (method, odd)
+        assert told > 100
+        assert weft.ctl_json("status")["node"] == "n1"
+        weft.stop()
+    finally:
+        cluster.close()
+
+
 # ---- a crowd ------------------------------------------------------------------------------------
 
 
