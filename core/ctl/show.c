@@ -373,7 +373,8 @@ static const struct column service_columns[] = {
         { "REASON", 0 },    { "SET IN", 0 },    { 0 },
 };
 static const struct column backend_columns[] = {
-        { "BACKEND", 0 }, { "WEIGHT", 1 }, { "STATE", 0 }, { "SET IN", 0 }, { 0 },
+        { "BACKEND", 0 }, { "WEIGHT", 1 }, { "STATE", 0 },
+        { "FLOWS", 1 },   { "SET IN", 0 }, { 0 },
 };
 /* clang-format on */
 
@@ -408,6 +409,7 @@ static void backend_row(struct table *t, const json_t *b)
         table_cell(t, strchr(address, ':') ? "[%s]:%lld" : "%s:%lld", address, number(b, "port"));
         cell_number(t, b, "weight");
         cell_text(t, b, "state");
+        cell_number(t, b, "flows");
         table_cell(t, "%s", json_is_true(json_object_get(b, "runtime")) ? "run time" : "");
 }
 

@@ -185,9 +185,11 @@ static json_t *backends_json(const struct daemon *d, const struct config_service
         for (size_t i = 0; i < s->n_backends; i++) {
                 const struct config_backend *b = &s->backends[i];
 
-                add(list, json_pack("{s:o, s:i, s:i, s:s, s:b}", "address", address_json(&b->addr),
-                                    "port", b->port, "weight", b->weight, "state", states[b->state],
-                                    "runtime", daemon_state_is_set(d, s, b)));
+                add(list,
+                    json_pack("{s:o, s:i, s:i, s:s, s:b, s:I}", "address", address_json(&b->addr),
+                              "port", b->port, "weight", b->weight, "state", states[b->state],
+                              "runtime", daemon_state_is_set(d, s, b), "flows",
+                              (json_int_t) tables_backend_flows(d->tables, s, b)));
         }
 
         return list;

@@ -114,15 +114,22 @@ static void write_element(struct tables *t, const struct backend *b)
         store_word(e, &new);
 }
 
+struct backend *backend_find(struct tables *t, const struct backend_key *key)
+{
+        struct backend **b = tfind(key, &t->backends, by_key);
+
+        return b ? *b : NULL;
+}
+
 int backend_take(struct tables *t, const struct backend_key *key, struct backend **ret)
 {
-        struct backend **known = tfind(key, &t->backends, by_key);
+        struct backend *known = backend_find(t, key);
         uint32_t index;
         int r;
 
         if (known) {
-                *ret = *known;
-                (*ret)->refs++;
+                known->refs++;
+                *ret = known;
                 return 0;
         }
 
@@ -170,7 +177,7 @@ static int adopt_element(struct tables *t, uint32_t index)
         };
         struct backend *b;
 
-        if (e->state == IN_USE && e->port && !tfind(&key, &t->backends, by_key))
+        if (e->state == IN_USE && e->port && !backend_find(t, &key))
                 return insert(t, &key, index, &b);
 
         if (e->state == IN_USE && e->port)

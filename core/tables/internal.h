@@ -208,6 +208,7 @@ struct backend {
 int backends_adopt(struct tables *t);
 /* The backend of this key with one more reference, its element written. -ENOSPC, -ENOMEM. */
 int backend_take(struct tables *t, const struct backend_key *key, struct backend **ret);
+struct backend *backend_find(struct tables *t, const struct backend_key *key);
 /* Gives one reference back; the last one removes the backend. */
 void backend_drop(struct tables *t, struct backend *b);
 void backends_settle(struct tables *t);
@@ -244,6 +245,15 @@ void service_sets_done(struct tables *t);
 int services_adopt(struct tables *t);
 void services_settle(struct tables *t);
 void services_done(struct tables *t);
+
+/* Flows that live, as the counters of the moment say. */
+static inline uint32_t live_of(const struct weft_backend *b)
+{
+        int32_t live = __atomic_load_n(&b->opened, __ATOMIC_RELAXED) -
+                       __atomic_load_n(&b->closed, __ATOMIC_RELAXED);
+
+        return live < 0 ? 0 : live;
+}
 
 /* Counting of the flows of each backend in one pass over them all. */
 void live_begin(struct tables *t);

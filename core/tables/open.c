@@ -561,10 +561,12 @@ int tables_share(const struct tables *t, struct bpf_object *o, struct weft_error
 
                 layout_of_definition(m, &wanted);
                 r = check_layout(s->name, &s->layout, &wanted, true, true, reterr);
-                if (r == 0)
-                        r = bpf_map__reuse_fd(m, s->fd);
                 if (r < 0)
                         return r;
+
+                r = bpf_map__reuse_fd(m, s->fd);
+                if (r < 0)
+                        return weft_fail(reterr, r, "map %s: %s", s->name, strerror(-r));
         }
 
         return 0;

@@ -319,6 +319,21 @@ int tables_set_service(struct tables *t, const struct config_service *s,
         return r;
 }
 
+uint32_t tables_backend_flows(struct tables *t, const struct config_service *service,
+                              const struct config_backend *backend)
+{
+        const struct service *s = find(t, service->name);
+        const struct backend_key key = {
+                .addr = backend->addr,
+                .port = htons(backend->port),
+                .proto = service->proto,
+                .service = s ? s->id : 0,
+        };
+        const struct backend *b = backend_find(t, &key);
+
+        return b ? live_of(table_at(t, TABLE_BACKENDS, b->index)) : 0;
+}
+
 void tables_del_service(struct tables *t, const char *name)
 {
         static const struct service_set none;

@@ -103,6 +103,10 @@ int tables_set_service(struct tables *t, const struct config_service *s,
                        const struct weft_addr *node_addrs, size_t n_node_addrs,
                        struct weft_error *reterr);
 void tables_del_service(struct tables *t, const char *name);
+/* Flows that this node sends to a backend of the service; what ended without a packet is counted
+ * until the next pass of collection. */
+uint32_t tables_backend_flows(struct tables *t, const struct config_service *service,
+                              const struct config_backend *backend);
 
 /* After a start has set all it knows: removes what the predecessor left and nobody set again. */
 void tables_settle(struct tables *t);

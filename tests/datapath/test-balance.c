@@ -432,6 +432,84 @@ BOTH(balance, local_traffic_without_a_backend_on_the_node_is_dropped)
         (void) chosen(w, &s);
 }
 
+/* The same from POD2, as a service's outside address is reached from inside. */
+static struct shape opening_inside(int family, uint16_t sport)
+{
+        return from_pod(family, IPPROTO_TCP, POD2, sport, EXTERNAL, BALANCED_PORT);
+}
+
+static const struct place FROM_POD2 = { WEFT_FROM_ENDPOINT, EP1 };
+
+static unsigned chosen_inside(struct world *w, const struct shape *s)
+{
+        run(w, FROM_POD2, s);
+        return flow_at(w, s, INSIDE).new_dport - FIRST_BACKEND;
+}
+
+BOTH(balance, endpoints_go_by_internal_traffic_alone)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct balanced b = balanced(family, IPPROTO_TCP, REMOTE_POD, 2);
+        struct shape s = opening_inside(family, 20000);
+
+        b.range = (struct weft_prefix) { at(family, WORLD), 128 };
+        b.s.source_range = (struct weft_prefixes) { &b.range, 1 };
+        b.s.external = TRAFFIC_LOCAL;
+        set(w, family, &b);
+        cr_expect_lt(chosen_inside(w, &s), 2);
+
+        b.s.internal = TRAFFIC_LOCAL;
+        set(w, family, &b);
+        s.sport++;
+        expect_dropped(w, FROM_POD2, &s, NO_LOCAL_BACKEND);
+        b.backends[1].addr = at(family, POD);
+        b.backends[1].local = true;
+        set(w, family, &b);
+        for (int i = 0; i < 10; i++, s.sport++)
+                cr_expect_eq(chosen_inside(w, &s), 1);
+}
+
+BOTH(balance, affinity_is_an_endpoints_too)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct balanced b = balanced(family, IPPROTO_TCP, REMOTE_POD, 10);
+        struct shape s = opening_inside(family, 20000);
+        unsigned backend;
+
+        b.s.affinity = 10000;
+        set(w, family, &b);
+        backend = chosen_inside(w, &s);
+        for (s.sport++; s.sport < 20020; s.sport++)
+                cr_expect_eq(chosen_inside(w, &s), backend);
+}
+
+BOTH(balance, a_node_port_and_an_address_of_the_same_number_are_two_services)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct balanced one = balanced(family, IPPROTO_TCP, REMOTE_POD, 1), two = one;
+        struct shape a = from_outside(family, IPPROTO_TCP, CLIENT, 61234, NODE, BALANCED_NODE_PORT);
+        struct shape b =
+                from_outside(family, IPPROTO_TCP, CLIENT, 61234, EXTERNAL, BALANCED_NODE_PORT);
+
+        one.s.external_ip.n = 0;
+        two.s.name = (char *) "two";
+        two.s.node_port = 0;
+        two.s.port = BALANCED_NODE_PORT;
+        two.backends[0].port++;
+        set(w, family, &one);
+        set(w, family, &two);
+        cr_expect_eq(chosen(w, &a), 0);
+        cr_expect_eq(chosen(w, &b), 1);
+
+        /* and to the same backend, from the same port of the client */
+        two.backends[0].port--;
+        set(w, family, &two);
+        a.sport = b.sport = 61235;
+        cr_expect_eq(chosen(w, &a), 0);
+        cr_expect_eq(chosen(w, &b), 0);
+        cr_expect_neq(flow_at(w, &a, UPLINK).new_sport, flow_at(w, &b, UPLINK).new_sport);
+}
+
 BOTH(balance, a_client_is_given_a_backend_of_its_family)
 {
         _cleanup_world_ struct world *w = world_open(FULL);

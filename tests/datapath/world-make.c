@@ -351,10 +351,22 @@ static bool make_variant(enum variant v, const struct blob *engine)
         return build(v, engine);
 }
 
+/* Every loaded object has a file for each map: more than the 1024 that are the rule. */
+static void raise_file_limit(void)
+{
+        struct rlimit files;
+
+        if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+                return;
+        files.rlim_cur = files.rlim_max;
+        (void) setrlimit(RLIMIT_NOFILE, &files);
+}
+
 bool world_prepare(void)
 {
         _cleanup_(blob_done) struct blob engine = {};
 
+        raise_file_limit();
         if (!make_namespaces() || !make_network() || engine_read(&engine) < 0)
                 return false;
         for (enum variant v = 0; v < VARIANTS; v++)

@@ -96,6 +96,7 @@ def test_least_connections_evens_out_what_is_open(cluster, service, family):
     service(*backends(family, "p1", "p2", "p2:8081"), nodes=[1], algorithm="least-connections")
     held += [Echo(cluster.client, family.n1, PORT) for _ in range(10)]
     assert open_at(cluster) == {first: 10, second: 10, third: 10}
+    assert [b["flows"] for b in told(cluster.weft1)["backends"]] == [10, 10, 10]
     for echo in held:
         assert echo.alive()
         echo.close()
