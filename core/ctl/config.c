@@ -113,6 +113,10 @@ static int check(const struct call *c)
                 if (is_valid(&r))
                         (void) printf("the configuration is valid (%zu file%s)\n",
                                       r.config->files.n, r.config->files.n == 1 ? "" : "s");
+                if (is_valid(&r) && r.config->files.n == 0)
+                        (void) printf("there is no %s/etc/weft/weft.conf and no drop-in: these are "
+                                      "the defaults, see weft.conf(5)\n",
+                                      c->paths.root);
         }
 
         return is_valid(&r) ? EXIT_OK : EXIT_FAILED;

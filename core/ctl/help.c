@@ -10,12 +10,13 @@ enum { INDENT = 2, VERB_COLUMN = 28, OPTION_COLUMN = 22, WIDTH = 80 };
 
 static void print_row(const char *left, const char *right, int column, FILE *f)
 {
-        int n = fprintf(f, "%*s%s", INDENT, "", left);
+        int at = INDENT + (int) text_length(left);
 
-        if (n + 2 > column)
+        (void) fprintf(f, "%*s%s", INDENT, "", left);
+        if (at + 2 > column)
                 (void) fprintf(f, "\n%*s", column, "");
         else
-                (void) fprintf(f, "%*s", column - n, "");
+                (void) fprintf(f, "%*s", column - at, "");
         wrap_print(f, right, column, WIDTH);
 }
 

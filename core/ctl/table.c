@@ -115,33 +115,6 @@ void table_state(struct table *t, const char *word)
 
 /* ---- widths ------------------------------------------------------------------------------- */
 
-static bool is_inside(char c)
-{
-        return ((unsigned char) c & 0xc0) == 0x80; /* of a character of UTF-8, not its first byte */
-}
-
-/* Characters of UTF-8. */
-static size_t length(const char *text)
-{
-        size_t n = 0;
-
-        for (; *text != '\0'; text++)
-                n += !is_inside(*text);
-
-        return n;
-}
-
-/* Bytes of the first n characters. */
-static int prefix(const char *text, size_t n)
-{
-        const char *s = text;
-
-        while (*s != '\0' && (is_inside(*s) || n > 0))
-                n -= !is_inside(*s++);
-
-        return (int) (s - text);
-}
-
 static void measure(struct table *t)
 {
         for (size_t c = 0; c < t->n_columns; c++)
@@ -149,7 +122,7 @@ static void measure(struct table *t)
                         t->widths[c] = strlen(t->columns[c].title);
 
         for (size_t i = 0; i < t->n_cells; i++) {
-                size_t n = length(t->cells[i].text), *w = &t->widths[i % t->n_columns];
+                size_t n = text_length(t->cells[i].text), *w = &t->widths[i % t->n_columns];
 
                 *w = n > *w ? n : *w;
         }
@@ -217,7 +190,7 @@ static void shrink(struct table *t, size_t limit)
 static void print_cell(const struct table *t, FILE *f, size_t column, const char *text,
                        const char *colour, size_t at)
 {
-        size_t width = t->widths[column], n = length(text);
+        size_t width = t->widths[column], n = text_length(text);
         bool last = column + 1 == t->n_columns;
         int blanks = n < width ? (int) (width - n) : 0;
 
@@ -230,7 +203,7 @@ static void print_cell(const struct table *t, FILE *f, size_t column, const char
                 (void) fprintf(f, "%*s", blanks, "");
         (void) fputs(colour ?: "", f);
         if (n > width)
-                (void) fprintf(f, "%.*s…", prefix(text, width - 1), text);
+                (void) fprintf(f, "%.*s…", text_prefix(text, width - 1), text);
         else
                 (void) fputs(text, f);
         (void) fputs(colour ? PLAIN : "", f);

@@ -3,6 +3,7 @@
 
 /* Sentences in lines, broken between words. */
 
+#include <stddef.h>
 #include <stdio.h>
 
 /* Prints the words of text from column on, which the cursor has reached already, in lines of at
@@ -11,3 +12,8 @@ void wrap_print(FILE *f, const char *text, int column, int width);
 
 /* The same as comment lines of a configuration file. */
 void wrap_comment(FILE *f, const char *text);
+
+/* Characters of a text in UTF-8. */
+size_t text_length(const char *text);
+/* Bytes of the first n of them. */
+int text_prefix(const char *text, size_t n);
