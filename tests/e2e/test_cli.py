@@ -14,9 +14,9 @@ import pytest
 
 from cluster import IPV4, IPV6
 from conftest import make_cluster
-from lab import PATIENCE, wait_for
-from traffic import Echo, tcp_who, udp_who
-from weft import BUILD, BUILD_SANITIZED
+from lab import PATIENCE, Lab, wait_for
+from traffic import Echo, Server, tcp_who, udp_who
+from weft import BUILD, BUILD_SANITIZED, TOP, Weft
 
 WEFTCTL = BUILD / "core/ctl/weftctl"
 
@@ -338,6 +338,36 @@ def test_status_has_the_drops_of_the_last_minute(cluster):
         tcp_who(cluster.client, IPV4.external, 81, timeout=0.5)
     assert before < dropped()
     assert "LAST MINUTE" in cluster.weft1.ctl("status").stdout
+
+
+# ---- a new operator -----------------------------------------------------------------------------
+
+
+def test_from_an_empty_host_to_a_service_as_the_manual_says():
+    """weftd(8) has the configuration and the commands; here only the namespaces have other names."""
+    page = (TOP / "docs/man/weftd.8.in").read_text()
+    file = page.split("# /etc/weft/weft.conf\n")[1].split(".Ed")[0]
+    for command in ("weftctl check", "http.server 8080", "weftctl status"):
+        assert command in page
+    with Lab() as lab:
+        host, client, web = (lab.namespace(name) for name in ("host", "client", "web"))
+        lab.switch("switch", host, client)
+        host.ip("addr add 192.0.2.11/24 dev eth0", "route add default via 192.0.2.100")
+        client.ip("addr add 192.0.2.100/24 dev eth0")
+        node = Weft(lab, host, "node")
+        assert weftctl("--root", node.root, "status").returncode == 3
+
+        node.file.write_text(file.replace("/run/netns/web", str(web.path)))
+        result = node.ctl("check", "--module-dir", BUILD / "modules")
+        assert "the configuration is valid" in result.stdout and not result.stderr
+        node.start()
+        server = Server(web, "web")
+        lab.on_close(server.close)
+        assert tcp_who(client, "192.0.2.11", 30080)[:2] == ("web", "192.0.2.100")
+        assert "web   ready" in node.ctl("status").stdout
+        assert "=> 192.0.2.100:" in node.ctl("flows").stdout
+        node.stop()
+        node.ctl("cleanup")
 
 
 # ---- errors -------------------------------------------------------------------------------------

@@ -50,6 +50,14 @@ def test_services_are_reached_from_outside(cluster, family):
     assert {tcp_who(cluster.client, family.external, 80)[0] for _ in range(30)} == {"p1", "p2"}
 
 
+def test_the_client_is_seen_as_the_preset_says(cluster, family):
+    direct = cluster.preset.stem in ("native-dsr", "native-hybrid-legacy", "native-host-routing-hybrid")
+    _, seen, _ = tcp_who(cluster.client, family.n1, family.far)
+    assert seen == (family.client if direct else family.n1)
+    _, seen, _ = udp_who(cluster.client, family.n1, family.far_udp)
+    assert seen == (family.client if cluster.preset.stem == "native-dsr" else family.n1)
+
+
 def test_endpoints_reach_each_other_with_their_own_addresses(cluster, family):
     name, seen, _ = tcp_who(cluster.p1, family.p2, 8080)
     assert (name, seen) == ("p2", family.p1)
