@@ -51,7 +51,7 @@ def test_services_are_reached_from_outside(cluster, family):
 
 
 def test_the_client_is_seen_as_the_preset_says(cluster, family):
-    direct = cluster.preset.stem in ("native-dsr", "native-hybrid-legacy", "native-host-routing-hybrid")
+    direct = cluster.preset.stem in ("native-dsr", "native-legacy-hybrid", "native-host-routing-hybrid")
     _, seen, _ = tcp_who(cluster.client, family.n1, family.far)
     assert seen == (family.client if direct else family.n1)
     _, seen, _ = udp_who(cluster.client, family.n1, family.far_udp)
