@@ -174,13 +174,18 @@ bool are_strings(const json_t *list)
 
 static const char *const states[] = { "active", "draining", "maintenance", NULL };
 
+/* why: what of the backend; NULL: there is not even the service. */
 static void unknown_backend(struct control_call *call, const char *service, const char *backend,
                             const char *why)
 {
         control_fail(call, "io.weft.Node.BackendUnknown",
                      json_pack("{s:s, s:s, s:o}", "service", service, "backend", backend, "reason",
-                               json_sprintf("service %s %s %s: weftctl service show %s lists them",
-                                            service, why, backend, service)));
+                               why ? json_sprintf("service %s %s %s: weftctl service show %s lists "
+                                                  "them",
+                                                  service, why, backend, service)
+                                   : json_sprintf("there is no service %s: weftctl service list "
+                                                  "shows all",
+                                                  service)));
 }
 
 /* ADDRESS:PORT, or an address that the service has one backend of. */
@@ -229,7 +234,7 @@ void set_backend_state(void *data, struct control_call *call, json_t *parameters
         }
         b = s ? find_backend(s, backend, &missing) : NULL;
         if (!b) {
-                unknown_backend(call, name, backend, s ? missing : "is not there, nor its backend");
+                unknown_backend(call, name, backend, s ? missing : NULL);
                 return;
         }
         if (daemon_state_set(d, s, b, number, &why) < 0) {

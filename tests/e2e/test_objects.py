@@ -399,8 +399,8 @@ def test_a_backend_that_is_not_there_is_said_with_what_to_do(cluster):
     assert result.returncode == 1
     assert "service far-ipv4 has no backend 10.244.2.10:99" in result.stderr
     assert "weftctl service show far-ipv4" in result.stderr
-    assert refusal(call, weft, "SetBackendState", service="no", backend="10.0.0.1:1",
-                   state="active").error == "BackendUnknown"
+    why = refusal(call, weft, "SetBackendState", service="no", backend="10.0.0.1:1", state="active")
+    assert why.error == "BackendUnknown" and "there is no service no" in why.parameters["reason"]
     assert refusal(call, weft, "SetBackendState", service="far-ipv4", backend="10.244.2.10:8080",
                    state="asleep").error == "org.varlink.service.InvalidParameter"
 
