@@ -140,6 +140,21 @@ int daemon_overlay_switch(struct daemon *d, const struct build *b, uint32_t hook
                        : daemon_hooks_attach(d, b, l->ifindex, l->name, &hook, 1, reterr);
 }
 
+static void forget_device(struct daemon *d)
+{
+        struct overlay *o = &d->overlay;
+
+        if (!o->link.ifindex)
+                return;
+
+        tables_del_link(d->tables, o->link.ifindex);
+        attach_remove(d->attachments, o->link.name);
+        if (o->forwarding)
+                host_unforwarding(d->host, o->link.name);
+        o->forwarding = false;
+        o->link = (struct net_link) { 0 };
+}
+
 /* Its own link-layer address and forwarding are the only things that the device needs of the node.
  */
 static int prepare_device(struct daemon *d, const struct build *b, struct weft_overlay *o,
@@ -156,6 +171,9 @@ static int prepare_device(struct daemon *d, const struct build *b, struct weft_o
                 return r;
 
         o->ifindex = link.ifindex;
+        /* made anew under the same name */
+        if (d->overlay.link.ifindex != link.ifindex && strcmp(d->overlay.link.name, link.name) == 0)
+                forget_device(d);
         return !d->hooks_on || daemon_overlay_is(d, link.ifindex)
                        ? 0
                        : attach_both(d, b, &link, reterr);
@@ -182,21 +200,6 @@ int daemon_overlay_prepare(struct daemon *d, const struct build *b, struct weft_
 }
 
 /* ---- the node's own part: links, gateways, forwarding -------------------------------------- */
-
-static void forget_device(struct daemon *d)
-{
-        struct overlay *o = &d->overlay;
-
-        if (!o->link.ifindex)
-                return;
-
-        tables_del_link(d->tables, o->link.ifindex);
-        attach_remove(d->attachments, o->link.name);
-        if (o->forwarding)
-                host_unforwarding(d->host, o->link.name);
-        o->forwarding = false;
-        o->link = (struct net_link) { 0 };
-}
 
 static struct weft_addr node_address(struct daemon *d, int family)
 {
