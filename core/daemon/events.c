@@ -59,6 +59,21 @@ static int flow_goes_there(void *data, const struct flow_view *v)
         return !v->expired && any_contains(s->prefixes, s->n, &v->new_daddr);
 }
 
+/* Through a tunnel: flows go where the peers are. */
+static bool leads_to_a_peer(struct daemon *d, const struct flow_search *s)
+{
+        const struct config *c = d->build->config;
+
+        for (size_t i = 0; generation_tunnel(d->build->generation) && i < c->n_peers; i++) {
+                struct weft_addr a = peer_underlay_address(c, &c->peers[i]);
+
+                if (any_contains(s->prefixes, s->n, &a))
+                        return true;
+        }
+
+        return false;
+}
+
 /* Whether a changed route covers the destination of any flow. The default routes cover so much that
  * nobody needs to look. */
 static bool routes_matter(struct daemon *d)
@@ -69,7 +84,8 @@ static bool routes_matter(struct daemon *d)
                 if (s.prefixes[i].len == 0 || s.prefixes[i].len == 96)
                         return true;
 
-        return s.n > 0 && tables_each_flow(d->tables, flow_goes_there, &s) != 0;
+        return s.n > 0 &&
+               (leads_to_a_peer(d, &s) || tables_each_flow(d->tables, flow_goes_there, &s) != 0);
 }
 
 static uint64_t now(void)

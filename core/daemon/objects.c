@@ -108,6 +108,7 @@ static void enter_node(struct peer_row *p)
 
 static void enter_peer(struct daemon *d, const struct config_peer *peer)
 {
+        const struct log_fields fields = { .message = MESSAGE_PEER_PENDING, .peer = peer->name };
         struct peer_row p = {
                 .d = d,
                 .peer = peer,
@@ -117,6 +118,10 @@ static void enter_peer(struct daemon *d, const struct config_peer *peer)
 
         if (daemon_peer_is_tunnelled(d, peer))
                 enter_node(&p);
+        else if (peer->routing == ROUTING_TUNNEL)
+                log_line(LOG_WARNING, &fields,
+                         "peer %s: routing = tunnel, and no module that runs makes a tunnel",
+                         peer->name);
         each_peer_prefix(peer, set_peer_prefix, &p);
 }
 
