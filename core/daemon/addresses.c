@@ -30,8 +30,9 @@ static void forget(struct daemon *d, const struct weft_addr *a)
         char text[ADDRESS_TEXT];
 
         if (n > 0)
-                log_notice("address %s is gone, and %zu flow%s that bore it end",
-                           address_format(a, text, sizeof(text)), n, n == 1 ? "" : "s");
+                log_message(LOG_NOTICE, ADDRESS_GONE,
+                            "address %s is gone, and %zu flow%s that bore it end",
+                            address_format(a, text, sizeof(text)), n, n == 1 ? "" : "s");
 }
 
 static int look(sd_event_source *timer, uint64_t time, void *data)

@@ -85,11 +85,26 @@ static const char *error_of(int r)
         return INTERFACE "StoreFailed";
 }
 
+static struct log_fields fields_of(enum message message, const struct batch *b, const char *section,
+                                   const char *name)
+{
+        return (struct log_fields) {
+                .message = message,
+                .caller = control_caller(b->call),
+                .endpoint = strcmp(section, "endpoint") == 0 ? name : NULL,
+                .peer = strcmp(section, "peer") == 0 ? name : NULL,
+                .service = strcmp(section, "service") == 0 ? name : NULL,
+        };
+}
+
 /* name: the object at fault. */
 static void refuse(struct batch *b, int r, const char *name)
 {
-        log_notice("%s %s: a change (asked for by %s) is refused: %s", b->section->name, name,
-                   control_caller(b->call), b->why.text);
+        const struct log_fields fields =
+                fields_of(MESSAGE_CHANGE_REFUSED, b, b->section->name, name);
+
+        log_line(LOG_NOTICE, &fields, "%s %s: a change (asked for by %s) is refused: %s",
+                 b->section->name, name, fields.caller, b->why.text);
         control_fail(b->call, error_of(r),
                      json_pack("{s:s, s:s, s:s, s:o}", "kind", b->section->name, "name", name,
                                "reason", b->why.text, "diagnostics",
@@ -100,6 +115,8 @@ static void refuse(struct batch *b, int r, const char *name)
 
 static void log_change(const struct batch *b, const struct edit_change *change)
 {
+        const struct log_fields fields =
+                fields_of(MESSAGE_CHANGED, b, change->section->name, change->name);
         char text[TEXT_SHOWN] = "";
         const char *settings = change->text ? strchr(change->text, '\n') : NULL;
 
@@ -108,8 +125,8 @@ static void log_change(const struct batch *b, const struct edit_change *change)
         for (char *end = strchr(text, '\n'); end; end = strchr(end, '\n'))
                 *end = end[1] != '\0' ? ',' : '\0';
 
-        log_notice("%s %s %s at run time by %s%s", change->section->name, change->name,
-                   change->removed ? "removed" : "set", control_caller(b->call), text);
+        log_line(LOG_NOTICE, &fields, "%s %s %s at run time by %s%s", change->section->name,
+                 change->name, change->removed ? "removed" : "set", fields.caller, text);
 }
 
 static bool is_within_pod_cidrs(const struct daemon *d, const struct weft_addresses *list)

@@ -244,7 +244,10 @@ void set_backend_state(void *data, struct control_call *call, json_t *parameters
         }
 
         daemon_service_changed(d, s, s);
-        log_notice("service %s: backend %s set %s by %s", name, backend, state,
-                   control_caller(call));
+        log_line(LOG_NOTICE,
+                 &(const struct log_fields) { .message = MESSAGE_CHANGED,
+                                              .service = name,
+                                              .caller = control_caller(call) },
+                 "service %s: backend %s set %s by %s", name, backend, state, control_caller(call));
         control_reply(call, json_pack("{s:o}", "service", service_json(d, s)));
 }

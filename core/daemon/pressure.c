@@ -39,7 +39,7 @@ void daemon_pressure_look(struct daemon *d)
 
                 if (counts[i] <= p->told || now < p->quiet_until)
                         continue;
-                log_warning("%llu packets dropped %s: %s",
+                log_message(LOG_WARNING, SHORTAGE, "%llu packets dropped %s: %s",
                             (unsigned long long) (counts[i] - p->told), shortages[i].reason,
                             shortages[i].remedy);
                 p->told = counts[i];

@@ -8,12 +8,14 @@ import re
 import signal
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 
 from cluster import Cluster
 from lab import wait_for
 from test_reload import Node
+from varlink import Client, Refused
 from weft import TOP
 
 IDS = dict(re.findall(r'^MESSAGE\((\w+), "(\w+)"', (TOP / "core/messages.def").read_text(), re.MULTILINE))
@@ -128,3 +130,18 @@ def test_a_program_that_the_kernel_refuses_leaves_the_verifiers_whole_log(node):
     assert log.count("\n") > 5 and "\nprocessed " in log, log
     node.reload()
     assert "WEFT_VERIFIER_LOG" not in node.journal.find("RELOADED")
+
+
+def test_a_change_at_run_time_says_who_made_it_and_of_what(node):
+    weft = node.weft
+    with Client(weft.control) as client:
+        client.call("io.weft.Node.SetServices", {"services": [{"name": "late", "settings": [
+            {"key": "port", "value": "80/tcp"}, {"key": "node-port", "value": "30700"}]}]})
+        client.call("io.weft.Node.RemoveServices", {"names": ["late"]})
+        with pytest.raises(Refused):
+            client.call("io.weft.Node.RemoveServices", {"names": ["far-ipv4"]})
+    caller = f"uid 0, pid {os.getpid()} ({Path('/proc/self/comm').read_text().strip()})"
+    changes = [e["MESSAGE"] for e in node.journal.read()
+               if e.get("MESSAGE_ID") == IDS["CHANGED"] and e["WEFT_SERVICE"] == "late" and e["WEFT_CALLER"] == caller]
+    assert len(changes) == 2 and "node-port = 30700" in changes[0] and "removed" in changes[1]
+    assert node.journal.find("CHANGE_REFUSED", WEFT_SERVICE="far-ipv4", WEFT_CALLER=caller)
