@@ -125,15 +125,18 @@ static void enter_peer(struct daemon *d, const struct config_peer *peer)
         each_peer_prefix(peer, set_peer_prefix, &p);
 }
 
-/* Is it the end of a tunnel still? */
+/* Is it the end of a tunnel still? Where no tunnel is loaded it stays: one that comes back goes on
+ * with its flows. */
 static bool has_node(struct daemon *d, const struct weft_addr *node)
 {
         const struct config *c = d->build->config;
+        bool tunnels = generation_tunnel(d->build->generation);
 
         for (size_t i = 0; i < c->n_peers; i++) {
                 struct weft_addr a = peer_underlay_address(c, &c->peers[i]);
 
-                if (address_equal(&a, node) && daemon_peer_is_tunnelled(d, &c->peers[i]))
+                if (address_equal(&a, node) &&
+                    (!tunnels || daemon_peer_is_tunnelled(d, &c->peers[i])))
                         return true;
         }
 
