@@ -17,10 +17,10 @@ from traffic import Echo
 class Wrk:
     """wrk against a URL, until it is stopped; every thread waits DELAY milliseconds between its requests."""
 
-    def __init__(self, lab, ns, url, connections, delay, header):
+    def __init__(self, lab, ns, url, connections, delay, header, timeout=5):
         script = lab.directory / f"delay{delay}.lua"
         script.write_text(f"function delay() return {delay} end\n")
-        self.process = ns.start("wrk", "-t1", f"-c{connections}", "-d3600s", "--timeout", "5s", "-s", script,
+        self.process = ns.start("wrk", "-t1", f"-c{connections}", "-d3600s", "--timeout", f"{timeout}s", "-s", script,
                                 "-H", f"Connection: {header}", url,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -93,7 +93,7 @@ class Load:
         self.echoes = [Echo(client, IPV4.n1, IPV4.far), Echo(client, IPV6.n1, IPV6.near), Echo(p1, IPV4.p2, 8080),
                        Echo(p1, IPV6.p2, 8080), Echo(p1, IPV4.client, 8080), Echo(p2, IPV4.p1, 8080)]
         hows = [(4, 5, "keep-alive"), (2, 20, "close")][:2 if new else 1]
-        self.wrks = [Wrk(cluster.lab, ns, url, *how) for how in hows for ns, url in
+        self.wrks = [Wrk(cluster.lab, ns, url, *how, timeout=30 if lossy else 5) for how in hows for ns, url in
                      [(client, f"http://{IPV4.n1}:{IPV4.web}/"), (p1, f"http://{IPV4.p2}:8080/"), *urls]]
         self.streams = [Stream(client, IPV4.n1, IPV4.far_udp), Stream(p1, IPV4.p2, 5353)]
 

@@ -329,7 +329,7 @@ def test_with_nothing_named_weft_chooses_and_traffic_flows(installed, builds):
         # a peer behind a router: the network may not know the pods' addresses
         made.weft1.drop_in("far", [("peer far", {"address": "203.0.113.77", "pod-cidr": "10.244.9.0/24"})])
         made.weft1.ctl("reload")
-        assert set(chosen(made.weft1)) == {"nodeport-snat", "bpf-masq", "host-routing"}
+        assert set(chosen(made.weft1)) == {"vxlan", "nodeport-snat", "bpf-masq", "host-routing"}
 
         made.weft1.drop_in("one", [("module bpf-masq", {})])
         made.weft1.ctl("reload")

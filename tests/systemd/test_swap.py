@@ -55,10 +55,24 @@ def cluster_ip_answers(cluster):
     return answers(cluster.p1, CLUSTER_IP, 80)
 
 
+def tunnelled(cluster):
+    """Pods of the other node are reached by a way of weft's that is not the other node itself."""
+    ways = cluster.n1.run("ip", "route", "show", "10.244.2.0/24").stdout
+    return "proto 119" in ways and f"via {IPV4.n2}" not in ways and answers(cluster.p1, IPV4.p2, 8080)
+
+
+def client_seen(cluster):
+    """By a backend on another node: none but DSR shows it the client."""
+    seen = answers(cluster.client, IPV4.n1, IPV4.far)
+    return seen and seen[1] == IPV4.client
+
+
 @dataclass
 class Row:
     """A module: what it does (a question about the cluster), with which it is tried, and other options.
-    without: whether what the load asks for can be begun without it, too."""
+    without: whether what the load asks for can be begun without it, too. other: the other node has to have it,
+    all the time. tunnel: both have to, and without it there is no way between the pods; what is sent meanwhile
+    is sent again. brings: modules that come and go with it."""
 
     name: str
     works: object
@@ -67,10 +81,21 @@ class Row:
     less: tuple = ()
     without: bool = True
     urls: tuple = ()
+    other: bool = False
+    tunnel: bool = False
+    brings: tuple = ()
 
     def modules(self, **options):
         modules = {k: v for k, v in standard_modules().items() if k not in self.less} | self.with_
         return modules | {self.name: modules.get(self.name, {}) | options}
+
+    def rest(self):
+        """What is left without it."""
+        return {name: keys for name, keys in self.modules().items() if name != self.name}
+
+    def change(self, change):
+        """What a reload is to do with it, and with what it brings."""
+        return {name: change for name in (self.name, *self.brings)}
 
 
 ROWS = [
@@ -81,6 +106,13 @@ ROWS = [
     Row("notrack", untracked, {"cidr": "10.244.0.0/15"}, with_={"notrack": {}}, less=("host-routing",)),
     Row("clusterip", cluster_ip_answers, {"loopback-address": "169.254.42.7, fd77:6566:74::7"}, with_={"clusterip": {}},
         without=False, urls=("http://10.96.0.10/",)),
+    Row("vxlan", tunnelled, {"mtu": 1400}, with_={"vxlan": {}}, less=("native-routing",), without=False,
+        tunnel=True),
+    Row("geneve", tunnelled, {"mtu": 1400}, with_={"geneve": {}}, less=("native-routing",), without=False,
+        tunnel=True),
+    Row("nodeport-dsr", client_seen, {"port-range": "30000-32000"}, with_={"nodeport-dsr": {}},
+        less=("nodeport-snat",), without=False, other=True),
+    Row("hybrid", client_seen, {"udp": "dsr"}, with_={"hybrid": {}}, brings=("nodeport-dsr",), other=True),
 ]
 
 
@@ -129,11 +161,16 @@ class Node:
     def configure(self, modules):
         self.weft.configure(self.cluster.sections(1, modules, more=[INSIDE]))
 
-    def reload(self, **expected):
+    def other_to(self, modules):
+        """The other node to other modules."""
+        self.cluster.weft2.configure(self.cluster.sections(2, modules))
+        self.cluster.weft2.ctl("reload")
+
+    def reload(self, expected):
         """What systemctl does; the plan says of each module what is to come of it, and the others are kept."""
         plan = {row["module"]: row["change"] for row in self.weft.ctl_json("reload", "--dry-run")["changes"]}
         changed = {name: change for name, change in plan.items() if change != "kept"}
-        assert changed == {name.replace("_", "-"): change for name, change in expected.items()}
+        assert changed == expected
         generation = self.weft.generation()
         self.weft.reload()
         assert self.weft.generation() == generation + 1
@@ -159,33 +196,114 @@ def new_build(name, directory):
     return so
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_a_module_is_replaced_reconfigured_removed_and_added_under_load(cluster, node, row, tmp_path):
-    urls = [(cluster.p1, url) for url in row.urls]
+@pytest.fixture
+def swapped(node, request):
+    """The row's modules at work on the node, and on the other where it needs them."""
+    row = request.param
+    if row.other or row.tunnel:
+        node.other_to(row.modules())
+    if row.tunnel:
+        fabric(node.cluster, "del")
     node.reload_to(row.modules())
+    yield row
+    put(row.name, BUILD / f"modules/{row.name}.so")
+    node.reload_to(standard_modules())
+    if row.tunnel:
+        fabric(node.cluster, "add")
+    if row.other or row.tunnel:
+        node.other_to(standard_modules())
+
+
+@pytest.mark.parametrize("swapped", ROWS, ids=lambda row: row.name, indirect=True)
+def test_a_module_is_replaced_reconfigured_removed_and_added_under_load(cluster, node, swapped, tmp_path):
+    row = swapped
+    urls = [(cluster.p1, url) for url in row.urls]
     assert row.works(cluster)
 
     with Load(cluster, urls=urls) as load:
         put(row.name, new_build(row.name, tmp_path))
-        node.reload(**{row.name: "replaced"})
+        node.reload({row.name: "replaced"})
         assert row.works(cluster)
         if row.options:
             node.configure(row.modules(**row.options))
             plan = {c["module"]: c["change"] for c in node.weft.ctl_json("reload", "--dry-run")["changes"]}
             assert plan[row.name] in ("reconfigured", "replaced")
-            node.reload(**{row.name: plan[row.name]})
+            node.reload({row.name: plan[row.name]})
             load.check()
             assert row.works(cluster)
             node.reload_to(row.modules())
 
-    with Load(cluster, urls=urls, new=row.without) as load:
-        node.configure({name: keys for name, keys in row.modules().items() if name != row.name})
-        node.reload(**{row.name: "removed"})
-        load.check()
+    with Load(cluster, urls=urls, new=row.without, lossy=row.tunnel) as load:
+        node.configure(row.rest())
+        node.reload(row.change("removed"))
         assert not row.works(cluster)
+        if row.tunnel:
+            node.other_to(row.rest())
+            node.other_to(row.modules())
+        else:
+            load.check()
         node.configure(row.modules())
-        node.reload(**{row.name: "added"})
+        node.reload(row.change("added"))
         assert row.works(cluster)
+
+
+@dataclass
+class Exchange:
+    """Modules in the place of others, on both nodes. lossy: while the nodes differ, packets are lost and sent
+    again; else the other node can do both before this one begins."""
+
+    before: tuple
+    after: tuple
+    works_before: object
+    works_after: object
+    lossy: bool = False
+
+    def __str__(self):
+        return f"{'+'.join(self.before)}-{'+'.join(self.after)}"
+
+
+def no_client_seen(cluster):
+    seen = answers(cluster.client, IPV4.n1, IPV4.far)
+    return seen and seen[1] == IPV4.n1
+
+
+EXCHANGES = [
+    Exchange(("vxlan",), ("geneve",), tunnelled, tunnelled, lossy=True),
+    Exchange(("nodeport-snat",), ("nodeport-dsr",), no_client_seen, client_seen),
+    Exchange(("nodeport-snat",), ("hybrid",), no_client_seen, client_seen),
+    Exchange(("nodeport-dsr",), ("hybrid",), client_seen, client_seen),
+]
+ROLES = ({"native-routing", "vxlan", "geneve"}, {"nodeport-snat", "nodeport-dsr", "hybrid"})
+
+
+def with_modules(names):
+    """The standard modules, with these in the place of those that have their role."""
+    standard = standard_modules()
+    rivals = {rival for role in ROLES if role & set(names) for rival in role}
+    return {name: keys for name, keys in standard.items() if name not in rivals} | {
+        name: standard.get(name, {}) for name in names}
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES, ids=str)
+def test_modules_are_exchanged_for_one_another_and_back_under_load(cluster, node, exchange):
+    before, after = with_modules(exchange.before), with_modules(exchange.after)
+    node.other_to(before)
+    node.reload_to(before)
+    try:
+        assert exchange.works_before(cluster)
+        with Load(cluster, lossy=exchange.lossy) as load:
+            for modules, works in ((after, exchange.works_after), (before, exchange.works_before)):
+                if modules is after:
+                    node.other_to(modules)
+                    node.reload_to(modules)
+                else:
+                    node.reload_to(modules)
+                    node.other_to(modules)
+                load.check()
+                assert works(cluster)
+    finally:
+        node.reload_to(standard_modules())
+        node.other_to(standard_modules())
 
 
 def test_every_module_that_is_installed_has_a_row():
