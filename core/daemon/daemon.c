@@ -247,14 +247,17 @@ static int start_datapath(struct daemon *d, struct weft_error *reterr)
 {
         int r = build_generation(d->build, reterr);
 
+        daemon_notify_alive();
         if (r == 0)
                 r = build_prepare(d->build, reterr);
         if (r == 0)
                 r = build_attach(d->build, reterr);
         if (r == 0)
                 r = build_selftest(d->build, reterr);
+        daemon_notify_alive();
         if (r == 0)
                 r = apply(d, NULL, reterr);
+        daemon_notify_alive();
         if (r == 0)
                 r = generation_pin(d->build->generation, d->paths.bpffs, reterr);
         if (r == 0)
@@ -438,6 +441,7 @@ static void reached(struct stopwatch *w, const char *step)
         (void) snprintf(w->text + n, sizeof(w->text) - n, ", %s %.1f", step,
                         (double) (now - w->last) / 1000);
         w->last = now;
+        daemon_notify_alive();
         debug_switch(step);
 }
 

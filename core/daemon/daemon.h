@@ -218,6 +218,8 @@ void daemon_log_diagnostics(const struct diagnostics *diagnostics);
 
 /* Tells the service manager that everything runs, and from here on how it is. */
 int daemon_notify_ready(struct daemon *d, struct weft_error *reterr);
+/* Between two steps of a start or a reload, during which the loop does not run. */
+void daemon_notify_alive(void);
 void daemon_notify_stop(struct daemon *d);
 
 /* ---- build.c ------------------------------------------------------------------------------ */

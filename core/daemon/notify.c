@@ -65,6 +65,11 @@ static int on_turn(sd_event_source *source, void *data)
         return 0;
 }
 
+void daemon_notify_alive(void)
+{
+        (void) sd_notify(/* unset_environment= */ 0, "WATCHDOG=1");
+}
+
 int daemon_notify_ready(struct daemon *d, struct weft_error *reterr)
 {
         int r = sd_event_add_post(d->loop, &d->turn, on_turn, d);
