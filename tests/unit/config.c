@@ -512,6 +512,9 @@ Test(config, two_objects_that_want_the_same_are_refused_at_the_later_one_or_the_
                 { ENDPOINT "address = 10.0.0.1\n", 4, "taken by [endpoint e]" },
                 { SERVICE "[service t]\nport = 81/tcp\nnode-port = 30080\n", 6,
                   "[service t] node-port = 30080: is taken by [service s]" },
+                { SERVICE "[service t]\nport = 81/tcp\nexternal-ip = 198.51.100.7\n"
+                          "health-check-node-port = 30080\n",
+                  7, "[service t] health-check-node-port = 30080: is taken by [service s]" },
                 { SERVICE "external-ip = 198.51.100.7\n"
                           "[service t]\nport = 80/tcp\nload-balancer-ip = 198.51.100.7\n",
                   7,
