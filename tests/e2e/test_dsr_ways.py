@@ -101,6 +101,22 @@ def test_over_geneve_connections_outlive_reloads(over_geneve, family):
     held.close()
 
 
+def test_services_from_pods_pass_the_tunnel(over_geneve, family):
+    pod = over_geneve.p1
+    for address in (family.n1, family.n2):
+        assert tcp_who(pod, address, family.far)[:2] == ("p2", family.p1)
+        assert udp_who(pod, address, family.far_udp)[:2] == ("p2", family.p1)
+    assert tcp_who(pod, family.n1, family.near)[0] == "p1"
+    assert answers(tcp_who, pod, family.external, 80, 20).keys() == {"p1", "p2"}
+    assert upload(pod, family.n1, family.far, 4 << 20) and download(pod, family.n1, family.far, 4 << 20)
+    assert refused(pod, family.n1, family.shut)
+    ways = [Echo(pod, address, port, source=("", 40600))
+            for address, port in ((family.n1, family.far), (family.external, 80), (family.p2, 8080))]
+    assert all(way.alive() for way in ways)
+    for way in ways:
+        way.close()
+
+
 @pytest.mark.parametrize("modules, words", [
     ({"vxlan": {}, "nodeport-dsr": {}}, ["nodeport-dsr", "[module vxlan]", "[module geneve]", "[module nodeport-snat]"]),
     ({"geneve": {}, "nodeport-dsr": {}}, ["dispatch = option", "[module geneve]", "dispatch = geneve"]),
