@@ -365,7 +365,7 @@ static __always_inline void fill_reply(const struct weft_pkt *pkt, struct weft_f
         if (f->flags & WEFT_FLOW_DIRECT)
                 answer_directly(pkt, f);
         f->watch = WEFT_WATCH_ALL;
-        if (weft_tunnels && pkt->key.side == WEFT_SIDE_OVERLAY) {
+        if (weft_tunnels && pkt->key.side == WEFT_SIDE_OVERLAY && !(f->flags & WEFT_FLOW_DIRECT)) {
                 f->tunnel.remote = pkt->remote;
                 f->tunnel.number = pkt->remote_number;
         }
