@@ -129,14 +129,22 @@ static __always_inline int open_room(struct __sk_buff *ctx, const struct weft_pk
                                               BPF_F_ADJ_ROOM_FIXED_GSO | protocol_flag(family));
 }
 
+/* verifier: 1 to WEFT_TUNNEL_OPTIONS bytes, which is what n is already, said in a way that does not
+ * go lost when n is spilled, nor with a kernel that learns nothing from "is not 0". */
+static __always_inline __u32 some_options(__u32 n)
+{
+        n--;
+        asm volatile("" : "+r"(n));
+        return (n & (WEFT_TUNNEL_OPTIONS - 1)) + 1;
+}
+
 static __always_inline int put_options(struct __sk_buff *ctx, struct weft_pkt *pkt, __u32 off,
                                        __u32 n)
 {
-        /* verifier: n is spilled and its bounds with it */
-        asm volatile("" : "+r"(n));
-        if (n == 0 || n > WEFT_TUNNEL_OPTIONS)
+        if (n > WEFT_TUNNEL_OPTIONS)
                 return -1;
-        return bpf_skb_store_bytes(ctx, off, pkt->act.options, n, BPF_F_RECOMPUTE_CSUM);
+        return bpf_skb_store_bytes(ctx, off, pkt->act.options, some_options(n),
+                                   BPF_F_RECOMPUTE_CSUM);
 }
 
 /* Writes what stands before the packet: `size` bytes, of which the last are the inner Ethernet
@@ -231,11 +239,9 @@ static __always_inline int set_tunnel_options(struct __sk_buff *ctx, struct weft
 
         if (!n)
                 return 0;
-        /* verifier: n is spilled and its bounds with it */
-        asm volatile("" : "+r"(n));
-        if (n == 0 || n > WEFT_TUNNEL_OPTIONS)
+        if (n > WEFT_TUNNEL_OPTIONS)
                 return -1;
-        return bpf_skb_set_tunnel_opt(ctx, pkt->act.options, n);
+        return bpf_skb_set_tunnel_opt(ctx, pkt->act.options, some_options(n));
 }
 
 /* The mark tells the exit hooks of the device and of the uplink that this is weft's own. */
@@ -384,9 +390,7 @@ static __always_inline int read_options(struct __sk_buff *ctx, struct weft_pkt *
         if (!n)
                 return 1;
         o->room += n;
-        /* verifier: n is spilled and its bounds with it */
-        asm volatile("" : "+r"(n));
-        if (n == 0 || n > WEFT_TUNNEL_OPTIONS || bpf_skb_load_bytes(ctx, off, pkt->options, n))
+        if (n > WEFT_TUNNEL_OPTIONS || bpf_skb_load_bytes(ctx, off, pkt->options, some_options(n)))
                 return 0;
         pkt->n_options = n;
         return 1;

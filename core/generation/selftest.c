@@ -46,6 +46,28 @@ static int fill_endpoint(const struct run *run, struct weft_error *reterr)
         return tables_set_endpoint(run->tables, "endpoint", &e, reterr);
 }
 
+/* The peer that tests of a tunnel carry packets to. */
+static int fill_tunnel(const struct run *run, struct weft_error *reterr)
+{
+        struct weft_overlay overlay = { .ifindex = run->network->uplink, .mtu = 1450 };
+        struct weft_peer peer = { .identity = WEFT_IDENTITY_REMOTE_NODE,
+                                  .flags = WEFT_PEER_TUNNEL };
+        struct weft_prefix pods;
+        struct weft_addr own;
+        int r;
+
+        (void) parse_address(DRY_ADDRESS4, &own);
+        (void) parse_address(DRY_PEER4, &peer.node);
+        (void) parse_prefix(DRY_PEER_PODS4, &pods);
+        tunnel_mac(&own, overlay.mac);
+        tables_set_overlay(run->tables, generation_number(run->generation), &overlay);
+        r = tables_set_node(run->tables, &peer.node, &peer.remote);
+        if (r == 0)
+                r = tables_set_peer(run->tables, &pods, &peer);
+
+        return r < 0 ? weft_fail(reterr, r, "peers table: %s", strerror(-r)) : 0;
+}
+
 static int fill_tables(const struct run *run, struct weft_error *reterr)
 {
         struct weft_link link = { .flags = WEFT_NEXTHOP_MARK, .mtu = 1500 };
@@ -54,6 +76,8 @@ static int fill_tables(const struct run *run, struct weft_error *reterr)
         (void) parse_address(DRY_ADDRESS4, &link.addr4);
         (void) parse_address(DRY_ADDRESS6, &link.addr6);
         r = tables_set_link(run->tables, run->network->uplink, &link);
+        if (r == 0 && generation_tunnel(run->generation))
+                r = fill_tunnel(run, reterr);
 
         return r < 0 ? weft_fail(reterr, r, "links table: %s", strerror(-r))
                      : fill_endpoint(run, reterr);

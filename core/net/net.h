@@ -248,6 +248,8 @@ void wire_each(struct net *n, void (*f)(void *data, const char *ifname), void *d
 #define DRY_ADDRESS6 "2001:db8::11"
 #define DRY_ENDPOINT4 "10.244.1.10"
 #define DRY_ENDPOINT6 "fd00:244:1::10"
+#define DRY_PEER4 "192.0.2.12"
+#define DRY_PEER_PODS4 "10.244.3.0/24"
 
 /* A network namespace without a wire, for test packets: addresses, routes and neighbours as
  * module.h describes them. */

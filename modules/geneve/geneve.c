@@ -8,6 +8,8 @@
 
 #include <weft/module.h>
 
+#include "frames.h"
+
 WEFT_OBJECT("geneve.bpf.o");
 
 #define PORT "6081" /* IANA's */
@@ -69,8 +71,54 @@ static int geneve_load(struct weft_instance *self, const struct weft_api *api,
         return 0;
 }
 
+/* The frames are those of the engine and of the port that is usual. */
+static bool is_plain(struct weft_instance *self, const struct weft_api *api)
+{
+        const struct geneve_config *config = api->config(self);
+
+        return config->mode == WEFT_TUNNEL_ENGINE && config->port == 6081;
+}
+
+/* The outer source port, and what another module may masquerade of the packet inside. */
+#define ANY_SOURCE                                                                                 \
+        {                                                                                          \
+                { 34, 2 }, { 74, 6 }, { 84, 2 },                                                   \
+                {                                                                                  \
+                        100, 2                                                                     \
+                }                                                                                  \
+        }
+
+static const struct weft_test tests[] = {
+        { .name = "an endpoint's packet to a peer's pod is carried to the peer",
+          .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn_out),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_carried),
+          .any = ANY_SOURCE,
+          .with = "host-routing",
+          .applies = is_plain },
+        { .name = "what a peer carries here is delivered",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(carried_in),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(carried_delivered),
+          .with = "host-routing",
+          .applies = is_plain },
+        { .name = "nobody is another node's host",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(carried_as_host),
+          .verdict = WEFT_TEST_DROP,
+          .applies = is_plain },
+        { .name = "nobody but a peer speaks through the tunnel",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(carried_by_stranger),
+          .verdict = WEFT_TEST_DROP,
+          .applies = is_plain },
+        {}
+};
+
 WEFT_MODULE(.name = "geneve", .summary = "Geneve overlay between nodes",
             .provides = (const char *const[]) { "routing", "tunnel", NULL }, .exclusive = "routing",
             .needs = needs, .options = options, .config_size = sizeof(struct geneve_config),
             .role = "routing", .rank = 5, .condition = WEFT_PEERS_APART, .object = weft_object,
-            .object_end = weft_object_end, .load = geneve_load, );
+            .object_end = weft_object_end, .load = geneve_load, .tests = tests, );

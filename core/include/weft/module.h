@@ -274,6 +274,7 @@ struct weft_api {
  *     endpoint    10.244.1.10 and fd00:244:1::10, MAC 02:00:00:00:03:00; the host's side of its
  *                 device 02:00:00:00:04:00
  *     10.244.2.0/24 and fd00:244:2::/64 are behind 192.0.2.12 and 2001:db8::12, same MAC
+ *     10.244.3.0/24 are the pods of the peer 192.0.2.12, where there is a tunnel
  *
  * Before each test the flow tables are empty and the services its own; one that `goes_on` finds
  * what the test before it left. */
