@@ -4,44 +4,23 @@
  * then one program for each stage and hook with the slots it goes on to as constants. */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
 #include "config/option.h"
 #include "generation/chain.h"
-#include "generation/generation.h"
+#include "generation/internal.h"
 #include "generation/maps.h"
 #include "generation/object.h"
 #include "generation/stages.h"
 #include "plan/plan.h"
 #include "util.h"
-
-/* One module's share: what its stages say, and its object once for each stage and hook. */
-struct part {
-        struct instance *instance;
-        struct stage_list list;
-        struct bpf_object **objects;
-        size_t n_objects;
-        struct lasting_maps lasting;
-};
-
-struct chain {
-        struct stage stages[WEFT_STAGES_PER_HOOK]; /* in order; strings point into the parts */
-        int fds[WEFT_STAGES_PER_HOOK];             /* of the programs; owned by the objects */
-        size_t n;
-};
-
-struct generation {
-        uint32_t number;
-        struct bpf_object *engine;
-        struct part *parts;
-        size_t n_parts;
-        struct chain chains[WEFT_HOOKS];
-};
 
 /* What a build needs besides the generation. */
 struct build {
@@ -53,13 +32,6 @@ struct build {
 };
 
 static const char *const hook_names[] = WEFT_HOOK_NAMES;
-
-/* The engine's own programs. */
-static const char *const hook_programs[WEFT_HOOKS] = {
-        [WEFT_FROM_ENDPOINT] = "weft_from_endpoint", [WEFT_TO_ENDPOINT] = "weft_to_endpoint",
-        [WEFT_FROM_UPLINK] = "weft_from_uplink",     [WEFT_TO_UPLINK] = "weft_to_uplink",
-        [WEFT_FROM_OVERLAY] = "weft_from_overlay",   [WEFT_XDP_UPLINK] = "weft_xdp",
-};
 
 /* Programs that only the one or the other who encapsulates has a use for; others are not loaded. */
 static const struct {
@@ -76,11 +48,6 @@ static const char *const slot_programs[] = {
 #include <weft/slots.def>
 #undef WEFT_SLOT
 };
-
-static const char *part_name(const struct part *p)
-{
-        return p->instance->module->desc.name;
-}
 
 static struct part *find_part(const struct generation *g, const char *module)
 {
@@ -458,7 +425,7 @@ static int load_engine(const struct build *b, struct weft_error *reterr)
         return r < 0 ? weft_fail_in(reterr, r, "the engine") : 0;
 }
 
-/* The first of a module's objects, outside a self-test: the map is the one that outlives
+/* The module's object, outside a self-test: the map is the one that outlives
  * generations, or that of the instance that goes on, or will be made anew. */
 static int share_with_before(const struct build *b, struct part *p, const struct bpf_object *o,
                              struct bpf_map *map, int *ret_fd, struct weft_error *reterr)
@@ -469,8 +436,8 @@ static int share_with_before(const struct build *b, struct part *p, const struct
 
         if (s->bpffs)
                 r = lasting_map_share(&p->lasting, s->bpffs, i, s->number, o, map, reterr);
-        if (r >= 0 && bpf_map__fd(map) < 0 && i->kept && i->n_objects > 0)
-                *ret_fd = bpf_object__find_map_fd_by_name(i->objects[0], bpf_map__name(map));
+        if (r >= 0 && bpf_map__fd(map) < 0 && i->kept && i->object)
+                *ret_fd = bpf_object__find_map_fd_by_name(i->object, bpf_map__name(map));
 
         return r;
 }
@@ -483,8 +450,8 @@ static int share_own_map(const struct build *b, struct part *p, const struct bpf
         const char *name = bpf_map__name(map);
         int r = 0, fd = bpf_object__find_map_fd_by_name(b->g->engine, name);
 
-        if (fd < 0 && p->n_objects > 0)
-                fd = bpf_object__find_map_fd_by_name(p->objects[0], name);
+        if (fd < 0 && p->object)
+                fd = bpf_object__find_map_fd_by_name(p->object, name);
         else if (fd < 0 && b->settings->dry)
                 r = map_make_dry(o, map, reterr);
         else if (fd < 0)
@@ -518,16 +485,14 @@ static int share_maps(const struct build *b, struct part *p, struct bpf_object *
         return 0;
 }
 
-static int keep_object(struct part *p, struct bpf_object *o)
+/* A descriptor of its own for a program, which outlives its object. */
+static int keep_program(const struct bpf_object *o, const char *name, int *ret_fd,
+                        struct weft_error *reterr)
 {
-        struct bpf_object **grown = reallocarray(p->objects, p->n_objects + 1, sizeof(*grown));
+        int fd = bpf_program__fd(bpf_object__find_program_by_name(o, name));
 
-        if (!grown)
-                return -ENOMEM;
-
-        grown[p->n_objects++] = o;
-        p->objects = grown;
-        return 0;
+        *ret_fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        return *ret_fd < 0 ? weft_fail(reterr, -errno, "program %s: %s", name, strerror(errno)) : 0;
 }
 
 /* Loads the object with no program but `name` (NULL: none), which stands at place of c. */
@@ -552,15 +517,12 @@ static int load_object(const struct build *b, struct part *p, const char *name, 
                 r = share_maps(b, p, o, reterr);
         if (r >= 0)
                 r = object_load(o, b->log, reterr);
-        if (r >= 0 && keep_object(p, o) < 0)
-                r = weft_fail(reterr, -ENOMEM, "out of memory");
-        if (r < 0)
-                return r;
+        if (r >= 0 && name)
+                r = keep_program(o, name, &c->fds[place], reterr);
+        if (r >= 0 && !p->object)
+                p->object = TAKE(o);
 
-        if (name)
-                c->fds[place] = bpf_program__fd(bpf_object__find_program_by_name(o, name));
-        (void) TAKE(o);
-        return 0;
+        return r;
 }
 
 static int load_stage(const struct build *b, struct chain *c, size_t place,
@@ -594,13 +556,7 @@ static int load_stages(const struct build *b, struct weft_error *reterr)
         return 0;
 }
 
-static void hand_out_objects(struct part *p)
-{
-        p->instance->objects = p->objects;
-        p->instance->n_objects = p->n_objects;
-}
-
-/* Gives the new instances their objects; one that goes on has its own until the takeover. A module
+/* Gives the new instances their object; one that goes on has its own until the takeover. A module
  * with maps and no stage has an object too. */
 static int finish_parts(const struct build *b, struct weft_error *reterr)
 {
@@ -608,7 +564,7 @@ static int finish_parts(const struct build *b, struct weft_error *reterr)
                 struct part *p = &b->g->parts[i];
                 int r = 0;
 
-                if (p->n_objects == 0 && p->instance->module->desc.object)
+                if (!p->object && p->instance->module->desc.object)
                         r = load_object(b, p, NULL, NULL, 0, reterr);
                 if (r < 0)
                         return weft_fail_in(reterr, r, "module %s", part_name(p));
@@ -616,7 +572,7 @@ static int finish_parts(const struct build *b, struct weft_error *reterr)
 
         for (size_t i = 0; i < b->g->n_parts; i++)
                 if (!b->g->parts[i].instance->kept && !b->settings->dry)
-                        hand_out_objects(&b->g->parts[i]);
+                        b->g->parts[i].instance->object = b->g->parts[i].object;
 
         return 0;
 }
@@ -688,14 +644,10 @@ int generation_build(struct tables *t, const struct generation_settings *s,
 
 static void part_done(struct part *p)
 {
-        if (p->objects && p->instance->objects == p->objects) {
-                p->instance->objects = NULL;
-                p->instance->n_objects = 0;
-        }
+        if (p->instance->object == p->object)
+                p->instance->object = NULL;
 
-        for (size_t i = 0; i < p->n_objects; i++)
-                bpf_object__close(p->objects[i]);
-        free(p->objects);
+        bpf_object__close(p->object);
         stages_done(&p->list);
         lasting_maps_done(&p->lasting);
 }
@@ -704,6 +656,11 @@ struct generation *generation_free(struct generation *g)
 {
         if (!g)
                 return NULL;
+
+        for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++)
+                for (size_t i = 0; i < g->chains[hook].n; i++)
+                        if (g->chains[hook].fds[i] > 0)
+                                (void) close(g->chains[hook].fds[i]);
 
         for (size_t i = 0; i < g->n_parts; i++)
                 part_done(&g->parts[i]);
@@ -720,9 +677,9 @@ int generation_prepare(struct generation *g, struct weft_error *reterr)
         int r = 0;
 
         for (size_t i = 0; r >= 0 && i < g->n_parts; i++)
-                if (g->parts[i].n_objects > 0)
+                if (g->parts[i].object)
                         r = lasting_maps_migrate(&g->parts[i].lasting, g->parts[i].instance,
-                                                 g->parts[i].objects[0], reterr);
+                                                 g->parts[i].object, reterr);
         for (size_t i = 0; r >= 0 && i < g->n_parts; i++)
                 if (!g->parts[i].instance->kept)
                         r = instance_prepare(g->parts[i].instance, reterr);
@@ -733,7 +690,7 @@ int generation_prepare(struct generation *g, struct weft_error *reterr)
 void generation_takeover(struct generation *g)
 {
         for (size_t i = 0; i < g->n_parts; i++) {
-                hand_out_objects(&g->parts[i]);
+                g->parts[i].instance->object = g->parts[i].object;
                 instance_takeover(g->parts[i].instance);
         }
 }
@@ -743,8 +700,8 @@ int generation_pin_maps(const struct generation *g, const char *bpffs, struct we
         int r = 0;
 
         for (size_t i = 0; r >= 0 && i < g->n_parts; i++)
-                if (g->parts[i].n_objects > 0)
-                        r = lasting_maps_pin(&g->parts[i].lasting, bpffs, g->parts[i].objects[0],
+                if (g->parts[i].object)
+                        r = lasting_maps_pin(&g->parts[i].lasting, bpffs, g->parts[i].object,
                                              reterr);
 
         return r;
@@ -755,98 +712,4 @@ bool generation_has_pin(const struct generation *g, const char *module, const ch
         const struct part *p = find_part(g, module);
 
         return p && lasting_maps_have(&p->lasting, pin);
-}
-
-/* ---- looking at one ----------------------------------------------------------------------- */
-
-uint32_t generation_number(const struct generation *g)
-{
-        return g->number;
-}
-
-int generation_chain_fd(const struct generation *g)
-{
-        return bpf_object__find_map_fd_by_name(g->engine, "chain");
-}
-
-int generation_hook_fd(const struct generation *g, uint32_t hook)
-{
-        const char *name = hook < WEFT_HOOKS ? hook_programs[hook] : NULL;
-        const struct bpf_program *p =
-                name ? bpf_object__find_program_by_name(g->engine, name) : NULL;
-
-        return p && bpf_program__autoload(p) ? bpf_program__fd(p) : -ENOENT;
-}
-
-int generation_overlay_fd(const struct generation *g)
-{
-        const struct bpf_program *p =
-                bpf_object__find_program_by_name(g->engine, "weft_to_overlay");
-
-        return p && bpf_program__autoload(p) ? bpf_program__fd(p) : -ENOENT;
-}
-
-const char *generation_module_name(const struct generation *g, uint16_t id)
-{
-        if (id == 0)
-                return "engine";
-
-        for (size_t i = 0; i < g->n_parts; i++)
-                if (g->parts[i].instance->id == id)
-                        return part_name(&g->parts[i]);
-
-        return NULL;
-}
-
-const struct bpf_object *generation_object(const struct generation *g, size_t i)
-{
-        return g->parts[i].n_objects > 0 ? g->parts[i].objects[0] : NULL;
-}
-
-static void fill_row(struct chain_row *row, int prog_fd)
-{
-        struct bpf_prog_info info = { 0 };
-        uint32_t size = sizeof(info);
-
-        if (bpf_obj_get_info_by_fd(prog_fd, &info, &size) < 0)
-                return;
-
-        row->prog_id = info.id;
-        row->run_count = info.run_cnt;
-}
-
-static size_t hook_rows(const struct generation *g, uint32_t hook, struct chain_row *rows,
-                        size_t max)
-{
-        const struct chain *c = &g->chains[hook];
-        int entry = generation_hook_fd(g, hook);
-        size_t n = 0;
-
-        if (entry >= 0 && n < max) {
-                rows[n] = (struct chain_row) { .hook = hook,
-                                               .phase = WEFT_PHASES,
-                                               .module = "engine",
-                                               .stage = hook_programs[hook] };
-                fill_row(&rows[n++], entry);
-        }
-
-        for (size_t i = 0; i < c->n && n < max; i++) {
-                rows[n] = (struct chain_row) { .hook = hook,
-                                               .phase = c->stages[i].phase,
-                                               .module = c->stages[i].module,
-                                               .stage = c->stages[i].name };
-                fill_row(&rows[n++], c->fds[i]);
-        }
-
-        return n;
-}
-
-size_t generation_chain(const struct generation *g, struct chain_row *rows, size_t max)
-{
-        size_t n = 0;
-
-        for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++)
-                n += hook_rows(g, hook, rows + n, max - n);
-
-        return n;
 }

@@ -192,7 +192,7 @@ static int copy_maps(const struct run *run, const struct instance *i, const stru
                 if (!is_copied(dry, m) || tables_fd(run->tables, name) >= 0)
                         continue;
 
-                from = bpf_object__find_map_fd_by_name(i->objects[0], name);
+                from = bpf_object__find_map_fd_by_name(i->object, name);
                 r = from < 0 ? 0 : copy_map(m, from, bpf_map__fd(m));
                 if (r < 0)
                         return weft_fail(
@@ -211,7 +211,7 @@ static int copy_all_maps(const struct run *run, struct weft_error *reterr)
         for (size_t i = 0; r >= 0 && i < run->n_modules; i++) {
                 const struct bpf_object *dry = generation_object(run->generation, i);
 
-                if (dry && run->modules[i]->n_objects > 0)
+                if (dry && run->modules[i]->object)
                         r = copy_maps(run, run->modules[i], dry, reterr);
         }
 

@@ -178,15 +178,14 @@ static void api_cluster_prefixes(struct weft_instance *self,
         s->cluster_prefixes(s->data, f, data);
 }
 
-/* All objects of an instance share their maps: the first knows them all. */
 int instance_map(const struct instance *i, const char *name)
 {
         int fd;
 
-        if (i->n_objects == 0)
+        if (!i->object)
                 return -ENOENT;
 
-        fd = bpf_object__find_map_fd_by_name(i->objects[0], name);
+        fd = bpf_object__find_map_fd_by_name(i->object, name);
         return fd < 0 ? -ENOENT : fd;
 }
 

@@ -85,9 +85,8 @@ struct instance {
         struct bpf_object *opened;    /* only while load runs: what weft_api.constant() looks at */
         struct weft_ports given_out;  /* from weft_api.give_out_ports() */
         struct weft_ports node_ports; /* from weft_api.node_ports(); 0, 0: serves none */
-        struct bpf_object **objects;  /* its loaded objects, set by the generation; not owned */
-        size_t n_objects;
-        struct weft_prefix *routes; /* held through weft_api.route(); owned */
+        struct bpf_object *object;    /* loaded, set by the generation; not owned */
+        struct weft_prefix *routes;   /* held through weft_api.route(); owned */
         size_t n_routes;
         char *table;                    /* body held through weft_api.nft_table(); owned */
         struct weft_prefixes native;    /* from weft_api.set_native_prefixes(); items owned */

@@ -113,8 +113,8 @@ static uint32_t read_element(int map, uint32_t index)
 
 static int map_of(const struct instance *i, const char *name)
 {
-        cr_assert_gt(i->n_objects, 0);
-        return bpf_object__find_map_fd_by_name(i->objects[0], name);
+        cr_assert(i->object);
+        return bpf_object__find_map_fd_by_name(i->object, name);
 }
 
 Test(generation, a_module_s_own_maps_are_one_for_all_its_stages)
@@ -127,7 +127,7 @@ Test(generation, a_module_s_own_maps_are_one_for_all_its_stages)
         cr_assert_eq(read_element(map_of(a, "a_runs"), 0), 4);
 
         (void) generation_free(g);
-        cr_assert_eq(a->n_objects, 0, "the instance still points at what is gone");
+        cr_assert_null(a->object, "the instance still points at what is gone");
 }
 
 Test(generation, every_generation_has_maps_of_its_own)

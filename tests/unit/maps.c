@@ -62,7 +62,7 @@ static struct generation *build_pinned(uint32_t number, struct instance *i)
 static uint32_t value(const struct instance *i, const char *map)
 {
         uint32_t zero = 0, values[2] = { 0 };
-        int fd = bpf_object__find_map_fd_by_name(i->objects[0], map);
+        int fd = bpf_object__find_map_fd_by_name(i->object, map);
 
         cr_assert_eq(bpf_map_lookup_elem(fd, &zero, values), 0, "%s", map);
         return values[0];
