@@ -333,7 +333,8 @@ def reload_time(weft):
 
 def test_a_thousand_bad_clients_neither_delay_a_reload_nor_keep_others_from_their_answers():
     """Medians of reloads with and without the crowd, one after the other. On an idle machine they differ
-    by less than a tenth (WEFT_RELOAD_PAIRS=25, printed); the bound leaves room for a busy one."""
+    by less than a tenth (WEFT_RELOAD_PAIRS=25, printed); the bound leaves room for a busy one, and is far
+    from what a client that holds the daemon up would cost."""
     pairs, alone, crowded = int(os.environ.get("WEFT_RELOAD_PAIRS", 3)), [], []
     cluster = make_cluster(BUILD)
     try:
@@ -348,7 +349,7 @@ def test_a_thousand_bad_clients_neither_delay_a_reload_nor_keep_others_from_thei
                 assert crowd.closed > 500, "the daemon has held them all"
         ratio = statistics.median(crowded) / statistics.median(alone)
         print(f"reload {statistics.median(alone) * 1000:.0f} ms, with 1 000 bad clients {ratio:.2f} times that")
-        assert ratio < 1.5
+        assert ratio < 2
         weft.stop()
     finally:
         cluster.close()

@@ -21,8 +21,8 @@ class Client:
 
     def __init__(self, path, timeout=20):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(str(path))  # waits where the queue is full, which with a time-out it would not
         self.socket.settimeout(timeout * PATIENCE)
-        self.socket.connect(str(path))
         self.rest = b""
 
     def __enter__(self):
