@@ -381,6 +381,17 @@ SEC("tc") int weft_drop_packet(struct __sk_buff *ctx)
         return WEFT_TCX_DROP;
 }
 
+/* Too big for its way, and its sender lets routers cut it up: the stack can, where it may see the
+ * packet as it is because the source half is applied where it leaves. */
+static __always_inline int can_be_cut(struct __sk_buff *ctx, const struct weft_pkt *pkt)
+{
+        __be16 frag_off;
+
+        return pkt->hook == WEFT_FROM_ENDPOINT && pkt->key.family == 4 &&
+               pkt->act.route.delivery == WEFT_WIRE && !(pkt->act.set & WEFT_SET_DST) &&
+               LOAD(ctx, ETH_HLEN + 6, frag_off) && !(frag_off & bpf_htons(0x4000));
+}
+
 /* ---- replay, the long way ----------------------------------------------------------------- */
 
 SEC("tc") int weft_replay(struct __sk_buff *ctx)
@@ -392,9 +403,15 @@ SEC("tc") int weft_replay(struct __sk_buff *ctx)
         if (!pkt)
                 return WEFT_TCX_NEXT;
         route = pkt->act.route;
-        hops = is_hop(route.delivery);
-        if (hops && (no = hop_refusal(ctx, pkt)))
+        hops = !pkt->host && is_hop(route.delivery);
+        no = hops ? hop_refusal(ctx, pkt) : 0;
+        if (no == WEFT_DROP(TOO_BIG) && can_be_cut(ctx, pkt)) {
+                count_forward(pkt->hook, WEFT_STACK, pkt->len);
+                return to_stack(ctx, 0);
+        }
+        if (no)
                 return weft_verdict_drop(ctx, pkt, no, 0);
+        route.exit |= pkt->host && pkt->act.set == WEFT_SET_SRC;
         if (hops && pkt->act.tell) {
                 weft_tail_call(ctx, WEFT_SLOT_TELL);
                 return BROKEN(ctx, pkt);

@@ -115,6 +115,8 @@ static __always_inline int exit_into_tunnel(struct __sk_buff *ctx, __u32 hook, _
                            remote_is_current(tunnel, p->epoch, p->now));
 }
 
+/* The source half is due where the route says so, and for a packet that goes through the stack
+ * though its flow does not: one that has to be cut up. */
 static __always_inline int exit4(struct __sk_buff *ctx, __u32 hook, struct weft_flow4 *flow,
                                  const struct weft_key4 *key, const struct short_packet *p)
 {
@@ -124,15 +126,16 @@ static __always_inline int exit4(struct __sk_buff *ctx, __u32 hook, struct weft_
         __u16 addr_delta = flow->f.addr_delta, l4_delta = flow->f.l4_delta;
         struct check_place c = { .udp = p->udp, .family = 4, .pseudo = 1 };
         union weft_tunnel tunnel = exit_tunnel(&flow->f, hook);
+        int due = route.exit || flow->f.set == WEFT_SET_SRC;
 
         barrier();
         if (!key4_is(&flow->key, key) || exit_flow(&flow->f, hook, p))
                 return SLOW;
         if (flow->f.ifindex == WEFT_HOST)
                 account(&flow->f, p->now, p->len);
-        if (!route.exit && !tunnel.word)
+        if (!due && !tunnel.word)
                 return WEFT_TCX_NEXT;
-        if (!route.exit)
+        if (!due)
                 return exit_into_tunnel(ctx, hook, 4, tunnel, p);
         off = ETH_HLEN + WEFT_IP4_MIN;
         rewrite_ip4(p->data + ETH_HLEN, saddr, daddr, addr_delta, 0);
@@ -157,15 +160,16 @@ static __always_inline int exit6(struct __sk_buff *ctx, __u32 hook, struct weft_
         __u16 addr_delta = flow->f.addr_delta, l4_delta = flow->f.l4_delta;
         struct check_place c = { .udp = p->udp, .family = 6, .pseudo = 1 };
         union weft_tunnel tunnel = exit_tunnel(&flow->f, hook);
+        int due = route.exit || flow->f.set == WEFT_SET_SRC;
 
         barrier();
         if (!key6_is(&flow->key, key) || exit_flow(&flow->f, hook, p))
                 return SLOW;
         if (flow->f.ifindex == WEFT_HOST)
                 account(&flow->f, p->now, p->len);
-        if (!route.exit && !tunnel.word)
+        if (!due && !tunnel.word)
                 return WEFT_TCX_NEXT;
-        if (!route.exit)
+        if (!due)
                 return exit_into_tunnel(ctx, hook, 6, tunnel, p);
         off = ETH_HLEN + WEFT_IP6_LEN;
         if (weft_can_cast)

@@ -8,7 +8,7 @@ import pytest
 from cluster import FAMILIES, IPV4, IPV6, NATIVE_CIDRS, Cluster
 from conftest import start_servers
 from lab import wait_for
-from test_network import Many, serve_many
+from many import Many, serve_many
 from traffic import (Echo, Server, connect, datagram, download, numbers, ping, tcp_who, udp_who, upload)
 
 MODULES = {"native-routing": {"cidr": NATIVE_CIDRS, "direct-node-routes": "yes"}, "bpf-masq": {"ipv6": "yes"}}

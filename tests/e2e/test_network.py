@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Networks that are not as one would wish: firewalls, small MTUs, full tables."""
 
+import socket
+
 import pytest
 
 from cluster import FAMILIES, IPV4
@@ -230,3 +232,27 @@ def succeeds(cluster):
         return tcp_who(cluster.client, IPV4.n1, IPV4.far, timeout=2)
     except OSError:
         return False
+
+
+def test_what_a_pod_lets_be_cut_up_passes_a_narrow_link_in_fragments(made):
+    """Datagrams without DF, larger than the uplink takes: masqueraded, and to another pod."""
+    cluster = made()
+    cluster.n1.ip("link set eth0 mtu 1300")
+    cluster.switch.ip("link set to-n1 mtu 1300")
+    wait_for("weftd to know the link's MTU", lambda: cluster.weft1.ctl_json("status")["uplinks"][0]["mtu"] == 1300)
+    cluster.p1.run("ip", "route", "replace", "default", "via", "10.244.1.1", "mtu", "1500")
+    data = numbers(8, 1400)
+    for receiver, address, seen in ((cluster.client, IPV4.client, IPV4.n1), (cluster.p2, IPV4.p2, IPV4.p1)):
+        with receiver.inside():
+            listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with cluster.p1.inside():
+            sending = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with listening, sending:
+            listening.bind((address, 7777))
+            listening.settimeout(5)
+            sending.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER, IP_PMTUDISC_DONT
+            for _ in range(3):
+                sending.sendto(data, (address, 7777))
+                got, peer = listening.recvfrom(65536)
+                assert got == data and peer[0] == seen
+    assert cluster.weft1.drops("TOO_BIG") == 0
