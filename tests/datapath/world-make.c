@@ -15,6 +15,7 @@
 #include <bpf/btf.h>
 
 #include "generation/generation.h"
+#include "generation/object.h"
 #include "module/module.h"
 #include "util.h"
 #include "world-internal.h"
@@ -118,9 +119,11 @@ static bool make_network(void)
         return pclose(f) == 0 ? true : complain("ip -batch");
 }
 
+#define FILES 16384 /* each program's object holds all maps that it uses */
+
 static bool make_namespaces(void)
 {
-        struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY };
+        struct rlimit all = { RLIM_INFINITY, RLIM_INFINITY }, files = { FILES, FILES };
 
         if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0)
                 return complain("unshare");
@@ -129,6 +132,7 @@ static bool make_namespaces(void)
         if (mount("bpf", WORLD_BPFFS, "bpf", 0, "mode=0700") < 0)
                 return complain("mount bpffs");
         (void) setrlimit(RLIMIT_MEMLOCK, &all);
+        (void) setrlimit(RLIMIT_NOFILE, &files);
         return true;
 }
 
@@ -251,9 +255,16 @@ static const struct config_module sections[VARIANTS][MODULES] = {
                     { .name = "host-routing" } },
 };
 
+#define LOG_TAIL 4000 /* bytes of what the verifier said */
+
 static bool said(struct weft_error *e, const char *what)
 {
+        _cleanup_free_ char *log = object_take_refusal();
+        size_t n = log ? strlen(log) : 0;
+
         fprintf(stderr, "world: %s: %s\n", what, e->text);
+        if (log)
+                fprintf(stderr, "%s\n", log + (n > LOG_TAIL ? n - LOG_TAIL : 0));
         return false;
 }
 
