@@ -169,6 +169,23 @@ def test_a_soft_need_that_is_missing_is_a_fallback_and_logged_in_every_mode(mode
         weft.stop()
 
 
+@pytest.mark.parametrize("fact, expected", [
+    ("fib-lookup-src", {"bpf-masq": ("on", "without the kernel's feature fib-lookup-src"), "host-routing": ("on", "")}),
+    ("fib_lookup", {"bpf-masq": ("off", "needs the kernel's eBPF helper fib_lookup"),
+                    "host-routing": ("off", "needs the kernel's eBPF helper fib_lookup"), "notrack": ("on", "")}),
+    ("nftables", {"notrack": ("off", "needs the kernel's feature nftables"), "native-routing": ("on", "")}),
+    ("masquerade-free", {"host-routing": ("off", "take [module host-routing] away"),
+                         "notrack": ("off", "take [module notrack] away"), "bpf-masq": ("on", "")}),
+    ("redirect-free", {"notrack": ("off", "take [module notrack] away"), "host-routing": ("on", "")}),
+])
+def test_what_the_host_path_modules_do_without(fact, expected):
+    with Cluster() as cluster:
+        weft = lesser(cluster, "probe", f"no-{fact}", {**standard_modules(), "notrack": {}}).start()
+        for module, (on, text) in expected.items():
+            assert state(weft, module)[0] == on and text in state(weft, module)[1], state(weft, module)
+        weft.stop()
+
+
 def test_weftctl_probe_takes_the_same_facts():
     def verdicts(facts):
         said = json.loads(run("env", f"WEFTD_DEBUG_FACTS={facts}", BUILD / "core/ctl/weftctl", "--json",
