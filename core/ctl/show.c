@@ -373,8 +373,7 @@ static const struct column service_columns[] = {
         { "REASON", 0 },    { "SET IN", 0 },    { 0 },
 };
 static const struct column backend_columns[] = {
-        { "BACKEND", 0 }, { "WEIGHT", 1 }, { "STATE", 0 },
-        { "FLOWS", 1 },   { "SET IN", 0 }, { 0 },
+        { "BACKEND", 0 }, { "WEIGHT", 1 }, { "STATE", 0 }, { "FLOWS", 1 }, { "SET IN", 0 }, { 0 },
 };
 /* clang-format on */
 

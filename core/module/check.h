@@ -15,10 +15,10 @@ void modules_check(const struct config *c, const char *const *dirs,
 /* Adds an error for each node port that lies outside the range of a module that serves them, and
  * for each way of forwarding that none of the modules knows. */
 void check_services(const struct config *c, struct instance *const *instances, size_t n,
-                      struct diagnostics *diagnostics);
+                    struct diagnostics *diagnostics);
 /* The same for one service. */
-void check_service(const struct config_service *s, struct instance *const *instances,
-                         size_t n, struct diagnostics *diagnostics);
+void check_service(const struct config_service *s, struct instance *const *instances, size_t n,
+                   struct diagnostics *diagnostics);
 
 /* The section of that name, or NULL. */
 const struct config_module *config_module_find(const struct config *c, const char *name);
