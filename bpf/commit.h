@@ -6,7 +6,7 @@
  * loser of a race between two CPUs gives its port back and replays the winner's. weft_replay
  * executes what is in pkt->act. */
 
-#include "decide.h"
+#include "way.h"
 
 #define PORT_TRIES 32 /* the sender's own port, then random ones, then in line */
 #define PORT_RANDOM 16

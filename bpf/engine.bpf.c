@@ -5,7 +5,8 @@
  *
  *   entry.h   first program of each hook; replays what is decided, lets pass what is none of ours
  *   parse.h   headers that are not plain
- *   decide.h  what a packet means to its flow; start and end of the chain
+ *   decide.h  what a packet means to its flow; the start of the chain
+ *   way.h     its end: delivery, route, next hop
  *   commit.h  a plan becomes two entries
  *   icmp.h    errors about packets of a flow
  *   dsr.h     direct server return: what the first node tells the backend's
