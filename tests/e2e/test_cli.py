@@ -285,8 +285,8 @@ def on_terminal(cluster, *argv, columns=80, **environment):
     """What weftctl prints on a terminal of so many columns."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    env = {**os.environ, "TERM": "xterm", **environment}
-    env.pop("COLUMNS", None)
+    told = ("COLUMNS", "NO_COLOR", "PAGER", "SYSTEMD_PAGER")
+    env = {k: v for k, v in os.environ.items() if k not in told} | {"TERM": "xterm"} | environment
     process = subprocess.Popen(
         cluster.n1.command(cluster.weft1.build / "core/ctl/weftctl", "--root", cluster.weft1.root, *argv),
         stdout=its, stderr=its, stdin=its, env=env)
