@@ -128,8 +128,7 @@ static int read_filter(const struct call *c, json_t *filter, struct weft_error *
 /* The parameters of ListFlows; *ret is the caller's. */
 static int read_parameters(const struct call *c, json_t **ret, struct weft_error *reterr)
 {
-        json_auto_t *p = json_pack("{s:{}}", "filter");
-        json_t *limit = NULL;
+        json_auto_t *p = json_pack("{s:{}}", "filter"), *limit = NULL;
 
         if (read_filter(c, json_object_get(p, "filter"), reterr) < 0 ||
             read_count(c, &option_limit, 1000000, &limit, reterr) < 0 ||
@@ -141,7 +140,7 @@ static int read_parameters(const struct call *c, json_t **ret, struct weft_error
                 return weft_fail(reterr, -EINVAL, "--by is for --top");
 
         if (limit)
-                (void) json_object_set_new(p, "limit", limit);
+                (void) json_object_set(p, "limit", limit);
         if (call_has(c, &option_top))
                 (void) json_object_set_new(p, "top",
                                            json_string(call_value(c, &option_by) ?: "bytes"));
