@@ -12,19 +12,6 @@
 #include "config/values.h"
 #include "util.h"
 
-#define NAMES(...)                                                                                 \
-        (const char *const[])                                                                      \
-        {                                                                                          \
-                __VA_ARGS__, NULL                                                                  \
-        }
-
-/* A key that this version accepts only with the values that it lives up to without storing them. h:
- * the help text. */
-#define ONLY_OF(k, all, h, ...)                                                                    \
-        {                                                                                          \
-                .o = { .key = k, .choices = all, .help = h }, .supported = NAMES(__VA_ARGS__)      \
-        }
-
 /* Identities are 24 bits. 0, 1, 2 and 6 are unknown, host, world and remote node. */
 #define IDENTITY_MAX 0xffffff
 #define PEER_IDENTITY_MIN 3
@@ -32,6 +19,17 @@
 #define AFFINITY_MAX (366ULL * 86400 * 1000) /* milliseconds */
 
 /* ---- values that no type fits ------------------------------------------------------------- */
+
+static int check_listen(const char *value, struct weft_error *reterr)
+{
+        struct weft_addr addr;
+        uint16_t port;
+
+        return parse_address_port(value, &addr, &port) == 0
+                       ? 0
+                       : weft_fail(reterr, -EINVAL,
+                                   "must be an address and a port: 127.0.0.1:9964 or [::1]:9964");
+}
 
 static int set_flow_table_size(const struct key *k, void *field, const char *value,
                                struct weft_error *reterr)
@@ -290,9 +288,9 @@ static const struct key weft_keys[] = {
                         "IP family of the packets that carry tunnels between nodes. auto: IPv4 if "
                         "nodes have both.") },
         { WEFT_OPT_STRING(struct config, metrics_listen, "metrics-listen", "127.0.0.1:9964",
-                          "Address and port that metrics are served at where no socket is passed "
-                          "in; this version serves none yet. Empty: nowhere."),
-          .supported = NAMES("127.0.0.1:9964", ""), .is = "address and port", .keeps_empty = true },
+                          "Address and port that metrics are served at (HTTP, GET /metrics) where "
+                          "the service manager passes no socket in. Empty: nowhere."),
+          .check = check_listen, .is = "address and port", .keeps_empty = true },
         { WEFT_OPT_ENUM(struct config, tcx_order, "tcx-order", "last", tcx_orders,
                         "Place among other people's tcx programs of an interface, taken when weft "
                         "comes to the interface and kept from then on. last: they see packets as "
@@ -614,28 +612,6 @@ const struct key *keys_find(const struct key *keys, const char *name, struct wef
         return NULL;
 }
 
-static int check_supported(const struct key *k, const char *value, struct weft_error *reterr)
-{
-        uint32_t choice;
-        int r;
-
-        if (*value == '\0')
-                return 0; /* the default */
-        if (k->o.choices) {
-                r = option_choice(&k->o, value, &choice, reterr);
-                if (r < 0)
-                        return r;
-        }
-
-        for (const char *const *s = k->supported; *s; s++)
-                if (strcmp(value, *s) == 0)
-                        return 0;
-
-        return weft_fail(reterr, -EOPNOTSUPP,
-                         "not yet supported by this version: leave the key out or write %s = %s",
-                         k->o.key, k->supported[0]);
-}
-
 bool key_keeps_empty(const struct key *k)
 {
         return k->list || k->keeps_empty ||
@@ -651,9 +627,7 @@ int keys_set(const struct key *keys, void *object, const char *key, const char *
         if (!k)
                 return -ENOENT;
 
-        if (k->supported)
-                r = check_supported(k, value, reterr);
-        else if (k->check && *value != '\0')
+        if (k->check && *value != '\0')
                 r = k->check(value, reterr);
         if (r < 0)
                 return r;

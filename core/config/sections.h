@@ -18,10 +18,6 @@ struct key {
         /* Where no type fits: reads the value, which may be empty, into the field. */
         int (*set)(const struct key *k, void *field, const char *value, struct weft_error *reterr);
 
-        /* Where this version does not support every value yet: those that it does, the default
-         * first, ended by NULL. */
-        const char *const *supported;
-
         /* For the manual and samples, where the option does not say it: what a value is, its
          * default, and whether the key may be repeated to make a list. */
         const char *is, *def;
@@ -55,8 +51,7 @@ extern const struct section sections[]; /* ended by name NULL */
 int keys_default(const struct key *keys, void *object, struct weft_error *reterr);
 /* The row of a key; NULL where there is none, with the nearest one in *reterr. */
 const struct key *keys_find(const struct key *keys, const char *name, struct weft_error *reterr);
-/* Reads one assignment. An unknown key is -ENOENT, a value that this version does not support
- * -EOPNOTSUPP; *reterr says what would be right. */
+/* Reads one assignment. An unknown key is -ENOENT; *reterr says what would be right. */
 int keys_set(const struct key *keys, void *object, const char *key, const char *value,
              struct weft_error *reterr);
 /* Remembers where the value of a key was written, for those of which the object keeps it. */

@@ -8,26 +8,14 @@
 #include "ctl/wrap.h"
 #include "util.h"
 
-static bool is_supported(const struct key *k, const char *value)
+/* "a, b" */
+static char *join(const char *const *words, char *buf, size_t size)
 {
-        for (size_t i = 0; k->supported && k->supported[i]; i++)
-                if (strcmp(k->supported[i], value) == 0)
-                        return true;
-
-        return !k->supported;
-}
-
-/* "a, b" of those of the words that are, or are not, supported. */
-static char *join(const struct key *k, bool supported, char *buf, size_t size)
-{
-        const char *const *words = k->o.choices;
         size_t n = 0;
 
         buf[0] = '\0';
-        for (size_t i = 0; words && words[i] && n < size; i++)
-                if (is_supported(k, words[i]) == supported)
-                        n += (size_t) snprintf(buf + n, size - n, "%s%s", n > 0 ? ", " : "",
-                                               words[i]);
+        for (size_t i = 0; words[i] && n < size; i++)
+                n += (size_t) snprintf(buf + n, size - n, "%s%s", n > 0 ? ", " : "", words[i]);
 
         return buf;
 }
@@ -39,7 +27,7 @@ char *key_type_text(const struct key *k, char *buf, size_t size)
         if (k->is)
                 (void) snprintf(buf, size, "%s", k->is);
         else if (k->o.choices)
-                (void) snprintf(buf, size, "one of %s", join(k, true, words, sizeof(words)));
+                (void) snprintf(buf, size, "one of %s", join(k->o.choices, words, sizeof(words)));
         else
                 (void) option_type_text(&k->o, buf, size);
 
@@ -48,34 +36,18 @@ char *key_type_text(const struct key *k, char *buf, size_t size)
 
 const char *key_default_text(const struct key *k)
 {
-        if (k->def || k->o.def)
-                return k->def ?: k->o.def;
-
-        return k->supported ? k->supported[0] : NULL;
-}
-
-char *key_unsupported_text(const struct key *k, char *buf, size_t size)
-{
-        buf[0] = '\0';
-        if (k->supported && k->o.choices)
-                return join(k, false, buf, size);
-        if (k->supported)
-                (void) snprintf(buf, size, "any other");
-
-        return buf;
+        return k->def ?: k->o.def;
 }
 
 /* ---- the sample --------------------------------------------------------------------------- */
 
 static void sample_key(const struct key *k, FILE *f)
 {
-        char type[256], missing[160], text[1024];
+        char type[256], text[1024];
         const char *def = key_default_text(k);
 
-        (void) key_unsupported_text(k, missing, sizeof(missing));
-        (void) snprintf(text, sizeof(text), "%s (%s%s%s)", k->o.help,
-                        key_type_text(k, type, sizeof(type)), missing[0] ? "; not yet: " : "",
-                        missing);
+        (void) snprintf(text, sizeof(text), "%s (%s)", k->o.help,
+                        key_type_text(k, type, sizeof(type)));
         (void) fputc('\n', f);
         wrap_comment(f, text);
         (void) fprintf(f, "#%s =%s%s\n", k->o.key, def && *def ? " " : "", def ?: "");

@@ -14,9 +14,5 @@ char *key_type_text(const struct key *k, char *buf, size_t size);
 /* As it would be written; NULL: none. */
 const char *key_default_text(const struct key *k);
 
-/* Which values are refused so far: "maglev, least-connections", "any other" where they cannot be
- * told one by one, or "" where none is. Returns buf. */
-char *key_unsupported_text(const struct key *k, char *buf, size_t size);
-
 /* A weft.conf with every key of every section, all of it commented out. */
 void keys_sample(FILE *f);

@@ -23,6 +23,15 @@ const struct verb verb_modules = {
         .show = show_modules,
 };
 
+const struct verb verb_metrics = {
+        .name = "metrics",
+        .summary = "what the node counts, as Prometheus reads it",
+        .text = "The same text is served to Prometheus itself, see metrics-listen in weft.conf.",
+        .paged = true,
+        .method = "GetMetrics",
+        .show = show_metrics,
+};
+
 static const struct values hooks = {
         .words = (const char *const[WEFT_HOOKS + 1]) WEFT_HOOK_NAMES,
 };

@@ -201,16 +201,13 @@ static void print_phases(const struct manual *m)
 static void print_key(const struct manual *m, const struct key *k)
 {
         const char *def = key_default_text(k);
-        char type[256], missing[160];
+        char type[256];
 
         (void) fprintf(m->f, ".It Ic %s No =", k->o.key);
         (void) fprintf(m->f, " Ar \"%s\"\n", key_type_text(k, type, sizeof(type)));
         print_text(m, k->o.help, true);
         if (def && *def != '\0')
                 (void) fprintf(m->f, "Default:\n.Ql %s .\n", def);
-        if (*key_unsupported_text(k, missing, sizeof(missing)) != '\0')
-                (void) fprintf(m->f, "Not supported yet, and refused: %s.\n",
-                               strcmp(missing, "any other") == 0 ? "any other value" : missing);
 }
 
 static void print_keys(const struct manual *m)

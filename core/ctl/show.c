@@ -305,6 +305,21 @@ static const struct {
 };
 /* clang-format on */
 
+static void show_metrics_place(const json_t *metrics, FILE *f)
+{
+        const char *reason = text(metrics, "reason"), *at = text(metrics, "at");
+
+        if (*reason || *at)
+                (void) fprintf(f, "Metrics     %s%s\n", *reason ? "not served: " : "at ",
+                               *reason ? reason : at);
+}
+
+void show_metrics(const json_t *reply, FILE *f, unsigned width)
+{
+        (void) width;
+        (void) fputs(text(reply, "text"), f);
+}
+
 void show_status(const json_t *reply, FILE *f, unsigned width)
 {
         _cleanup_free_ char *addresses = join(json_object_get(reply, "addresses"), "none");
@@ -321,6 +336,7 @@ void show_status(const json_t *reply, FILE *f, unsigned width)
                        number(flows, "established"), number(flows, "new"), number(flows, "closing"),
                        number(flows, "expired"));
         (void) fprintf(f, "Tables      %s\n", size_text(number(reply, "table_bytes"), memory));
+        show_metrics_place(json_object_get(reply, "metrics"), f);
         if (json_array_size(json_object_get(reply, "modules")) == 0)
                 (void) fprintf(f, "\nModules\n%s", no_module);
 

@@ -9,6 +9,7 @@
 #include "ctl/table.h"
 
 void show_status(const json_t *reply, FILE *f, unsigned width);
+void show_metrics(const json_t *reply, FILE *f, unsigned width);
 void show_chain(const json_t *reply, FILE *f, unsigned width);
 void show_modules(const json_t *reply, FILE *f, unsigned width);
 void show_endpoints(const json_t *reply, FILE *f, unsigned width);

@@ -8,9 +8,9 @@
 
 /* Each is in the file of its noun. */
 extern const struct verb verb_status, verb_modules, verb_module_describe, verb_probe, verb_check,
-        verb_cat_config, verb_reload, verb_chain, verb_flows, verb_cleanup, verb_endpoint_list,
-        verb_endpoint_add, verb_endpoint_del, verb_peer_list, verb_peer_add, verb_peer_del,
-        verb_service_list, verb_service_show, verb_service_set, verb_service_del,
+        verb_cat_config, verb_reload, verb_chain, verb_flows, verb_metrics, verb_cleanup,
+        verb_endpoint_list, verb_endpoint_add, verb_endpoint_del, verb_peer_list, verb_peer_add,
+        verb_peer_del, verb_service_list, verb_service_show, verb_service_set, verb_service_del,
         verb_backend_drain, verb_backend_maintenance, verb_backend_activate;
 
 /* clang-format off: one for each line */
@@ -37,6 +37,7 @@ const struct verb *const verbs[] = {
         &verb_backend_maintenance,
         &verb_backend_activate,
         &verb_flows,
+        &verb_metrics,
         &verb_cleanup,
         NULL,
 };

@@ -162,6 +162,7 @@ static int apply(struct daemon *d, const struct config *old, struct weft_error *
         daemon_objects_apply(d, old);
         daemon_ports_apply(d);
         daemon_health_apply(d);
+        daemon_metrics_apply(d);
         daemon_events_watch_namespaces(d);
         k = daemon_endpoints_apply(d, r < 0 ? NULL : reterr);
 
@@ -273,6 +274,24 @@ static int start_datapath(struct daemon *d, struct weft_error *reterr)
         return 0;
 }
 
+/* Sockets that the service manager passes in, by the names that their units give them. */
+static void take_sockets(struct daemon *d)
+{
+        char **names = NULL;
+        int n = sd_listen_fds_with_names(/* unset_environment= */ 1, &names);
+
+        for (int i = 0; i < n; i++) {
+                int fd = SD_LISTEN_FDS_START + i;
+
+                if (strcmp(names[i], "control") == 0 && d->passed_control < 0)
+                        d->passed_control = fd;
+                else if (strcmp(names[i], "metrics") == 0 && !d->metrics.passed)
+                        daemon_metrics_take(d, fd);
+                free(names[i]);
+        }
+        free(names);
+}
+
 static int open_control(struct daemon *d, struct weft_error *reterr)
 {
         static struct control_interface interface = {
@@ -282,15 +301,7 @@ static int open_control(struct daemon *d, struct weft_error *reterr)
                 .version = WEFT_VERSION,
         };
         struct weft_error why = { 0 };
-        char **names = NULL;
-        int r, fd = -1, n = sd_listen_fds_with_names(/* unset_environment= */ 1, &names);
-
-        for (int i = 0; i < n; i++) {
-                if (strcmp(names[i], "control") == 0 && fd < 0)
-                        fd = SD_LISTEN_FDS_START + i;
-                free(names[i]);
-        }
-        free(names);
+        int r, fd = TAKE_FD(d->passed_control);
 
         interface.data = d;
         r = fd >= 0 ? 0 : control_listen(d->paths.control, &fd, reterr);
@@ -304,8 +315,10 @@ static int open_control(struct daemon *d, struct weft_error *reterr)
 
 static int start(struct daemon *d, struct diagnostics *diagnostics, struct weft_error *reterr)
 {
-        int r = daemon_states_load(d, reterr);
+        int r;
 
+        take_sockets(d);
+        r = daemon_states_load(d, reterr);
         if (r == 0)
                 r = build_config(d, &d->build, diagnostics, reterr);
         if (r == 0)
@@ -556,6 +569,8 @@ int daemon_reload(struct daemon *d, const char *caller, struct diagnostics *diag
 
         free(object_take_refusal());
         r = reload(d, diagnostics, &why);
+        d->reloads++;
+        d->reloads_refused += r < 0;
         (void) snprintf(d->refused, sizeof(d->refused), "%.*s", (int) sizeof(d->refused) - 1,
                         r < 0 ? why.text : "");
         if (r < 0) {
@@ -624,6 +639,7 @@ void daemon_stop(struct daemon *d)
         daemon_ports_free(d);
         daemon_overlay_free(d);
         daemon_health_free(d);
+        daemon_metrics_stop(d);
         daemon_conflicts_free(d);
         daemon_pending_services_free(d);
         daemon_states_free(d);

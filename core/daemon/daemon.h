@@ -12,6 +12,8 @@
  *   overlay.c           the tunnel to the peers
  *   objects.c           peers and services
  *   health.c            services' health-check node ports
+ *   http.c              HTTP servers in the loop, for those and for the metrics
+ *   metrics.c           what the node counts, for Prometheus
  *   ports.c             services' ports of the node's own addresses
  *   conflicts.c         who else on the node does what weft does
  *   repair.c            what others changed is set again
@@ -42,10 +44,11 @@
 #include "plan/plan.h"
 #include "tables/tables.h"
 
-enum { NODE_ADDRESSES_MAX = 64, PRESSURES = 2, NOTIFY_STATUS = 512 };
+enum { NODE_ADDRESSES_MAX = 64, PRESSURES = 2, NOTIFY_STATUS = 512, BACKEND_STATES = 3 };
 
 struct daemon;
 struct health;
+struct http;
 
 /* Everything that is made out of one reading of the configuration. The next one is built beside it
  * and takes its place, or is freed. */
@@ -121,6 +124,14 @@ struct conflict {
         char remedy[256];
 };
 
+/* Where the metrics are served. */
+struct metrics {
+        struct http *server; /* NULL: nowhere */
+        char *listen;        /* [weft] metrics-listen as it was opened, or tried */
+        bool passed;         /* the service manager gave the socket */
+        char reason[160];    /* why it could not be opened */
+};
+
 struct daemon {
         sd_event *loop;
         struct paths paths;
@@ -159,6 +170,11 @@ struct daemon {
         bool listeners_unknown; /* the kernel does not tell them */
 
         struct dry_network dry; /* where test packets run; ns -1: not made yet */
+
+        struct metrics metrics;
+        int passed_control;                    /* socket from the service manager; -1: none */
+        uint64_t reloads, reloads_refused;     /* of this process, as are */
+        uint64_t collection_passes, collected; /* whole passes, entries freed */
 
         char refused[256];          /* why the last reload was; empty: it was not */
         char status[NOTIFY_STATUS]; /* as the service manager knows it */
@@ -422,6 +438,17 @@ void daemon_health_apply(struct daemon *d);
 const char *daemon_health_reason(const struct daemon *d, const struct config_service *s);
 void daemon_health_free(struct daemon *d);
 
+/* ---- metrics.c ---------------------------------------------------------------------------- */
+
+/* The service manager's socket, which serves as long as the process is there. */
+void daemon_metrics_take(struct daemon *d, int fd);
+/* Where there is none: serves at the running build's metrics-listen. Tries again where it could not
+ * before; a reason is logged once. */
+void daemon_metrics_apply(struct daemon *d);
+void daemon_metrics_stop(struct daemon *d);
+json_t *metrics_json(const struct daemon *d);
+void get_metrics(void *data, struct control_call *call, json_t *parameters);
+
 /* ---- events.c ----------------------------------------------------------------------------- */
 
 int daemon_events_start(struct daemon *d, struct weft_error *reterr);
@@ -437,6 +464,11 @@ void daemon_events_wait_for_endpoints(struct daemon *d);
 /* ---- status.c, flows.c -------------------------------------------------------------------- */
 
 extern const struct control_method node_methods[];
+extern const char *const backend_state_names[BACKEND_STATES + 1]; /* ended by NULL */
+/* "on", "off", "degraded" */
+const char *module_state(const struct build *b, const struct plan_row *row);
+/* A reason that a module has of its own, in the module's words while it is loaded. */
+void count_name_reason(const struct build *b, struct count_view *v);
 json_t *endpoint_json(const struct endpoint *e);
 json_t *peer_json(const struct config_peer *p);
 json_t *service_json(const struct daemon *d, const struct config_service *s);
@@ -456,3 +488,5 @@ void set_services(void *data, struct control_call *call, json_t *parameters);
 void remove_services(void *data, struct control_call *call, json_t *parameters);
 void set_backend_state(void *data, struct control_call *call, json_t *parameters);
 json_t *flow_counts(struct daemon *d);
+/* Of small tables as they are now, else as the collection saw them last. */
+struct flow_counts daemon_flow_counts(struct daemon *d);

@@ -352,8 +352,10 @@ static int on_collect(sd_event_source *timer, uint64_t time, void *data)
         bool done = false;
 
         (void) time;
-        (void) tables_collect(d->tables, COLLECT_PIECE, &done);
+        d->collected += tables_collect(d->tables, COLLECT_PIECE, &done);
+        d->collection_passes += done;
         if (done) {
+                daemon_metrics_apply(d);
                 daemon_ports_look(d);
                 daemon_pressure_look(d);
                 daemon_repair(d);

@@ -319,12 +319,11 @@ void list_flows(void *data, struct control_call *call, json_t *parameters)
 
 static int count_flow(void *data, const struct flow_view *v)
 {
-        flow_counts_add(data, v->flow, v->expired);
+        flow_counts_add(data, v->flow, !address_is_ipv4(&v->saddr), v->expired);
         return 0;
 }
 
-/* Of a small table as it is now, else as the collection saw it last. */
-static struct flow_counts count(struct daemon *d)
+struct flow_counts daemon_flow_counts(struct daemon *d)
 {
         struct flow_walk *w = flow_walk_new(d->tables);
         uint64_t until = monotonic_now() + COUNTS_TIME;
@@ -341,7 +340,7 @@ static struct flow_counts count(struct daemon *d)
 
 json_t *flow_counts(struct daemon *d)
 {
-        struct flow_counts c = count(d);
+        struct flow_counts c = daemon_flow_counts(d);
 
         return json_pack("{s:I, s:I, s:I, s:I}", "new", (json_int_t) c.states[WEFT_NEW],
                          "established", (json_int_t) c.states[WEFT_ESTABLISHED], "closing",

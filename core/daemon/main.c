@@ -164,7 +164,9 @@ int main(int argc, char **argv)
 {
         _cleanup_free_ const char **module_dirs = calloc(argc + 2, sizeof(*module_dirs));
         struct arguments a = { .module_dirs = module_dirs };
-        struct daemon d = { .lock = -1, .pins_lock = -1, .dry = { .ns = -1, .home = -1 } };
+        struct daemon d = {
+                .lock = -1, .pins_lock = -1, .passed_control = -1, .dry = { .ns = -1, .home = -1 }
+        };
         struct weft_error why = { 0 };
         int r, code;
 

@@ -172,8 +172,6 @@ bool are_strings(const json_t *list)
 
 /* ---- states of backends ------------------------------------------------------------------- */
 
-static const char *const states[] = { "active", "draining", "maintenance", NULL };
-
 /* why: what of the backend; NULL: there is not even the service. */
 static void unknown_backend(struct control_call *call, const char *service, const char *backend,
                             const char *why)
@@ -228,7 +226,7 @@ void set_backend_state(void *data, struct control_call *call, json_t *parameters
         const char *missing;
         uint32_t number;
 
-        if (!name || !backend || !state || parse_choice(state, states, &number) < 0) {
+        if (!name || !backend || !state || parse_choice(state, backend_state_names, &number) < 0) {
                 control_invalid(call, !name ? "service" : !backend ? "backend" : "state");
                 return;
         }

@@ -9,6 +9,7 @@
 #include "util.h"
 
 static const char *const hook_names[] = WEFT_HOOK_NAMES;
+const char *const backend_state_names[] = { "active", "draining", "maintenance", NULL };
 static const char *const phase_names[] = WEFT_PHASE_NAMES;
 
 enum { ROWS_MAX = WEFT_HOOKS * (WEFT_STAGES_PER_HOOK + 1) };
@@ -58,7 +59,7 @@ static const struct instance *instance_of(const struct build *b, const struct we
         return NULL;
 }
 
-static const char *module_state(const struct build *b, const struct plan_row *row)
+const char *module_state(const struct build *b, const struct plan_row *row)
 {
         const struct instance *i = instance_of(b, row->module);
 
@@ -179,17 +180,16 @@ static json_t *peers_json(const struct config *c)
 
 static json_t *backends_json(const struct daemon *d, const struct config_service *s)
 {
-        static const char *const states[] = { "active", "draining", "maintenance" };
         json_t *list = json_array();
 
         for (size_t i = 0; i < s->n_backends; i++) {
                 const struct config_backend *b = &s->backends[i];
 
-                add(list,
-                    json_pack("{s:o, s:i, s:i, s:s, s:b, s:I}", "address", address_json(&b->addr),
-                              "port", b->port, "weight", b->weight, "state", states[b->state],
-                              "runtime", daemon_state_is_set(d, s, b), "flows",
-                              (json_int_t) tables_backend_flows(d->tables, s, b)));
+                add(list, json_pack("{s:o, s:i, s:i, s:s, s:b, s:I}", "address",
+                                    address_json(&b->addr), "port", b->port, "weight", b->weight,
+                                    "state", backend_state_names[b->state], "runtime",
+                                    daemon_state_is_set(d, s, b), "flows",
+                                    (json_int_t) tables_backend_flows(d->tables, s, b)));
         }
 
         return list;
@@ -272,8 +272,7 @@ struct counter_list {
         json_t *list;
 };
 
-/* A reason that a module has of its own, in the module's words while it is loaded. */
-static void name_reason(const struct build *b, struct count_view *v)
+void count_name_reason(const struct build *b, struct count_view *v)
 {
         for (size_t i = 0; v->own && i < b->n_instances; i++) {
                 const struct weft_named *reasons = b->instances[i]->module->desc.reasons;
@@ -315,7 +314,7 @@ static void add_drop(void *data, const struct count_view *v)
         uint64_t recent = recent_packets(&l->d->recent, v, monotonic_now());
         struct count_view named = *v;
 
-        name_reason(l->d->build, &named);
+        count_name_reason(l->d->build, &named);
         add_counter(data, &named, true, true);
         if (v->packets > 0)
                 (void) json_object_set_new(json_array_get(l->list, json_array_size(l->list) - 1),
@@ -357,7 +356,7 @@ static void get_status(void *data, struct control_call *call, json_t *parameters
         /* clang-format off: a line for each field */
         control_reply(call,
                       json_pack("{s:s, s:s, s:I, s:s, s:o, s:o, s:o, s:o,"
-                                " s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I}",
+                                " s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:I, s:o}",
                                 "node", c->node.name, "version", WEFT_VERSION, "generation",
                                 (json_int_t) generation_number(d->build->generation), "attach",
                                 attach_uses_tcx(d->attachments) ? "tcx" : "clsact", "addresses",
@@ -369,7 +368,7 @@ static void get_status(void *data, struct control_call *call, json_t *parameters
                                 counters(d, tables_each_drop, add_drop), "forwards",
                                 counters(d, tables_each_forward, add_forward), "events",
                                 counters(d, tables_each_event, add_event), "table_bytes",
-                                (json_int_t) tables_memory(d->tables)));
+                                (json_int_t) tables_memory(d->tables), "metrics", metrics_json(d)));
         /* clang-format on */
 }
 
@@ -487,6 +486,7 @@ const struct control_method node_methods[] = {
         { "GetStatus", CONTROL_READ, get_status },
         { "GetChain", CONTROL_READ, get_chain },
         { "ListFlows", CONTROL_READ, list_flows },
+        { "GetMetrics", CONTROL_READ, get_metrics },
         { "ListModules", CONTROL_READ, list_modules },
         { "ListEndpoints", CONTROL_READ, list_endpoints },
         { "AddEndpoints", CONTROL_CHANGE, add_endpoints },

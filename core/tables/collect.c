@@ -136,7 +136,7 @@ static void look_at_piece(struct tables *t, const struct family *family, const s
                 const void *flow = w->values + (size_t) i * w->value_size;
 
                 live_see(t, flow, now);
-                flow_counts_add(&t->counting, flow, flow_expired(flow, now));
+                flow_counts_add(&t->counting, flow, t->collection_family, flow_expired(flow, now));
                 if (may_go(t, family, key, flow, now, partner) && add(c, family, key, flow) < 0)
                         return;
         }

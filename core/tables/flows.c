@@ -276,12 +276,18 @@ int tables_each_flow(struct tables *t, int (*f)(void *data, const struct flow_vi
         return r;
 }
 
-void flow_counts_add(struct flow_counts *c, const struct weft_flow *f, bool expired)
+void flow_counts_add(struct flow_counts *c, const struct weft_flow *f, bool ipv6, bool expired)
 {
+        c->entries[ipv6]++;
         if (expired)
                 c->expired++;
         else if (f->state < ELEMENTS(c->states))
                 c->states[f->state]++;
+}
+
+uint32_t tables_flow_capacity(const struct tables *t, bool ipv6)
+{
+        return table_size(t, flow_families[ipv6].table);
 }
 
 /* ---- an address that is gone -------------------------------------------------------------- */

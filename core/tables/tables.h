@@ -125,8 +125,8 @@ struct flow_view {
 /* Calls f for each entry of both tables, expired ones too; stops where f returns non-zero and
  * returns that. */
 int tables_each_flow(struct tables *t, int (*f)(void *data, const struct flow_view *v), void *data);
-/* Takes out the flows that bear this address as the node's: it is gone, so no answer can come. Their
- * next packets begin anew. The number of flows. */
+/* Takes out the flows that bear this address as the node's: it is gone, so no answer can come.
+ * Their next packets begin anew. The number of flows. */
 size_t tables_forget_address(struct tables *t, const struct weft_addr *a);
 
 /* The same in pieces, for who must not stay long: what comes and goes meanwhile is seen or not.
@@ -143,8 +143,11 @@ struct flow_walk *flow_walk_free(struct flow_walk *w);
  * of the collection saw them. */
 struct flow_counts {
         uint64_t states[3], expired;
+        uint64_t entries[2]; /* all of IPv4, of IPv6 */
 };
-void flow_counts_add(struct flow_counts *c, const struct weft_flow *f, bool expired);
+void flow_counts_add(struct flow_counts *c, const struct weft_flow *f, bool ipv6, bool expired);
+/* Entries that a family's table has room for. */
+uint32_t tables_flow_capacity(const struct tables *t, bool ipv6);
 const struct flow_counts *tables_flow_counts(const struct tables *t);
 
 /* One bounded piece of collection: looks at up to `budget` entries, frees pairs of which both are

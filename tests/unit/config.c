@@ -467,22 +467,11 @@ Test(config, keys_and_values_that_are_wrong_are_refused_with_what_would_be_right
                 { SERVICE "no-backend = ignore\n", 4, "one of reject, drop" },
                 { SERVICE "algorithm = rnadom\n", 4, "did you mean \"random\"?" },
                 { "[module vxlan]\nenabled = maybe\n", 2, "must be yes or no" },
+                { "[weft]\nmetrics-listen = 9964\n", 2, "an address and a port" },
+                { "[weft]\nmetrics-listen = ::1:9964\n", 2, "[::1]:9964" },
         };
 
         expect_refusals(rows, ELEMENTS(rows));
-}
-
-Test(config, what_this_version_cannot_do_yet_is_refused_by_name)
-{
-        static const char *const lines[] = {
-                "[weft]\n\n\nmetrics-listen = 0.0.0.0:9964\n",
-        };
-
-        for (size_t i = 0; i < ELEMENTS(lines); i++) {
-                struct refusal row = { lines[i], 4, "not yet supported by this version" };
-
-                expect_refusals(&row, 1);
-        }
 }
 
 Test(config, objects_that_lack_something_are_refused_where_they_begin)
