@@ -96,7 +96,7 @@ class Service(Weft):
 
 def reset(service):
     """Nothing of weft runs, and nothing of what tests configured is there."""
-    systemctl("stop", WEFTD, "weftd.socket", check=False)
+    systemctl("stop", WEFTD, "weftd.socket", "weftd-metrics.socket", check=False)
     service.ctl("cleanup")
     systemctl("reset-failed")
     for path in Path("/run/systemd/system").glob("weft*.d"):

@@ -33,7 +33,7 @@ def test_a_destdir_gets_the_same_files_and_no_name_of_the_build(tmp_path):
 
 
 def test_the_units_are_where_the_manager_looks_and_call_what_is_installed():
-    for unit in ("weftd.service", "weftd.socket", "weft-endpoint@web.service"):
+    for unit in ("weftd.service", "weftd.socket", "weftd-metrics.socket", "weft-endpoint@web.service"):
         assert systemctl("show", "-P", "LoadState", unit).stdout.strip() == "loaded"
     for verb in (("weftd", "--version"), ("weftctl", "--version"), (PREFIX / "libexec/weft/weft-endpoint", "--help")):
         assert run(*verb).stdout

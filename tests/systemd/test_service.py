@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import stat
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def call(method, path=CONTROL):
 
 def test_verify_has_nothing_to_say_of_the_units():
     units = sorted(UNITS.glob("weft*"))
-    assert {"weftd.service", "weftd.socket"} <= {unit.name for unit in units}
+    assert {"weftd.service", "weftd.socket", "weftd-metrics.socket"} <= {unit.name for unit in units}
     said = run("systemd-analyze", "verify", *(str(unit).replace("@", "@web") for unit in units))
     assert said.stdout + said.stderr == ""
 
@@ -85,7 +86,22 @@ def test_a_client_of_the_socket_starts_the_daemon(weftd):
     assert CONTROL.stat().st_ino == socket_file
 
 
-@pytest.mark.parametrize("verb", ["status", "chain", "flows", "modules"])
+def test_the_metrics_socket_is_known_by_its_name_and_starts_the_daemon(weftd):
+    systemctl("stop", WEFTD)
+    systemctl("start", "weftd-metrics.socket")
+    try:
+        weftd.drop_in("elsewhere", [("weft", {"metrics-listen": "127.0.0.1:9965"})])
+        with urllib.request.urlopen("http://127.0.0.1:9964/metrics", timeout=30) as reply:
+            assert b"\nweft_generation " in reply.read()
+        assert is_active(WEFTD)
+        assert weftd.ctl_json("status")["metrics"] == {"at": "passed socket"}
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", 9965)).close()
+    finally:
+        systemctl("stop", "weftd-metrics.socket")
+
+
+@pytest.mark.parametrize("verb", ["status", "chain", "flows", "modules", "metrics"])
 def test_verbs_that_read_do_not_start_a_stopped_daemon(weftd, verb):
     systemctl("stop", WEFTD)
     said = weftd.ctl(verb, check=False)
