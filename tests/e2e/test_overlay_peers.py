@@ -2,7 +2,6 @@
 """Tunnels beside what weft did not make, and peers that come and go."""
 
 import re
-import shutil
 import struct
 
 import pytest
@@ -210,10 +209,9 @@ def test_geneve_is_what_scapy_and_tshark_take_it_for(tmp_path):
         assert (inner.version, inner.optionlen, inner.proto, inner.vni) == (0, 0, 0x6558, 4711)
         assert (inner[IP].src, inner[IP].dst) == (IPV4.p1, IPV4.p2)
         assert bytes(GENEVE(vni=4711, proto=0x6558))[:8] == bytes(packet[UDP].payload)[:8]
-        if shutil.which("tshark"):
-            wrpcap(str(tmp_path / "g.pcap"), packet)
-            said = cluster.n1.run("tshark", "-r", tmp_path / "g.pcap", "-T", "fields", "-e", "geneve.vni", "-e",
-                                  "geneve.proto_type", "-e", "ip.dst").stdout
-            assert "0x6558" in said and IPV4.p2 in said and ("0x001267" in said or "4711" in said), said
+        wrpcap(str(tmp_path / "g.pcap"), packet)
+        said = cluster.n1.run("tshark", "-r", tmp_path / "g.pcap", "-T", "fields", "-e", "geneve.vni", "-e",
+                              "geneve.proto_type", "-e", "ip.dst").stdout
+        assert "0x6558" in said and IPV4.p2 in said and ("0x001267" in said or "4711" in said), said
     finally:
         cluster.close()
