@@ -3,116 +3,31 @@
 /* Packets to peers travel in VXLAN (RFC 7348). The module says what its header is like; the core
  * has it written by a device of the kernel or by the engine. */
 
-#include <arpa/inet.h>
 #include <linux/if_link.h>
 
 #include <weft/module.h>
 
-#include "frames.h"
-
 WEFT_OBJECT("vxlan.bpf.o");
 
-#define PORT "8472" /* Linux's own choice, older than IANA's 4789 */
-
-struct vxlan_config {
-        uint16_t port;
-        uint32_t mode;
-        uint32_t mtu;
-};
-
-static const char *const modes[] = { "auto", "bpf", "device", NULL }; /* enum weft_tunnel_mode */
-
-static const struct weft_option options[] = {
-        WEFT_OPT_U16(struct vxlan_config, port, "port", PORT, 1, 65535,
-                     "UDP port of the tunnel, the same on every node."),
-        WEFT_OPT_ENUM(
-                struct vxlan_config, mode, "mode", "auto", modes,
-                "Who encapsulates: a device of the kernel, or weft's own programs (bpf); auto: "
-                "the device where the kernel has VXLAN."),
-        WEFT_OPT_U32(struct vxlan_config, mtu, "mtu", "0", 0, 65535,
-                     "Largest packet that the tunnel carries; 0: what the uplinks' MTU leaves."),
-        {}
-};
-
-static const struct weft_need needs[] = {
-        WEFT_NEEDS(HELPER, "skb_adjust_room", "makes room for the tunnel's headers"),
-        WEFT_NEEDS(HELPER, "skb_set_tunnel_key", "tells the kernel's device where to"),
-        WEFT_WANTS(LINK_KIND, "vxlan", "the kernel's device; without it the programs encapsulate"),
-        {}
-};
+#define KIND "vxlan"
+#define TITLE "VXLAN"
+#define PORT 8472 /* Linux's own choice, older than IANA's 4789 */
+#define HEADER_BYTES 0x08, 0x00, 0x00, 0x00
 
 /* The flag says that there is a key; all else is reserved (RFC 7348 §5) and ignored when received.
  */
-static const struct weft_tunnel_header header = { .header = { 0x08 }, .mask = { 0x08 } };
-
-static int vxlan_load(struct weft_instance *self, const struct weft_api *api,
-                      struct weft_error *reterr)
-{
-        const struct vxlan_config *config = api->config(self);
-        struct weft_tunnel_spec spec = {
-                .kind = "vxlan",
-                .port_attribute = IFLA_VXLAN_PORT,
-                .external_attribute = IFLA_VXLAN_COLLECT_METADATA,
-                .sums_attribute = IFLA_VXLAN_UDP_ZERO_CSUM6_RX,
-                .header = header,
-                .mode = config->mode,
-                .mtu = config->mtu,
-        };
-
-        (void) reterr;
-        spec.header.port = htons(config->port);
-        api->tunnel(self, &spec);
-        return 0;
-}
-
-/* The frames are those of the engine and of the port that is usual. */
-static bool is_plain(struct weft_instance *self, const struct weft_api *api)
-{
-        const struct vxlan_config *config = api->config(self);
-
-        return config->mode == WEFT_TUNNEL_ENGINE && config->port == 8472;
-}
-
-/* The outer source port, and what another module may masquerade of the packet inside. */
-#define ANY_SOURCE                                                                                 \
-        {                                                                                          \
-                { 34, 2 }, { 74, 6 }, { 84, 2 },                                                   \
-                {                                                                                  \
-                        100, 2                                                                     \
-                }                                                                                  \
-        }
-
-static const struct weft_test tests[] = {
-        { .name = "an endpoint's packet to a peer's pod is carried to the peer",
-          .hook = WEFT_FROM_ENDPOINT,
-          .packet = WEFT_TEST_BYTES(syn_out),
-          .verdict = WEFT_TEST_REDIRECT,
-          .expected = WEFT_TEST_BYTES(syn_carried),
-          .any = ANY_SOURCE,
-          .with = "host-routing",
-          .applies = is_plain },
-        { .name = "what a peer carries here is delivered",
-          .hook = WEFT_FROM_UPLINK,
-          .packet = WEFT_TEST_BYTES(carried_in),
-          .verdict = WEFT_TEST_REDIRECT,
-          .expected = WEFT_TEST_BYTES(carried_delivered),
-          .with = "host-routing",
-          .applies = is_plain },
-        { .name = "nobody is another node's host",
-          .hook = WEFT_FROM_UPLINK,
-          .packet = WEFT_TEST_BYTES(carried_as_host),
-          .verdict = WEFT_TEST_DROP,
-          .applies = is_plain },
-        { .name = "nobody but a peer speaks through the tunnel",
-          .hook = WEFT_FROM_UPLINK,
-          .packet = WEFT_TEST_BYTES(carried_by_stranger),
-          .verdict = WEFT_TEST_DROP,
-          .applies = is_plain },
-        {}
+static const struct weft_tunnel_spec spec = {
+        .kind = KIND,
+        .port_attribute = IFLA_VXLAN_PORT,
+        .external_attribute = IFLA_VXLAN_COLLECT_METADATA,
+        .sums_attribute = IFLA_VXLAN_UDP_ZERO_CSUM6_RX,
+        .header = { .header = { 0x08 }, .mask = { 0x08 } },
 };
 
-WEFT_MODULE(.name = "vxlan", .summary = "VXLAN overlay between nodes",
+#include "../tunnel.h"
+
+WEFT_MODULE(.name = KIND, .summary = TITLE " overlay between nodes",
             .provides = (const char *const[]) { "routing", "tunnel", NULL }, .exclusive = "routing",
-            .needs = needs, .options = options, .config_size = sizeof(struct vxlan_config),
+            .needs = needs, .options = options, .config_size = sizeof(struct tunnel_config),
             .role = "routing", .rank = 10, .condition = WEFT_PEERS_APART, .object = weft_object,
-            .object_end = weft_object_end, .load = vxlan_load, .tests = tests, );
+            .object_end = weft_object_end, .load = tunnel_load, .tests = tests, );
