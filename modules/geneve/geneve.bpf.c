@@ -7,12 +7,7 @@
 
 WEFT_STAGE(geneve, FROM_ENDPOINT | FROM_UPLINK | FROM_OVERLAY | TO_UPLINK, ENCAP)
 {
-        const struct weft_peer *peer = pkt->plan.endpoint ? NULL : weft_peer_of(&pkt->plan.dst);
-
-        if (!peer || !(peer->flags & WEFT_PEER_TUNNEL))
-                return WEFT_NEXT;
-        weft_plan_tunnel(pkt, peer);
-        return WEFT_DONE;
+        return weft_plan_tunnel_to_peer(pkt);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -501,3 +501,16 @@ static __always_inline void weft_plan_tunnel(struct weft_pkt *pkt, const struct 
         pkt->plan.tunnel.remote = index;
         pkt->plan.tunnel.number = r->number;
 }
+
+/* All that the stage of a tunnel has to do, in phase ENCAP of FROM_ENDPOINT | FROM_UPLINK |
+ * FROM_OVERLAY | TO_UPLINK: what goes to a peer that is reached through the tunnel goes into it.
+ * Returns the stage's verdict. */
+static __always_inline int weft_plan_tunnel_to_peer(struct weft_pkt *pkt)
+{
+        const struct weft_peer *peer = pkt->plan.endpoint ? NULL : weft_peer_of(&pkt->plan.dst);
+
+        if (!peer || !(peer->flags & WEFT_PEER_TUNNEL))
+                return WEFT_NEXT;
+        weft_plan_tunnel(pkt, peer);
+        return WEFT_DONE;
+}
