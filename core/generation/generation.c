@@ -100,6 +100,12 @@ static int place(struct generation *g, const struct part *p, const struct stage_
         return 0;
 }
 
+/* Nothing comes out of a tunnel where none is loaded. */
+static bool has_hook(const struct generation *g, uint32_t hook)
+{
+        return hook != WEFT_FROM_OVERLAY || generation_tunnel(g);
+}
+
 static int place_stages(struct generation *g, const struct part *p, struct weft_error *reterr)
 {
         for (size_t i = 0; i < p->list.n; i++)
@@ -107,7 +113,7 @@ static int place_stages(struct generation *g, const struct part *p, struct weft_
                         const struct stage_tags *s = &p->list.items[i];
                         int r = 0;
 
-                        if (s->hooks & 1u << hook)
+                        if (s->hooks & 1u << hook && has_hook(g, hook))
                                 r = place(g, p, s, hook, reterr);
                         if (r < 0)
                                 return weft_fail_in(reterr, r, "module %s, stage %s", part_name(p),
