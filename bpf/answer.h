@@ -37,13 +37,16 @@ static __always_inline int send_back_by_tunnel(struct __sk_buff *ctx, struct wef
         return to_encap(ctx, pkt, 0);
 }
 
-/* Back to where the packet came from. */
+/* Back to where the packet came from. What a tunnel carried came from here: the error about it goes
+ * on as if the other end of the tunnel had sent it. */
 static __always_inline int send_back(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         __u32 ifindex = pkt->ifindex;
         struct weft_link *link = bpf_map_lookup_elem(&links, &ifindex);
         __u8 macs[12], swapped[12];
 
+        if (weft_tunnels && pkt->relayed)
+                return to_parse(ctx, WEFT_FROM_OVERLAY);
         if (!LOAD(ctx, 0, macs))
                 return WEFT_TCX_DROP;
         __builtin_memcpy(swapped, macs + 6, 6);
@@ -60,9 +63,9 @@ static __always_inline int send_back(struct __sk_buff *ctx, struct weft_pkt *pkt
 /* Who speaks: the node, if it has an address on the way; else the address that was spoken to. */
 static __always_inline void speaker(const struct weft_pkt *pkt, struct weft_addr *ret)
 {
-        const struct weft_addr *a = weft_node_address(pkt, pkt->ifindex);
+        const struct weft_addr *a = pkt->relayed ? NULL : weft_node_address(pkt, pkt->ifindex);
 
-        if (!a && pkt->way.asked)
+        if (!a && !pkt->relayed && pkt->way.asked)
                 a = weft_node_address(pkt, pkt->way.ifindex);
         *ret = a ? *a : pkt->key.dst;
 }
@@ -177,7 +180,7 @@ static __always_inline int answer_error4(struct __sk_buff *ctx, struct weft_pkt 
         h.ip.daddr = pkt->key.src.w[3];
         h.ip.check = sum_of(&h.ip, sizeof(h.ip), 0);
         h.icmp.check = sum_of(&h.icmp, sizeof(h.icmp), sum);
-        bpf_skb_store_bytes(ctx, ETH_HLEN, &h, sizeof(h), 0);
+        bpf_skb_store_bytes(ctx, ETH_HLEN, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM);
         return send_back(ctx, pkt);
 }
 
@@ -208,7 +211,7 @@ static __always_inline int answer_error6(struct __sk_buff *ctx, struct weft_pkt 
         __builtin_memcpy(&h.ip.daddr, &pseudo.dst, 16);
         sum = bpf_csum_diff(NULL, 0, (__be32 *) &pseudo, sizeof(pseudo), sum);
         h.icmp.check = sum_of(&h.icmp, sizeof(h.icmp), sum);
-        bpf_skb_store_bytes(ctx, ETH_HLEN, &h, sizeof(h), 0);
+        bpf_skb_store_bytes(ctx, ETH_HLEN, &h, sizeof(h), BPF_F_RECOMPUTE_CSUM);
         return send_back(ctx, pkt);
 }
 

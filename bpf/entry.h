@@ -31,6 +31,7 @@ static __always_inline struct weft_pkt *begin(struct __sk_buff *ctx, __u32 hook)
         pkt->fragment = 0;
         pkt->absent = 0;
         pkt->silent = 0;
+        pkt->relayed = 0;
         if (hook != WEFT_FROM_OVERLAY)
                 pkt->remote = pkt->n_options = 0;
         pkt->told.given = 0;

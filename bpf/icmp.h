@@ -219,6 +219,16 @@ static __always_inline void plan_quoted_tunnel(struct weft_pkt *pkt, const struc
                 pkt->plan.tunnel.key = identity << 8;
 }
 
+/* An error about no flow: of the network between, about what this node put into a tunnel? */
+static __always_inline int about_no_flow(struct __sk_buff *ctx, const struct weft_pkt *pkt,
+                                         const struct quote *q)
+{
+        if (weft_tunnels && pkt->hook == WEFT_FROM_UPLINK && q->inner.proto == IPPROTO_UDP &&
+            q->inner.dport == weft_header.port)
+                weft_tail_call(ctx, WEFT_SLOT_RELAY);
+        return WEFT_TCX_NEXT;
+}
+
 /* Finds the flow that an error is about, and its way. weft_quote goes on from there: the verifier
  * has less to keep in mind of two short programs than of a long one. */
 static __always_inline int find_quoted(__u8 family, struct __sk_buff *ctx, struct weft_pkt *pkt)
@@ -240,7 +250,7 @@ static __always_inline int find_quoted(__u8 family, struct __sk_buff *ctx, struc
         wanted.family = family;
         f = flow_of(family, &wanted);
         if (!f || past(f->deadline, pkt->now) || (q->icmp && is_echo(q->icmp_type) != is_reply(f)))
-                return WEFT_TCX_NEXT;
+                return about_no_flow(ctx, pkt, q);
         flow_new_tuple(family, f, &wanted, &new);
         act_from_flow(pkt, f, &new);
         plan_from_flow(pkt, f, &new);

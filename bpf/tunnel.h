@@ -10,6 +10,7 @@
  *   weft_from_overlay  the same where the kernel's device took the headers off
  *   weft_overlay       the packet that came out, as entry does with every other
  *   weft_to_overlay    the exit hook of the kernel's device
+ *   weft_relay         an error of the network between, told to the sender of the packet inside
  */
 
 #include "answer.h"
@@ -481,6 +482,101 @@ SEC("tc") int weft_decap(struct __sk_buff *ctx)
 SEC("tc") int weft_overlay(struct __sk_buff *ctx)
 {
         return entry(ctx, WEFT_FROM_OVERLAY);
+}
+
+/* ---- what the network between says -------------------------------------------------------- */
+
+/* The MTU that "too big" names; 0: another error, or from a router before RFC 1191. */
+static __always_inline __u32 named_mtu(struct __sk_buff *ctx, const struct weft_pkt *pkt)
+{
+        struct icmp_error e;
+
+        if (!LOAD(ctx, pkt->l4_off, e))
+                return 0;
+        if (pkt->key.family == 4)
+                return e.type == 3 && e.code == 4 ? bpf_ntohl(e.rest) & 0xffff : 0;
+        return e.type == 2 ? bpf_ntohl(e.rest) : 0;
+}
+
+/* What the quoted packet, one of this node's to a peer, has before the packet inside: from the
+ * error's IP header on. Returns the family of the packet inside; 0: the quote does not go so far,
+ * or is of somebody else's. */
+static __always_inline __u8 read_quoted(struct __sk_buff *ctx, struct weft_pkt *pkt,
+                                        const struct quote *q, struct outer *o)
+{
+        const struct weft_addr *own = weft_node_address(pkt, pkt->ifindex);
+        __u32 *index = bpf_map_lookup_elem(&nodes, &q->inner.dst);
+        struct weft_remote *r = index ? remote_at(*index) : NULL;
+        __u32 off = q->l4_off;
+
+        if (!r || !own || !weft_same_addr(own, &q->inner.src) ||
+            !weft_same_addr(own, &pkt->key.dst) || !LOAD(ctx, off, o->head) ||
+            !header_is_right(o->head.header))
+                return 0;
+        off += sizeof(o->head) + (o->head.header[0] & weft_header.options) * 4;
+        if (!LOAD(ctx, off, o->inner))
+                return 0;
+        pkt->remote = *index;
+        pkt->remote_number = r->number;
+        o->family = pkt->key.family;
+        o->room = off; /* to the end of the inner Ethernet header, less the outer one */
+        return o->inner.h_proto == bpf_htons(ETH_P_IP)     ? 4
+               : o->inner.h_proto == bpf_htons(ETH_P_IPV6) ? 6
+                                                           : 0;
+}
+
+static __always_inline int read_addresses(struct __sk_buff *ctx, struct weft_tuple *key)
+{
+        if (key->family == 4) {
+                __be32 addr[2];
+
+                if (!LOAD(ctx, ETH_HLEN + 12, addr))
+                        return 0;
+                key->src = weft_map_ip4(addr[0]);
+                key->dst = weft_map_ip4(addr[1]);
+        } else {
+                struct weft_addr addr[2];
+
+                if (!LOAD(ctx, ETH_HLEN + 8, addr))
+                        return 0;
+                key->src = addr[0];
+                key->dst = addr[1];
+        }
+        return 1;
+}
+
+/* A router on the way to a peer said that a packet in the tunnel is too big: its sender is told, by
+ * an error about the packet inside that takes the way of every other. What cannot be told so is the
+ * stack's. */
+SEC("tc") int weft_relay(struct __sk_buff *ctx)
+{
+        struct weft_pkt *pkt = weft_packet();
+        struct outer o = {};
+        struct quote q;
+        __u32 mtu, over;
+        __u8 family;
+
+        if (!pkt)
+                return WEFT_TCX_NEXT;
+        q = *(struct quote *) pkt->buffer;
+        mtu = named_mtu(ctx, pkt);
+        family = read_quoted(ctx, pkt, &q, &o);
+        over = ETH_HLEN + o.room - q.ip_off;
+        if (!family || mtu <= over)
+                return WEFT_TCX_NEXT;
+        if (strip(ctx, &o, family))
+                return DROP(ctx, pkt, INVALID);
+        pkt->key.family = family;
+        if (!read_addresses(ctx, &pkt->key))
+                return DROP(ctx, pkt, INVALID);
+        pkt->len = ctx->len - ETH_HLEN;
+        pkt->identity = WEFT_IDENTITY_REMOTE_NODE;
+        pkt->n_options = 0;
+        pkt->act.route.mtu = mtu - over;
+        pkt->drop_reason = WEFT_DROP_TOO_BIG;
+        pkt->relayed = 1;
+        weft_tail_call(ctx, WEFT_SLOT_ANSWER);
+        return BROKEN(ctx, pkt);
 }
 
 /* ---- the kernel's device ------------------------------------------------------------------ */

@@ -38,9 +38,10 @@ static const struct {
         const char *name;
         uint32_t mode; /* enum weft_tunnel_mode; NONE: both */
 } tunnel_programs[] = {
-        { "weft_encap", WEFT_TUNNEL_NONE },          { "weft_underlay", WEFT_TUNNEL_NONE },
-        { "weft_decap", WEFT_TUNNEL_ENGINE },        { "weft_overlay", WEFT_TUNNEL_ENGINE },
-        { "weft_from_overlay", WEFT_TUNNEL_DEVICE }, { "weft_to_overlay", WEFT_TUNNEL_DEVICE },
+        { "weft_encap", WEFT_TUNNEL_NONE },        { "weft_underlay", WEFT_TUNNEL_NONE },
+        { "weft_relay", WEFT_TUNNEL_NONE },        { "weft_decap", WEFT_TUNNEL_ENGINE },
+        { "weft_overlay", WEFT_TUNNEL_ENGINE },    { "weft_from_overlay", WEFT_TUNNEL_DEVICE },
+        { "weft_to_overlay", WEFT_TUNNEL_DEVICE },
 };
 
 static const char *const slot_programs[] = {

@@ -115,6 +115,7 @@ struct weft_pkt {
         __u8 host;      /* seen at an exit hook: the node's own, or the second half of a plan */
         __u8 retried;   /* room was made for it in a full table */
         __u8 silent;    /* an ICMP error: never answered (RFC 1122 §3.2.2) */
+        __u8 relayed;   /* what a tunnel carried, as an error of the network between quotes it */
         __u16 drop_module, drop_reason;
         __be32 fragment_id;
         __u32 half_open4, half_open6;     /* where this CPU writes next in the half-open rings */
