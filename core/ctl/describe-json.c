@@ -3,10 +3,9 @@
 #include <bpf/libbpf.h>
 
 #include "ctl/describe.h"
+#include "names.h"
 #include "util.h"
 
-static const char *const hook_names[] = WEFT_HOOK_NAMES;
-static const char *const phase_names[] = WEFT_PHASE_NAMES;
 
 static json_t *names_json(const char *const *names)
 {

@@ -8,10 +8,9 @@
 #include "ctl/describe.h"
 #include "ctl/table.h"
 #include "ctl/wrap.h"
+#include "names.h"
 #include "util.h"
 
-static const char *const hook_names[] = WEFT_HOOK_NAMES;
-static const char *const phase_names[] = WEFT_PHASE_NAMES;
 
 /* ---- lists as text ------------------------------------------------------------------------ */
 

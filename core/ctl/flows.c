@@ -14,6 +14,7 @@
 #include "ctl/output.h"
 #include "ctl/show.h"
 #include "ctl/verbs.h"
+#include "names.h"
 #include "util.h"
 
 enum {
@@ -35,9 +36,7 @@ static const struct values sides = {
 static const struct values states = {
         .words = (const char *const[]) { "new", "established", "closing", NULL },
 };
-static const struct values deliveries = {
-        .words = (const char *const[WEFT_DELIVERIES + 1]) WEFT_DELIVERY_NAMES,
-};
+static const struct values deliveries = { .words = delivery_names };
 static const struct values orders = { .words = (const char *const[]) { "bytes", "packets", NULL } };
 
 static const struct ctl_option

@@ -6,6 +6,7 @@
 
 #include "ctl/show.h"
 #include "ctl/verbs.h"
+#include "names.h"
 
 const struct verb verb_status = {
         .name = "status",
@@ -32,9 +33,7 @@ const struct verb verb_metrics = {
         .show = show_metrics,
 };
 
-static const struct values hooks = {
-        .words = (const char *const[WEFT_HOOKS + 1]) WEFT_HOOK_NAMES,
-};
+static const struct values hooks = { .words = hook_names };
 
 const struct verb verb_chain = {
         .name = "chain",

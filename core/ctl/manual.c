@@ -9,6 +9,7 @@
 #include "ctl/keys.h"
 #include "ctl/manual.h"
 #include "ctl/verbs.h"
+#include "names.h"
 #include "paths.h"
 #include "util.h"
 
@@ -184,16 +185,12 @@ static void print_words(const struct manual *m, const char *const *words, size_t
 
 static void print_hooks(const struct manual *m)
 {
-        static const char *const names[] = WEFT_HOOK_NAMES;
-
-        print_words(m, names, ELEMENTS(names));
+        print_words(m, hook_names, WEFT_HOOKS);
 }
 
 static void print_phases(const struct manual *m)
 {
-        static const char *const names[] = WEFT_PHASE_NAMES;
-
-        print_words(m, names, ELEMENTS(names));
+        print_words(m, phase_names, WEFT_PHASES);
 }
 
 /* ---- the configuration -------------------------------------------------------------------- */

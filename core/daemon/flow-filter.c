@@ -7,6 +7,7 @@
 #include "config/index.h"
 #include "config/values.h"
 #include "daemon/flows.h"
+#include "names.h"
 #include "util.h"
 
 enum { ANY = -1 };
@@ -71,7 +72,7 @@ static int read_state(struct flow_filter *f, struct daemon *d, const json_t *j)
 static int read_delivery(struct flow_filter *f, struct daemon *d, const json_t *j)
 {
         (void) d;
-        return read_word(j, flow_delivery_names, WEFT_DELIVERIES, &f->delivery);
+        return read_word(j, delivery_names, WEFT_DELIVERIES, &f->delivery);
 }
 
 /* A module that never ran has no number, and no flow. */

@@ -7,6 +7,7 @@
 
 #include "config/values.h"
 #include "daemon/flows.h"
+#include "names.h"
 #include "util.h"
 
 enum {
@@ -24,7 +25,6 @@ enum {
 
 const char *const flow_side_names[] = { "uplink", "endpoint", "overlay", "host_out" };
 const char *const flow_state_names[] = WEFT_FLOW_STATE_NAMES;
-const char *const flow_delivery_names[] = WEFT_DELIVERY_NAMES;
 
 /* Flows in the order of the table, or (by) those with the most packets or bytes. */
 struct listing {
@@ -198,7 +198,7 @@ static json_t *record_json(const struct daemon *d, const struct flow_record *f)
                 ntohs(f->new_dport), "state",
                 name_of(flow_state_names, ELEMENTS(flow_state_names), f->state), "reply", f->reply,
                 "expired", f->expired, "module", module ? module : "gone", "delivery",
-                name_of(flow_delivery_names, ELEMENTS(flow_delivery_names), f->delivery),
+                name_of(delivery_names, WEFT_DELIVERIES, f->delivery),
                 "age_seconds", (json_int_t) f->age, "expires_seconds", (json_int_t) f->expires,
                 "packets", (json_int_t) f->packets, "bytes", (json_int_t) f->bytes);
         /* clang-format on */

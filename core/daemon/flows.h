@@ -12,7 +12,6 @@
 enum { SIDE_HOST_OUT = WEFT_SIDE_OVERLAY + 1, SIDES };
 extern const char *const flow_side_names[];
 extern const char *const flow_state_names[];
-extern const char *const flow_delivery_names[];
 /* Room for a number where there is no name. Returns the name, or buf. */
 const char *flow_protocol_name(uint8_t proto, char buf[static 8]);
 

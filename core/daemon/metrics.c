@@ -13,6 +13,7 @@
 #include "daemon/flows.h"
 #include "daemon/http.h"
 #include "log.h"
+#include "names.h"
 #include "probe/probe.h"
 #include "util.h"
 
@@ -30,7 +31,6 @@ struct page {
 #define SAMPLE(page, value, ...)                                                                   \
         exposition_sample((page)->f, (page)->name, (const struct label[]) { __VA_ARGS__ {} }, value)
 
-static const char *const hook_names[] = WEFT_HOOK_NAMES;
 static const char *const ip_families[] = { "ipv4", "ipv6" };
 
 static const struct {

@@ -6,11 +6,10 @@
 #include "config/values.h"
 #include "daemon/daemon.h"
 #include "log.h"
+#include "names.h"
 #include "util.h"
 
-static const char *const hook_names[] = WEFT_HOOK_NAMES;
 const char *const backend_state_names[] = { "active", "draining", "maintenance", NULL };
-static const char *const phase_names[] = WEFT_PHASE_NAMES;
 
 enum { ROWS_MAX = WEFT_HOOKS * (WEFT_STAGES_PER_HOOK + 1) };
 
@@ -374,7 +373,7 @@ static void get_status(void *data, struct control_call *call, json_t *parameters
 
 static bool is_hook(const char *name)
 {
-        for (size_t i = 0; i < ELEMENTS(hook_names); i++)
+        for (size_t i = 0; i < WEFT_HOOKS; i++)
                 if (strcmp(hook_names[i], name) == 0)
                         return true;
 

@@ -16,6 +16,7 @@
 
 #include "generation/attach.h"
 #include "generation/generation.h"
+#include "names.h"
 #include "probe/probe.h"
 #include "util.h"
 
@@ -35,7 +36,6 @@ struct attachments {
         size_t n;
 };
 
-static const char *const hook_names[] = WEFT_HOOK_NAMES;
 
 /* ---- names -------------------------------------------------------------------------------- */
 

@@ -19,6 +19,7 @@
 #include "generation/maps.h"
 #include "generation/object.h"
 #include "generation/stages.h"
+#include "names.h"
 #include "plan/plan.h"
 #include "util.h"
 
@@ -31,7 +32,6 @@ struct build {
         char btf[32]; /* a file with the engine, whose BTF the stages are relocated against */
 };
 
-static const char *const hook_names[] = WEFT_HOOK_NAMES;
 
 /* Programs that only the one or the other who encapsulates has a use for; others are not loaded. */
 static const struct {

@@ -10,12 +10,11 @@
 #include <weft/types.h>
 
 #include "generation/stages.h"
+#include "names.h"
 #include "util.h"
 
 #define PREFIX "weft."
 
-static const char *const hook_names[] = WEFT_HOOK_NAMES;
-static const char *const phase_names[] = WEFT_PHASE_NAMES;
 
 /* Is the enumerator TEXT[0..n) ("FROM_UPLINK") the one that is shown as NAME ("from-uplink")? */
 static bool is_enumerator(const char *text, size_t n, const char *name)
@@ -68,7 +67,7 @@ static int read_hooks(struct stage_tags *s, const char *value, struct weft_error
                 if (n == 0)
                         return 0;
 
-                hook = find_enumerator(value, n, hook_names, ELEMENTS(hook_names));
+                hook = find_enumerator(value, n, hook_names, WEFT_HOOKS);
                 if (hook < 0)
                         return weft_fail(reterr, -EINVAL, "stage %s: there is no hook %.*s",
                                          s->name, (int) n, value);
@@ -79,7 +78,7 @@ static int read_hooks(struct stage_tags *s, const char *value, struct weft_error
 
 static int read_phase(struct stage_tags *s, const char *value, struct weft_error *reterr)
 {
-        int phase = find_enumerator(value, strlen(value), phase_names, ELEMENTS(phase_names));
+        int phase = find_enumerator(value, strlen(value), phase_names, WEFT_PHASES);
 
         if (phase < 0)
                 return weft_fail(reterr, -EINVAL, "stage %s: there is no phase %s", s->name, value);

@@ -6,6 +6,7 @@
 
 #include <bpf/bpf.h>
 
+#include "names.h"
 #include "tables/internal.h"
 
 struct text {
@@ -36,7 +37,6 @@ static const struct text event_texts[] = {
 #undef WEFT_EVENT
 };
 
-static const char *const delivery_names[] = WEFT_DELIVERY_NAMES;
 
 int count_cpus(int fd, const void *key, uint64_t *ret, size_t n)
 {

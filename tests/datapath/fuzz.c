@@ -18,6 +18,7 @@
 #include <time.h>
 
 #include "check.h"
+#include "names.h"
 
 #define MEMORY 64       /* packets that were seen lately */
 #define CENSUS 8192     /* packets between two looks at the flow tables */
@@ -290,11 +291,9 @@ static void print_packet(const char *name, const struct packet *p)
 static bool broken(const struct fuzz *z, const struct place *place, const struct packet *in,
                    const struct outcome *o, const char *what)
 {
-        static const char *const hooks[] = WEFT_HOOK_NAMES;
-
         printf("packet %" PRIu64 " of seed %" PRIu64
                ", variant %d, hook %s, device %u, verdict %d: %s\n",
-               z->packets, z->seed, z->w->variant, hooks[place->hook], place->device, o->verdict,
+               z->packets, z->seed, z->w->variant, hook_names[place->hook], place->device, o->verdict,
                what);
         print_packet("in ", in);
         print_packet("out", &o->out);
