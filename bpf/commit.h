@@ -203,13 +203,17 @@ static __always_inline void evict6(const struct weft_half_open6 *old)
 }
 
 /* This CPU's next place in a ring: whoever stands there is its oldest newcomer. */
-static __always_inline __u32 ring_index(__u32 *position)
+static __always_inline __u32 ring_index(__u8 family)
 {
-        __u32 at = *position;
+        __u32 zero = 0, at = 0;
+        struct weft_half_open_next *ring = bpf_map_lookup_elem(&ring_next, &zero);
 
-        if (at >= weft_half_open)
-                at = 0;
-        *position = at + 1;
+        if (ring) {
+                __u32 *next = family == 4 ? &ring->next4 : &ring->next6;
+
+                at = *next < weft_half_open ? *next : 0;
+                *next = at + 1;
+        }
         return bpf_get_smp_processor_id() * weft_half_open + at;
 }
 
@@ -222,7 +226,7 @@ static __always_inline int is_recent(const struct weft_pkt *pkt, __u64 created)
 
 static __always_inline struct weft_half_open4 *turn_ring4(struct weft_pkt *pkt)
 {
-        __u32 index = ring_index(&pkt->half_open4);
+        __u32 index = ring_index(4);
         struct weft_half_open4 *place = bpf_map_lookup_elem(&half_open4, &index);
 
         if (place && is_recent(pkt, place->created))
@@ -232,7 +236,7 @@ static __always_inline struct weft_half_open4 *turn_ring4(struct weft_pkt *pkt)
 
 static __always_inline struct weft_half_open6 *turn_ring6(struct weft_pkt *pkt)
 {
-        __u32 index = ring_index(&pkt->half_open6);
+        __u32 index = ring_index(6);
         struct weft_half_open6 *place = bpf_map_lookup_elem(&half_open6, &index);
 
         if (place && is_recent(pkt, place->created))
@@ -625,6 +629,8 @@ static __always_inline int reserve_reply(__u8 family, struct __sk_buff *ctx, str
 {
         switch (reserve_some(family, ctx, pkt)) {
         case RESERVED:
+                if (pkt->plan.flags & WEFT_PLAN_NEW_PORT)
+                        weft_event(WEFT_EVENT_PORT_GIVEN);
                 weft_tail_call(ctx, WEFT_SLOT_STORE);
                 break;
         case RESERVED_SELF:

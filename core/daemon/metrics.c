@@ -132,8 +132,9 @@ static void flows_created(struct page *p)
 
 static void port_tries(struct page *p)
 {
-        SAMPLE(p, p->events[WEFT_EVENT_PORT_BUSY], { "taken_by", "flow" }, );
-        SAMPLE(p, p->events[WEFT_EVENT_PORT_SOCKET], { "taken_by", "socket" }, );
+        SAMPLE(p, p->events[WEFT_EVENT_PORT_GIVEN], { "result", "given" }, );
+        SAMPLE(p, p->events[WEFT_EVENT_PORT_BUSY], { "result", "taken-by-flow" }, );
+        SAMPLE(p, p->events[WEFT_EVENT_PORT_SOCKET], { "result", "taken-by-socket" }, );
 }
 
 static void add_exhausted(void *data, const struct count_view *v)
@@ -291,7 +292,7 @@ static const struct {
         { "weft_flow_table_capacity", "gauge", "Entries that a flow table has room for",
           flow_capacity },
         { "weft_flows_created_total", "counter", "Flows stored", flows_created },
-        { "weft_port_allocation_tries_total", "counter", "Source ports tried and found taken",
+        { "weft_port_allocation_tries_total", "counter", "Source ports tried for new flows",
           port_tries },
         { "weft_port_allocation_failures_total", "counter",
           "Packets dropped because no source port was free", port_failures },

@@ -121,11 +121,11 @@ static void wipe(enum variant v, const char *name)
 static void wipe_all(enum variant v)
 {
         static const char *const maps[] = {
-                "flows4",    "flows6",   "half_open4",    "half_open6", "nexthops",
-                "endpoints", "services", "service_slots", "backends",   "maglev",
-                "affinity",  "members",  "source_ranges", "peers",      "links",
-                "fragments", "filter",   "world",         "forwards",   "drops",
-                "events",
+                "flows4",    "flows6",    "half_open4",    "half_open6", "nexthops",
+                "endpoints", "services",  "service_slots", "backends",   "maglev",
+                "affinity",  "members",   "source_ranges", "peers",      "links",
+                "fragments", "filter",    "world",         "forwards",   "drops",
+                "events",    "ring_next",
         };
 
         for (size_t i = 0; i < ELEMENTS(maps); i++)

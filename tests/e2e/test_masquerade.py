@@ -233,6 +233,9 @@ def test_ports_used_up_towards_one_destination_are_reported_and_recover(cluster,
     assert all(echo.alive() for echo in held)
     wait_for("the log to tell", lambda: "PORTS_EXHAUSTED: no source port is free" in weft.log(), 30, step=0.2)
     assert "snat-ports" in weft.log()
+    held.pop().close()
+    wait_for("the port of a flow that ended", lambda: answered(cluster, IPV4.client) == IPV4.n1, 10)
+    held.append(Echo(cluster.p1, IPV4.client, 7003))
     options(snat_ports="61000-61004")
     assert seen(cluster, IPV4.client) == IPV4.n1, "a wider range lets newcomers in"
     for echo in held:

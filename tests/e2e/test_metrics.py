@@ -124,6 +124,7 @@ def test_traffic_is_counted_and_drops_have_their_reason(cluster):
 
     assert more("weft_forward_packets_total") >= 20
     assert more("weft_forward_bytes_total") >= 20 * 54
+    assert more("weft_port_allocation_tries_total", result="given") >= 5, "a source port for each connection"
     assert more("weft_flows_created_total") == more("weft_event_commit_total") >= 5
     assert more("weft_drop_packets_total", reason="NO_BACKEND", module="nodeport-snat") >= 1
     assert more("weft_drop_bytes_total", reason="NO_BACKEND") >= 54

@@ -12,7 +12,7 @@ import pytest
 from cluster import IPV4, Cluster, standard_modules
 from conftest import start_servers
 from lab import run, wait_for
-from packets import attached
+from packets import attached, mac, syn_flood
 from test_life import host_state, pins
 from traffic import Echo, tcp_who, udp_who
 from weft import BUILD, BUILD_SANITIZED, Weft
@@ -174,6 +174,23 @@ def test_what_did_not_change_is_kept_and_nothing_is_asked_of_it(node):
     mark = node.mark()
     node.reload()
     assert "module=faulty" not in node.said(mark) and "takes over" not in node.said(mark)
+
+
+def test_newcomers_after_a_reload_do_not_take_the_places_of_those_before_it(node):
+    """Half-open flows: there is room for all of them on one CPU, so none has to go."""
+    cluster, weft = node.cluster, node.weft
+    everywhere = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(everywhere)})
+    try:
+        syn_flood(cluster.client, mac(cluster.n1), IPV4.n1, IPV4.far, 150, seed=1)
+        wait_for("them to be half open", lambda: weft.ctl_json("status")["flows"]["new"] >= 250, 5)
+        before = weft.events("EVICTED")
+        node.reload()
+        syn_flood(cluster.client, mac(cluster.n1), IPV4.n1, IPV4.far, 50, seed=2)
+        wait_for("the others beside them", lambda: weft.ctl_json("status")["flows"]["new"] >= 350, 5)
+        assert weft.events("EVICTED") == before
+    finally:
+        os.sched_setaffinity(0, everywhere)
 
 
 def test_other_options_replace_an_instance_or_are_taken_live(node):

@@ -118,7 +118,6 @@ struct weft_pkt {
         __u8 relayed;   /* what a tunnel carried, as an error of the network between quotes it */
         __u16 drop_module, drop_reason;
         __be32 fragment_id;
-        __u32 half_open4, half_open6;     /* where this CPU writes next in the half-open rings */
         __u64 answer_tokens, answer_last; /* rate limit of what weft sends itself */
         __u64 epoch, now;
         struct weft_way way;

@@ -32,10 +32,16 @@ struct weft_half_open6 {
         __u64 created;
 };
 
+/* Where a CPU writes next in its stretch of each. */
+struct weft_half_open_next {
+        __u32 next4, next6;
+};
+
 WEFT_MAP(BPF_MAP_TYPE_HASH, flows4, struct weft_key4, struct weft_flow4, 65536, 0);
 WEFT_MAP(BPF_MAP_TYPE_HASH, flows6, struct weft_key6, struct weft_flow6, 65536, 0);
 WEFT_MAP(BPF_MAP_TYPE_ARRAY, half_open4, __u32, struct weft_half_open4, 16384, 0);
 WEFT_MAP(BPF_MAP_TYPE_ARRAY, half_open6, __u32, struct weft_half_open6, 16384, 0);
+WEFT_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, ring_next, __u32, struct weft_half_open_next, 1, 0);
 WEFT_MAP(BPF_MAP_TYPE_ARRAY, nexthops, __u32, struct weft_nexthop, WEFT_NEXTHOPS, BPF_F_MMAPABLE);
 WEFT_MAP(BPF_MAP_TYPE_HASH, endpoints, struct weft_addr, struct weft_endpoint, 16384, 0);
 WEFT_MAP(BPF_MAP_TYPE_HASH, services, struct weft_service_key, struct weft_service, 65536, 0);
