@@ -77,7 +77,8 @@ struct config_backend {
         uint32_t state;  /* enum backend_state: as it is now, */
         uint32_t given;  /* and as it is written, where it was not set at run time */
         char *node;      /* or NULL */
-        bool local;      /* on this node: not read, found out by who knows the node */
+        bool local;      /* on this node, */
+        bool waiting;    /* for its endpoint: neither is read, who knows the node finds them out */
 };
 
 enum no_backend { NO_BACKEND_REJECT, NO_BACKEND_DROP };

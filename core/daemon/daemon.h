@@ -331,6 +331,8 @@ struct endpoint *endpoint_by_name(const struct daemon *d, const char *name);
 bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct weft_addr *addr,
                                 const uint8_t mac[6]);
 bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a);
+/* Adds the addresses of those that were tried and are pending. */
+void endpoints_pending_addresses(const struct daemon *d, struct weft_addresses *ret);
 
 /* ---- overlay.c ---------------------------------------------------------------------------- */
 
@@ -362,6 +364,9 @@ void daemon_overlay_free(struct daemon *d);
 void daemon_objects_apply(struct daemon *d, const struct config *old);
 /* The node's addresses changed: node ports move with them. */
 void daemon_services_apply(struct daemon *d);
+/* Endpoints may have become ready or pending: services with backends there get new flows no sooner
+ * than they can be delivered. */
+void daemon_services_follow_endpoints(struct daemon *d);
 /* One peer or service of the running build is another than before (NULL: was not there) or gone
  * (now NULL). */
 void daemon_peer_changed(struct daemon *d, const struct config_peer *before,

@@ -40,6 +40,16 @@ bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a)
         return false;
 }
 
+void endpoints_pending_addresses(const struct daemon *d, struct weft_addresses *ret)
+{
+        for (size_t i = 0; i < d->n_endpoints; i++) {
+                const struct endpoint *e = &d->endpoints[i];
+
+                for (size_t k = 0; !e->ready && e->reason[0] != '\0' && k < e->addrs.n; k++)
+                        (void) addresses_add(ret, &e->addrs.items[k]);
+        }
+}
+
 /* ---- addresses ---------------------------------------------------------------------------- */
 
 /* Not to be lent. */
@@ -314,6 +324,7 @@ bool daemon_endpoints_retry(struct daemon *d)
                 pending = pending || !d->endpoints[i].ready;
         }
 
+        daemon_services_follow_endpoints(d);
         return !pending;
 }
 
@@ -322,6 +333,7 @@ void daemon_endpoints_repair(struct daemon *d)
         for (size_t i = 0; i < d->n_endpoints; i++)
                 if (d->endpoints[i].ready)
                         try_endpoint(d, &d->endpoints[i]);
+        daemon_services_follow_endpoints(d);
         daemon_events_wait_for_endpoints(d);
 }
 
@@ -510,6 +522,8 @@ int daemon_endpoints_changed(struct daemon *d, const struct config_endpoint *con
                 daemon_events_watch_namespaces(d);
         if (n > 0 && !daemon_endpoints_retry(d))
                 daemon_events_wait_for_endpoints(d);
+        if (n == 0)
+                daemon_services_follow_endpoints(d);
 
         return r;
 }

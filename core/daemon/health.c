@@ -24,14 +24,14 @@ struct health {
 
 /* ---- answers ------------------------------------------------------------------------------ */
 
-/* Backends here that take new flows. Those that are draining do not count: the balancer in front
- * should go elsewhere in time. */
+/* Backends here that take new flows. Those that are draining do not count, as the balancer in front
+ * should go elsewhere in time; nor do those whose endpoint is pending. */
 static unsigned count_local(const struct config_service *s)
 {
         unsigned n = 0;
 
         for (size_t i = 0; s && i < s->n_backends; i++)
-                n += s->backends[i].local && s->backends[i].weight &&
+                n += s->backends[i].local && !s->backends[i].waiting && s->backends[i].weight &&
                      s->backends[i].state == BACKEND_ACTIVE;
 
         return n;
@@ -69,7 +69,7 @@ static struct MHD_Response *answer(void *data, const char *path, unsigned *ret_s
 
 /* ---- which there are ---------------------------------------------------------------------- */
 
-/* Tried again whenever services change; said once. */
+/* Tried again whenever services change, and with every pass of the collection; said once. */
 static void try_start(struct health *h, const struct config_service *s)
 {
         const struct log_fields fields = { .message = MESSAGE_HEALTH_CHECK_PORT,

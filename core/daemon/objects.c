@@ -273,18 +273,41 @@ static bool is_local(const struct daemon *d, const struct config_backend *b,
                endpoint_has_address(d, &b->addr);
 }
 
-static void set_service(struct daemon *d, struct config_service *s,
-                        const struct weft_addresses *node)
+/* What a service is seen against. */
+struct surroundings {
+        struct weft_addr node_items[NODE_ADDRESSES_MAX];
+        struct weft_addresses node;    /* the node's addresses */
+        struct weft_addresses waiting; /* those of endpoints that are pending */
+};
+
+static void surroundings_done(struct surroundings *s)
+{
+        free(s->waiting.items);
+}
+
+static void look_around(struct daemon *d, struct surroundings *ret)
+{
+        ret->node.items = ret->node_items;
+        ret->node.n = node_addresses(d, ret->node_items, NODE_ADDRESSES_MAX);
+        ret->waiting = (struct weft_addresses) { 0 };
+        endpoints_pending_addresses(d, &ret->waiting);
+}
+
+static void set_service(struct daemon *d, struct config_service *s, const struct surroundings *here)
 {
         struct weft_error why = { 0 };
 
-        for (size_t i = 0; i < s->n_backends; i++)
-                s->backends[i].local = is_local(d, &s->backends[i], node);
+        for (size_t i = 0; i < s->n_backends; i++) {
+                struct config_backend *b = &s->backends[i];
+
+                b->local = is_local(d, b, &here->node);
+                b->waiting = addresses_have(&here->waiting, &b->addr);
+        }
 
         if (service_takes_own_port(d->build, s, &why))
                 tables_del_service(d->tables, s->name);
         else
-                (void) tables_set_service(d->tables, s, node->items, node->n, &why);
+                (void) tables_set_service(d->tables, s, here->node.items, here->node.n, &why);
         if (why.text[0] != '\0')
                 remember_pending(d, s, why.text);
 }
@@ -292,13 +315,35 @@ static void set_service(struct daemon *d, struct config_service *s,
 void daemon_services_apply(struct daemon *d)
 {
         const struct config *c = d->build->config;
-        struct weft_addr addrs[NODE_ADDRESSES_MAX];
-        struct weft_addresses node = { addrs, node_addresses(d, addrs, NODE_ADDRESSES_MAX) };
+        _cleanup_(surroundings_done) struct surroundings here;
 
+        look_around(d, &here);
         daemon_pending_services_free(d);
         tables_services_begin(d->tables);
         for (size_t i = 0; i < c->n_services; i++)
-                set_service(d, &c->services[i], &node);
+                set_service(d, &c->services[i], &here);
+}
+
+static bool waits_otherwise(const struct config_service *s, const struct weft_addresses *waiting)
+{
+        for (size_t i = 0; i < s->n_backends; i++)
+                if (s->backends[i].waiting != addresses_have(waiting, &s->backends[i].addr))
+                        return true;
+
+        return false;
+}
+
+void daemon_services_follow_endpoints(struct daemon *d)
+{
+        const struct config *c = d->build->config;
+        _cleanup_(surroundings_done) struct surroundings here;
+
+        look_around(d, &here);
+        for (size_t i = 0; i < c->n_services; i++)
+                if (waits_otherwise(&c->services[i], &here.waiting)) {
+                        forget_pending(d, c->services[i].name);
+                        set_service(d, &c->services[i], &here);
+                }
 }
 
 /* Read and kept, but no module that runs serves it: that must not go unsaid. */
@@ -316,12 +361,12 @@ static void say_what_is_not_served(const struct build *b, const struct config_se
 void daemon_service_changed(struct daemon *d, const struct config_service *before,
                             struct config_service *now)
 {
-        struct weft_addr addrs[NODE_ADDRESSES_MAX];
-        struct weft_addresses node = { addrs, node_addresses(d, addrs, NODE_ADDRESSES_MAX) };
+        _cleanup_(surroundings_done) struct surroundings here;
 
+        look_around(d, &here);
         forget_pending(d, now ? now->name : before->name);
         if (now)
-                set_service(d, now, &node);
+                set_service(d, now, &here);
         else
                 tables_del_service(d->tables, before->name);
         if (now && !before)

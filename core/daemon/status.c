@@ -222,17 +222,35 @@ static json_t *intruder_json(const struct net_listener *l)
                             l->owner, address_format(&l->addr, text, sizeof(text)));
 }
 
+/* NULL: none of its backends waits. */
+static json_t *waiting_json(const struct config_service *s)
+{
+        char text[ADDRESS_TEXT];
+
+        for (size_t i = 0; i < s->n_backends; i++)
+                if (s->backends[i].waiting)
+                        return json_sprintf(
+                                "backend %s gets no new flows: its endpoint is pending",
+                                address_format(&s->backends[i].addr, text, sizeof(text)));
+
+        return NULL;
+}
+
 json_t *service_json(const struct daemon *d, const struct config_service *s)
 {
         const struct net_listener *intruder = daemon_ports_intruder(d, s);
         const char *reason = service_reason(d, s->name), *health = daemon_health_reason(d, s);
-        json_t *row = json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:s*}", "name", s->name, "protocol",
-                                protocol_name(s->proto), "port", s->port, "addresses",
-                                service_addresses(s), "backends", backends_json(d, s), "state",
-                                reason ? "pending" : "ready", "reason", reason);
+        json_t *waiting = reason ? NULL : waiting_json(s), *row;
+
+        row = json_pack("{s:s, s:s, s:i, s:o, s:o, s:s, s:s*}", "name", s->name, "protocol",
+                        protocol_name(s->proto), "port", s->port, "addresses", service_addresses(s),
+                        "backends", backends_json(d, s), "state", reason ? "pending" : "ready",
+                        "reason", reason);
 
         if (s->node_port)
                 (void) json_object_set_new(row, "node_port", json_integer(s->node_port));
+        if (waiting)
+                (void) json_object_set_new(row, "reason", waiting);
         if (intruder && !reason)
                 (void) json_object_set_new(row, "reason", intruder_json(intruder));
         if (health && !reason)

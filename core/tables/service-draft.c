@@ -93,7 +93,8 @@ int draft_keys(struct draft *d, const struct weft_addr *node_addrs, size_t n_nod
 
 /* ---- which backends take new flows -------------------------------------------------------- */
 
-/* Those of one family, of the whole cluster or of this node alone. */
+/* Those of one family, of the whole cluster or of this node alone. One that waits for its endpoint
+ * would get packets that nobody can deliver. */
 struct choice {
         bool ipv6, local;
         uint32_t state; /* enum backend_state that is chosen from */
@@ -101,7 +102,7 @@ struct choice {
 
 static bool belongs(const struct config_backend *b, const struct choice *c)
 {
-        return address_is_ipv4(&b->addr) != c->ipv6 && (b->local || !c->local);
+        return address_is_ipv4(&b->addr) != c->ipv6 && (b->local || !c->local) && !b->waiting;
 }
 
 /* Draining backends take new flows only where no other would. */

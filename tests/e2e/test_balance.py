@@ -8,14 +8,15 @@ from collections import Counter
 
 import pytest
 
-from cluster import IPV4
+from cluster import FAMILIES, IPV4
 from conftest import make_cluster
-from lab import wait_for
+from lab import NAMESPACES, run, wait_for
 from many import Many, serve_many
 from traffic import Echo, Server, connect, read_all, tcp_who, udp_who
 
 PORT = 30200  # of the service of each test; it is removed after it
 MANY = int(os.environ.get("WEFT_MANY", 100000))  # connections
+LATE = {"ipv4": "10.244.1.77", "ipv6": "fd00:244:1::77"}  # an endpoint that comes and goes
 PODS = (8080, 8081, 8082)  # TCP ports of each pod; its UDP ports begin at 5353
 
 
@@ -138,6 +139,65 @@ def test_local_traffic_stays_on_the_node_and_shows_the_client(cluster, service, 
     assert tcp_who(cluster.client, family.n2, PORT)[:2] == ("p2", family.client)
 
 
+class Late:
+    """An endpoint of the first node whose namespace comes and goes."""
+
+    def __init__(self, lab):
+        self.lab, self.path, self.server = lab, NAMESPACES / f"{lab.prefix}late", None
+
+    def comes(self):
+        self.server = Server(self.lab.namespace("late"), "late")
+
+    def goes(self):
+        if self.server:
+            self.server.close()
+            run("ip", "netns", "delete", self.path.name)
+        self.server = None
+
+
+@pytest.fixture
+def late(cluster, service):
+    made, weft = Late(cluster.lab), cluster.weft1
+    weft.drop_in("late", [("endpoint late", {"netns": made.path, "address": [LATE[f.name] for f in FAMILIES]})])
+    yield made
+    made.goes()
+    weft.drop_in("late", None)
+    weft.ctl("reload")
+
+
+def test_a_backend_gets_no_flow_before_its_endpoint_is_there_nor_after(cluster, service, late, family):
+    def asked(count=16):
+        return {tcp_who(cluster.client, family.n1, PORT)[0] for _ in range(count)}
+
+    keys = {"nodes": [1], "health_check_node_port": 30300}
+    both = [family.with_port(LATE[family.name], 8080), *backends(family, "p2")]
+    service(*both, **keys)
+    assert asked() == {"p2"}
+    assert "its endpoint is pending" in told(cluster.weft1)["reason"]
+    service(*both, **keys, external_traffic="local")
+    with pytest.raises(TimeoutError):
+        connect(cluster.client, family.n1, PORT, timeout=0.5)
+    assert health(cluster, family.n1)[0] == 503
+    service(*both[:1], **keys)
+    with pytest.raises(ConnectionRefusedError):
+        connect(cluster.client, family.n1, PORT)
+
+    late.comes()
+    service(*both, **keys, external_traffic="local")
+    wait_for("the endpoint", lambda: "reason" not in told(cluster.weft1))
+    assert asked() == {"late"}
+    assert health(cluster, family.n1)[:2] == (200, {"service": {"name": "balanced"}, "localEndpoints": 1})
+    service(*both, **keys)
+    assert asked(32) == {"late", "p2"}
+    cluster.weft1.kill()
+    cluster.weft1.start()
+    assert asked(32) == {"late", "p2"}, "a restart takes nothing away"
+
+    late.goes()
+    wait_for("it to be missed", lambda: "its endpoint is pending" in told(cluster.weft1).get("reason", ""))
+    assert asked() == {"p2"}
+
+
 def test_source_ranges_let_only_their_clients_in(cluster, service, family):
     length = 128 if ":" in family.client else 32
     service(*backends(family, "p1"), nodes=[1], source_range=f"{family.client}/{length}")
@@ -251,8 +311,7 @@ def test_a_health_check_port_that_is_taken_is_reported_and_opened_later(cluster,
     assert "30300" in told(cluster.weft1)["reason"]
     assert tcp_who(cluster.client, IPV4.n1, PORT)[0] == "p1", "the service itself is served"
     squatter.close()
-    cluster.weft1.ctl("reload")
-    assert "reason" not in told(cluster.weft1)
+    wait_for("the port to be taken over", lambda: "reason" not in told(cluster.weft1), 30)
     assert health(cluster, IPV4.n1)[0] == 200
 
 
