@@ -356,6 +356,7 @@ static int on_collect(sd_event_source *timer, uint64_t time, void *data)
         d->collection_passes += done;
         if (done) {
                 daemon_metrics_apply(d);
+                daemon_health_apply(d);
                 daemon_ports_look(d);
                 daemon_pressure_look(d);
                 daemon_repair(d);

@@ -101,6 +101,14 @@ def test_the_metrics_socket_is_known_by_its_name_and_starts_the_daemon(weftd):
         systemctl("stop", "weftd-metrics.socket")
 
 
+def test_a_health_check_port_of_those_that_need_a_privilege_is_opened(weftd):
+    weftd.drop_in("low", [("service low", {"port": "90/tcp", "node-port": 30300, "backend": f"{IPV4.p1}:8080",
+                                           "health-check-node-port": 81})])
+    weftd.reload()
+    with urllib.request.urlopen("http://127.0.0.1:81/", timeout=30) as reply:
+        assert json.load(reply) == {"service": {"name": "low"}, "localEndpoints": 1}
+
+
 @pytest.mark.parametrize("verb", ["status", "chain", "flows", "modules", "metrics"])
 def test_verbs_that_read_do_not_start_a_stopped_daemon(weftd, verb):
     systemctl("stop", WEFTD)
