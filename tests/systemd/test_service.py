@@ -299,7 +299,7 @@ def test_what_is_said_of_a_module_has_its_name(weftd):
 
 # ---- hardening ----------------------------------------------------------------------------------
 
-CAPABILITIES = {12: "net_admin", 19: "sys_ptrace", 21: "sys_admin", 38: "perfmon", 39: "bpf"}
+CAPABILITIES = {10: "net_bind_service", 12: "net_admin", 19: "sys_ptrace", 21: "sys_admin", 38: "perfmon", 39: "bpf"}
 
 
 def test_the_daemon_runs_hardened(weftd):
