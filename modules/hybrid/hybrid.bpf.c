@@ -6,7 +6,7 @@
 
 const volatile __u32 tcp, udp; /* 1: DSR */
 
-WEFT_STAGE(hybrid, FROM_UPLINK, SERVICE, BEFORE("nodeport-dsr") BEFORE("nodeport-snat"))
+WEFT_STAGE(hybrid, FROM_UPLINK | FROM_OVERLAY, SERVICE, BEFORE("nodeport-dsr") BEFORE("nodeport-snat"))
 {
         int dsr = (pkt->key.proto == IPPROTO_TCP && tcp) || (pkt->key.proto == IPPROTO_UDP && udp);
 
