@@ -35,6 +35,7 @@ struct control_client {
 
         char *out; /* the reply being taken */
         size_t n_out, out_taken;
+        uint64_t held; /* the number that lets it go; 0: nobody holds it back */
 
         struct control_stream stream; /* next NULL: none */
         bool refused;                 /* to be dropped when its answer is taken */

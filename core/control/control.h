@@ -9,6 +9,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 #include <systemd/sd-event.h>
 
@@ -84,6 +85,11 @@ void control_stream(struct control_call *call, const struct control_stream *s);
 /* "uid 0, pid 17 (weftctl)", for the journal. Valid during the call. */
 const char *control_caller(const struct control_call *call);
 uid_t control_uid(const struct control_call *call);
+/* The answer, which the method gives all the same, is kept back until control_release() with this
+ * number or a greater one: what it says has been decided and is not done yet. 0 is no number. */
+void control_hold(struct control_call *call, uint64_t number);
+/* c may be NULL. */
+void control_release(struct control *c, uint64_t number);
 
 /* Text of io.weft.Node.varlink. */
 extern const char control_node_description[];

@@ -113,13 +113,15 @@ static void take_message(struct control_client *c)
 /* One message, or one piece of a stream, for each turn of the loop: others get theirs between. */
 static void client_step(struct control_client *c, uint32_t events)
 {
+        if (events & (EPOLLHUP | EPOLLERR))
+                c->held = 0; /* nobody waits any more */
         if ((events & EPOLLIN) && !c->end_of_input && c->n_in < CONTROL_MESSAGE_MAX)
                 read_some(c);
         if (!c->broken && !c->out && c->stream.next)
                 varlink_continue(c);
         else if (!c->broken && !c->out)
                 take_message(c);
-        if (!c->broken && c->out)
+        if (!c->broken && c->out && !c->held)
                 write_some(c);
         if (c->refused && !c->out)
                 c->broken = true;
@@ -132,7 +134,7 @@ static uint32_t client_interest(const struct control_client *c)
         bool waiting = c->out || c->stream.next || memchr(c->in, '\0', c->n_in) || c->end_of_input;
         bool room = !c->end_of_input && c->n_in < CONTROL_MESSAGE_MAX;
 
-        return (waiting ? EPOLLOUT : 0) | (room ? EPOLLIN : 0);
+        return (waiting && !c->held ? EPOLLOUT : 0) | (room ? EPOLLIN : 0);
 }
 
 /* Microseconds that a client may do nothing. */
@@ -176,9 +178,12 @@ static int on_client(sd_event_source *source, int fd, uint32_t events, void *dat
 
 static int on_idle(sd_event_source *source, uint64_t now, void *data)
 {
-        (void) source;
+        struct control_client *c = data;
+
         (void) now;
-        client_free(data);
+        if (!c->held || note_progress(c) < 0 ||
+            sd_event_source_set_enabled(source, SD_EVENT_ONESHOT) < 0)
+                client_free(c);
 
         return 0;
 }
@@ -393,6 +398,19 @@ int control_open(sd_event *loop, int listen_fd, const struct control_interface *
 
         *ret = TAKE(c);
         return 0;
+}
+
+void control_release(struct control *c, uint64_t number)
+{
+        struct control_client *next;
+
+        for (struct control_client *i = c ? c->clients : NULL; i; i = next) {
+                next = i->next;
+                if (i->held == 0 || i->held > number)
+                        continue;
+                i->held = 0;
+                client_turn(i, 0);
+        }
 }
 
 struct control *control_close(struct control *c)

@@ -81,6 +81,12 @@ uid_t control_uid(const struct control_call *call)
         return call->client->access.uid;
 }
 
+void control_hold(struct control_call *call, uint64_t number)
+{
+        if (!call->oneway)
+                call->client->held = number;
+}
+
 void control_stream(struct control_call *call, const struct control_stream *s)
 {
         call->answered = true;

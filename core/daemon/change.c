@@ -494,8 +494,11 @@ static void remove_objects(struct daemon *d, struct control_call *call, json_t *
                         r = edit_remove(&b.edit, b.section, name, &b.why);
                 }
 
-        if (batch_end(&b, r, name))
+        if (batch_end(&b, r, name)) {
+                if (strcmp(kind, "endpoint") == 0)
+                        daemon_removals_hold(d, call);
                 control_reply(call, NULL);
+        }
         batch_done(&b);
 }
 

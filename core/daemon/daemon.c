@@ -238,9 +238,9 @@ static void settle(struct daemon *d)
 {
         grace_period();
         generation_unpin_others(d->build->generation, d->paths.bpffs);
-        attach_settle(d->attachments);
         tables_settle(d->tables);
         daemon_endpoints_settle(d);
+        attach_settle(d->attachments);
         host_settle(d->host);
 }
 
@@ -335,6 +335,8 @@ static int start(struct daemon *d, struct diagnostics *diagnostics, struct weft_
                 r = daemon_events_start(d, reterr);
         if (r == 0)
                 r = daemon_addresses_start(d, reterr);
+        if (r == 0)
+                r = daemon_removals_start(d, reterr);
         if (r == 0)
                 r = start_datapath(d, reterr);
         if (r == 0)
@@ -631,6 +633,7 @@ static void leave_instances(struct build *b)
 void daemon_stop(struct daemon *d)
 {
         daemon_notify_stop(d);
+        daemon_removals_stop(d);
         d->control = control_close(d->control);
         daemon_events_stop(d);
         daemon_addresses_stop(d);

@@ -9,6 +9,7 @@
  *   choose.c            the same where no module is named
  *   uplinks.c           interfaces to the network outside, and the hooks on them
  *   endpoints.c         local workloads
+ *   removals.c          those on their way out
  *   overlay.c           the tunnel to the peers
  *   objects.c           peers and services
  *   health.c            services' health-check node ports
@@ -98,6 +99,16 @@ struct endpoint {
         char reason[256]; /* why it is pending */
 };
 
+struct removal;
+
+/* Endpoints whose devices are still to go. */
+struct removals {
+        struct removal *items;
+        size_t n;
+        uint64_t last; /* number of the latest */
+        sd_event_source *timer;
+};
+
 /* A service that could not be put into the tables; others are as configured. */
 struct pending_service {
         char *name;
@@ -153,6 +164,7 @@ struct daemon {
         struct overlay overlay;
         struct endpoint *endpoints;
         size_t n_endpoints;
+        struct removals removals;
         struct pending_service *pending_services;
         size_t n_pending_services;
         struct state_setting *states;
@@ -334,6 +346,20 @@ bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a);
 /* Adds the addresses of those that were tried and are pending. */
 void endpoints_pending_addresses(const struct daemon *d, struct weft_addresses *ret);
 
+/* ---- removals.c ---------------------------------------------------------------------------- */
+
+/* Takes over what E has (its name, its addresses, its device), and takes it away as the loop has
+ * time. Nothing is taken over on failure. */
+int daemon_removals_add(struct daemon *d, const struct endpoint *e);
+/* Ends at once those that an endpoint that is not ready waits for: of the same name, or in the same
+ * namespace. */
+void daemon_removals_make_way(struct daemon *d);
+/* Keeps the call's answer back until what is on its way out by now is gone. */
+void daemon_removals_hold(struct daemon *d, struct control_call *call);
+int daemon_removals_start(struct daemon *d, struct weft_error *reterr);
+/* Ends them all at once. */
+void daemon_removals_stop(struct daemon *d);
+
 /* ---- overlay.c ---------------------------------------------------------------------------- */
 
 /* Before a switch: the device of B's tunnel is there, with B's programs if it is a new one, and the
@@ -456,6 +482,10 @@ void get_metrics(void *data, struct control_call *call, json_t *parameters);
 
 /* ---- events.c ----------------------------------------------------------------------------- */
 
+/* A timer that is off, for f(timer, time, d). */
+int daemon_timer_add(struct daemon *d, sd_event_source **ret, sd_event_time_handler_t f);
+/* Once, in DELAY microseconds. */
+int daemon_timer_arm(sd_event_source *timer, uint64_t delay);
 int daemon_events_start(struct daemon *d, struct weft_error *reterr);
 void daemon_events_stop(struct daemon *d);
 void daemon_events_net(void *data, const struct net_event *event);

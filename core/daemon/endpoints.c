@@ -312,6 +312,7 @@ bool daemon_endpoints_retry(struct daemon *d)
 {
         bool pending = false;
 
+        daemon_removals_make_way(d);
         daemon_endpoints_count_new(d);
 
         for (size_t i = 0; i < d->n_endpoints; i++)
@@ -458,6 +459,24 @@ static bool takes_from_another(const struct daemon *d, const struct endpoint *e,
         return false;
 }
 
+/* Out of the tables now; its device goes when the loop has time, or has to make way. */
+static void leave(struct daemon *d, struct endpoint *e)
+{
+        struct endpoint gone = *e;
+
+        gone.name = strdup(e->name);
+        if (!e->wire.ifname[0] || !gone.name || daemon_removals_add(d, &gone) < 0) {
+                free(gone.name);
+                take_down(d, e);
+                return;
+        }
+
+        tables_del_endpoint(d->tables, e->name);
+        e->wired = e->forwarding = e->hooked = e->ready = false;
+        e->wire = (struct wire) { 0 };
+        e->addrs = (struct weft_addresses) { 0 };
+}
+
 static void drop_gone(struct daemon *d)
 {
         size_t kept = 0;
@@ -469,7 +488,7 @@ static void drop_gone(struct daemon *d)
                         d->endpoints[kept++] = *e;
                         continue;
                 }
-                take_down(d, e);
+                leave(d, e);
                 d->leases_changed = leases_drop(&d->leases, e->name) || d->leases_changed;
                 log_about(LOG_INFO, ENDPOINT_REMOVED, endpoint, e->name, "endpoint %s is removed",
                           e->name);
@@ -500,7 +519,7 @@ static void follow_section(struct daemon *d, struct endpoint *e, const struct co
 
         e->section = now;
         if (anew)
-                take_down(d, e);
+                leave(d, e);
 }
 
 void daemon_endpoints_repoint(struct daemon *d)
@@ -553,20 +572,6 @@ int daemon_endpoints_apply(struct daemon *d, struct weft_error *reterr)
 
 /* ---- what a predecessor left -------------------------------------------------------------- */
 
-struct names {
-        char (*items)[16];
-        size_t n;
-};
-
-static void collect_name(void *data, const char *ifname)
-{
-        struct names *names = data;
-
-        if (list_grow(&names->items, names->n, sizeof(*names->items)) < 0)
-                return;
-        (void) snprintf(names->items[names->n++], sizeof(*names->items), "%s", ifname);
-}
-
 static bool is_wire_of_ours(const struct daemon *d, const char *ifname)
 {
         char ours[16];
@@ -580,18 +585,15 @@ static bool is_wire_of_ours(const struct daemon *d, const char *ifname)
         return false;
 }
 
-/* Names first: nothing may be deleted while the kernel is still listing. */
 void daemon_endpoints_settle(struct daemon *d)
 {
-        struct names names = { 0 };
+        size_t n_names, n_gone = 0;
+        _cleanup_free_ char(*names)[16] = wires_list(d->net, &n_names);
 
-        wire_each(d->net, collect_name, &names);
-        for (size_t i = 0; i < names.n; i++) {
-                if (is_wire_of_ours(d, names.items[i]))
-                        continue;
-                attach_remove(d->attachments, names.items[i]);
-                wire_remove(d->net, names.items[i]);
-        }
-
-        free(names.items);
+        for (size_t i = 0; i < n_names; i++)
+                if (!is_wire_of_ours(d, names[i]))
+                        memmove(names[n_gone++], names[i], sizeof(names[i]));
+        wires_remove(d->net, names, n_gone);
+        for (size_t i = 0; i < n_gone; i++)
+                attach_forget(d->attachments, names[i]);
 }

@@ -24,7 +24,7 @@
 enum { CONFLICT_PASSES = 6 }; /* of collection, between two looks */
 enum { COLLECT_PIECE = 4096, CHANGED_MAX = 64 };
 
-static int arm(sd_event_source *timer, uint64_t delay)
+int daemon_timer_arm(sd_event_source *timer, uint64_t delay)
 {
         int r = sd_event_source_set_time_relative(timer, delay);
 
@@ -102,7 +102,7 @@ static void schedule_changes(struct daemon *d)
         uint64_t time = now(), rest = d->rest_until > time ? d->rest_until - time : 0;
 
         if (!is_armed(d->changes))
-                (void) arm(d->changes, rest > CHANGES_DELAY ? rest : CHANGES_DELAY);
+                (void) daemon_timer_arm(d->changes, rest > CHANGES_DELAY ? rest : CHANGES_DELAY);
 }
 
 static void look_at_uplinks(struct daemon *d)
@@ -278,7 +278,7 @@ void daemon_events_wait_for_endpoints(struct daemon *d)
                 return;
 
         d->retry_delay = RETRY_FIRST;
-        (void) arm(d->retry, d->retry_delay);
+        (void) daemon_timer_arm(d->retry, d->retry_delay);
 }
 
 static int on_retry(sd_event_source *timer, uint64_t time, void *data)
@@ -290,7 +290,7 @@ static int on_retry(sd_event_source *timer, uint64_t time, void *data)
                 return 0;
 
         d->retry_delay = d->retry_delay * 2 > RETRY_LAST ? RETRY_LAST : d->retry_delay * 2;
-        (void) arm(timer, d->retry_delay);
+        (void) daemon_timer_arm(timer, d->retry_delay);
 
         return 0;
 }
@@ -363,7 +363,7 @@ static int on_collect(sd_event_source *timer, uint64_t time, void *data)
                 if (++d->passes == CONFLICT_PASSES)
                         daemon_conflicts_look(d);
         }
-        (void) arm(timer, done ? COLLECT_PASS : COLLECT_DELAY);
+        (void) daemon_timer_arm(timer, done ? COLLECT_PASS : COLLECT_DELAY);
 
         return 0;
 }
@@ -382,14 +382,14 @@ static int on_look(sd_event_source *timer, uint64_t time, void *data)
         (void) time;
         recent_begin(&d->recent, monotonic_now());
         tables_each_drop(d->tables, remember_drop, &d->recent);
-        (void) arm(timer, RECENT_STEP_SECONDS * 1000 * MILLISECOND);
+        (void) daemon_timer_arm(timer, RECENT_STEP_SECONDS * 1000 * MILLISECOND);
 
         return 0;
 }
 
 /* ---- start and stop ----------------------------------------------------------------------- */
 
-static int add_timer(struct daemon *d, sd_event_source **ret, sd_event_time_handler_t f)
+int daemon_timer_add(struct daemon *d, sd_event_source **ret, sd_event_time_handler_t f)
 {
         int r = sd_event_add_time_relative(d->loop, ret, CLOCK_MONOTONIC, 0, MILLISECOND, f, d);
 
@@ -398,18 +398,18 @@ static int add_timer(struct daemon *d, sd_event_source **ret, sd_event_time_hand
 
 int daemon_events_start(struct daemon *d, struct weft_error *reterr)
 {
-        int r = add_timer(d, &d->changes, on_changes);
+        int r = daemon_timer_add(d, &d->changes, on_changes);
 
         if (r >= 0)
-                r = add_timer(d, &d->retry, on_retry);
+                r = daemon_timer_add(d, &d->retry, on_retry);
         if (r >= 0)
-                r = add_timer(d, &d->collect, on_collect);
+                r = daemon_timer_add(d, &d->collect, on_collect);
         if (r >= 0)
-                r = arm(d->collect, COLLECT_PASS);
+                r = daemon_timer_arm(d->collect, COLLECT_PASS);
         if (r >= 0)
-                r = add_timer(d, &d->look, on_look);
+                r = daemon_timer_add(d, &d->look, on_look);
         if (r >= 0)
-                r = arm(d->look, 0);
+                r = daemon_timer_arm(d->look, 0);
         if (r < 0)
                 return weft_fail(reterr, r, "cannot set up timers: %s", strerror(-r));
 

@@ -489,12 +489,14 @@ static void reload(void *data, struct control_call *call, json_t *parameters)
         struct daemon *d = data;
 
         (void) parameters;
-        if (daemon_reload(d, control_caller(call), &diagnostics, &why) < 0)
+        if (daemon_reload(d, control_caller(call), &diagnostics, &why) < 0) {
                 refuse_reload(call, why.text, &diagnostics);
-        else
+        } else {
+                daemon_removals_hold(d, call);
                 control_reply(call,
                               json_pack("{s:I}", "generation",
                                         (json_int_t) generation_number(d->build->generation)));
+        }
 
         diagnostics_done(&diagnostics);
 }

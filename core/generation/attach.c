@@ -233,7 +233,7 @@ static bool is_alive(const struct attachment *i)
 bool attach_is_whole(const struct attachments *a, char ret_ifname[static 16])
 {
         for (size_t i = 0; i < a->n; i++)
-                if (!is_alive(&a->items[i])) {
+                if (a->items[i].wanted && !is_alive(&a->items[i])) {
                         memcpy(ret_ifname, a->items[i].ifname, IF_NAMESIZE);
                         return false;
                 }
@@ -243,13 +243,23 @@ bool attach_is_whole(const struct attachments *a, char ret_ifname[static 16])
 
 /* ---- removing ----------------------------------------------------------------------------- */
 
-static bool has_filter(const struct attachments *a, const char *ifname)
+static bool has_any(const struct attachments *a, const char *ifname, bool is_link)
 {
         for (size_t i = 0; i < a->n; i++)
-                if (!a->items[i].is_link && strcmp(a->items[i].ifname, ifname) == 0)
+                if (a->items[i].is_link == is_link && strcmp(a->items[i].ifname, ifname) == 0)
                         return true;
 
         return false;
+}
+
+static bool has_filter(const struct attachments *a, const char *ifname)
+{
+        return has_any(a, ifname, false);
+}
+
+bool attach_has_link(const struct attachments *a, const char *ifname)
+{
+        return has_any(a, ifname, true);
 }
 
 /* With the last filter goes the qdisc, where weft made it. */
@@ -278,6 +288,32 @@ static void remove_item(struct attachments *a, struct attachment *item)
         filter_remove(gone.ifindex, gone.hook);
         (void) rmdir(path);
         drop_qdisc(a, &gone);
+}
+
+void attach_unwant(struct attachments *a, const char *ifname)
+{
+        for (size_t i = 0; i < a->n; i++)
+                if (strcmp(a->items[i].ifname, ifname) == 0)
+                        a->items[i].wanted = false;
+}
+
+void attach_forget(struct attachments *a, const char *ifname)
+{
+        char path[PATH_MAX];
+
+        for (size_t i = a->n; i > 0; i--) {
+                struct attachment *item = &a->items[i - 1];
+
+                if (strcmp(item->ifname, ifname) != 0)
+                        continue;
+                item_path(a, item, path);
+                (void) (item->is_link ? unlink : rmdir)(path);
+                closep(&item->fd);
+                *item = a->items[--a->n];
+        }
+
+        entry_path(a->filters, ifname, "qdisc", path);
+        (void) rmdir(path);
 }
 
 void attach_remove(struct attachments *a, const char *ifname)

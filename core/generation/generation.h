@@ -112,6 +112,12 @@ int attach_hook(struct attachments *a, uint32_t ifindex, const char *ifname, uin
 /* False: somebody detached one of weft's; which is "IFNAME" of the first such. */
 bool attach_is_whole(const struct attachments *a, char ret_ifname[static 16]);
 void attach_remove(struct attachments *a, const char *ifname); /* all hooks of the interface */
+/* Hangs anything there by a link? */
+bool attach_has_link(const struct attachments *a, const char *ifname);
+/* Of an interface that is about to go: attach_is_whole() does not miss it. */
+void attach_unwant(struct attachments *a, const char *ifname);
+/* The interface is gone, and what hung there with it: the books follow. */
+void attach_forget(struct attachments *a, const char *ifname);
 void attach_remove_hook(struct attachments *a, const char *ifname, uint32_t hook);
 /* Removes attachments that attach_hook() was not called for since open. */
 void attach_settle(struct attachments *a);

@@ -45,6 +45,7 @@ bool link_parse(const struct nlmsghdr *h, struct link_info *ret)
 
         ret->peer = a[IFLA_LINK] ? nla_get_u32(a[IFLA_LINK]) : 0;
         ret->netnsid = a[IFLA_LINK_NETNSID] ? nla_get_s32(a[IFLA_LINK_NETNSID]) : -1;
+        ret->group = a[IFLA_GROUP] ? nla_get_u32(a[IFLA_GROUP]) : 0;
         if (a[IFLA_IFALIAS])
                 (void) nla_strlcpy(ret->alias, a[IFLA_IFALIAS], sizeof(ret->alias));
 
@@ -98,6 +99,24 @@ int link_delete(struct nl_sock *s, uint32_t ifindex, struct weft_error *reterr)
         struct ifinfomsg head = { .ifi_index = (int) ifindex };
 
         return rtnl_ask(s, rtnl_new(RTM_DELLINK, 0, &head, sizeof(head)), NULL, NULL, reterr);
+}
+
+int link_set_group(struct nl_sock *s, uint32_t ifindex, uint32_t group, struct weft_error *reterr)
+{
+        struct ifinfomsg head = { .ifi_index = (int) ifindex };
+        struct nl_msg *m = rtnl_new(RTM_NEWLINK, 0, &head, sizeof(head));
+
+        rtnl_put_u32(m, IFLA_GROUP, group);
+        return rtnl_ask(s, m, NULL, NULL, reterr);
+}
+
+int links_delete(struct nl_sock *s, uint32_t group, struct weft_error *reterr)
+{
+        struct ifinfomsg head = { 0 };
+        struct nl_msg *m = rtnl_new(RTM_DELLINK, 0, &head, sizeof(head));
+
+        rtnl_put_u32(m, IFLA_GROUP, group);
+        return rtnl_ask(s, m, NULL, NULL, reterr);
 }
 
 int net_link_by_name(struct net *n, const char *name, struct net_link *ret)

@@ -120,6 +120,16 @@ static int open_of_process(uint32_t pid, uint64_t started, int *ret_fd, struct w
         return 0;
 }
 
+uint64_t namespace_number(const char *path, uint32_t pid)
+{
+        char of_process[64];
+        struct stat st;
+
+        (void) snprintf(of_process, sizeof(of_process), "/proc/%u/ns/net", pid);
+
+        return stat(path ?: of_process, &st) < 0 ? 0 : st.st_ino;
+}
+
 int namespace_open(const char *path, uint32_t pid, uint64_t started, int *ret_fd,
                    struct weft_error *reterr)
 {

@@ -12,5 +12,8 @@
 int namespace_open(const char *path, uint32_t pid, uint64_t started, int *ret_fd,
                    struct weft_error *reterr);
 
+/* Tells namespaces apart; 0: it is not there. PATH and PID as above. */
+uint64_t namespace_number(const char *path, uint32_t pid);
+
 /* When the process began, in clock ticks since boot; 0: there is none. */
 uint64_t process_started(uint32_t pid);

@@ -223,6 +223,7 @@ struct wire {
         char ifname[16];  /* weft + hash of the name: stable over restarts */
         uint8_t mac[6];   /* host side: the gateway's permanent neighbour entry inside */
         uint8_t peer_mac[6];
+        uint64_t namespace; /* namespace_number() of where the other end is */
 };
 
 /* Makes or takes over the wiring of one endpoint: veth pair, address as /32 or /128, link-scope
@@ -235,12 +236,13 @@ int wire_up(struct net *n, struct host *h, const struct wire_request *w, struct 
 /* Takes away what wire_up() made; cannot fail, accepts half-made ones. */
 void wire_down(struct net *n, struct host *h, const char *name, const struct weft_addr *addrs,
                size_t n_addrs);
-/* The host side's name for an endpoint of that name: what wire_each() shows for it. */
+/* The host side's name for an endpoint of that name: what wires_list() has for it. */
 void wire_ifname(const char *name, char ret[static 16]);
-/* Deletes such a device, its routes go with it; any other is left alone. */
-void wire_remove(struct net *n, const char *ifname);
-/* Calls f with the ifname of every device that wire_up() of any daemon of this ROOT made here. */
-void wire_each(struct net *n, void (*f)(void *data, const char *ifname), void *data);
+/* Deletes such devices, their routes go with them; any other is left alone. The kernel waits for a
+ * grace period when it deletes a device, some 20 ms, and for many at once it waits once. */
+void wires_remove(struct net *n, char (*ifnames)[16], size_t n_ifnames);
+/* Names of all devices that wire_up() of any daemon of this ROOT made here; caller frees. */
+char (*wires_list(struct net *n, size_t *ret_n))[16];
 
 /* ---- the world of dry runs (dry.c) -------------------------------------------------------- */
 

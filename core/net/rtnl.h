@@ -66,6 +66,7 @@ struct link_info {
         uint32_t peer;   /* ifindex of a veth's other end; 0: none */
         int32_t netnsid; /* where that is, as this namespace numbers it; -1: here */
         char alias[128];
+        uint32_t group;
 };
 
 /* False: no link message, or one about a bridge's port. */
@@ -77,6 +78,9 @@ int links_each(struct nl_sock *s, rtnl_answer_fn f, void *data, struct weft_erro
 int link_up(struct nl_sock *s, uint32_t ifindex, struct weft_error *reterr);
 int link_set_mtu(struct nl_sock *s, uint32_t ifindex, uint32_t mtu, struct weft_error *reterr);
 int link_delete(struct nl_sock *s, uint32_t ifindex, struct weft_error *reterr);
+int link_set_group(struct nl_sock *s, uint32_t ifindex, uint32_t group, struct weft_error *reterr);
+/* Every link of the group. */
+int links_delete(struct nl_sock *s, uint32_t group, struct weft_error *reterr);
 
 /* ---- addresses and neighbours of one device (address.c) ----------------------------------- */
 

@@ -22,6 +22,9 @@
 
 enum { HASH_DIGITS = 11, LEAST_MTU = 1500 };
 
+/* "weft": devices that are about to be deleted, and nobody else's. */
+#define GROUP_LEAVING 0x77656674
+
 /* FNV-1a, 64 bits, its high bits folded into the low ones. */
 static uint64_t hash(const char *name)
 {
@@ -152,7 +155,7 @@ static int pair_find(struct wiring *w, const char *ifname, struct weft_error *re
         if (!is_wire(&w->here) || (w->here.alias[0] && strcmp(w->here.alias, alias) != 0))
                 return weft_fail(reterr, -EEXIST, "%s (%s) is there already, and not its own",
                                  ifname, w->here.alias);
-        if (pair_is_right(w))
+        if (w->here.group != GROUP_LEAVING && pair_is_right(w))
                 return 0;
 
         r = link_delete(net_socket(w->net), w->here.link.ifindex, reterr);
@@ -360,6 +363,7 @@ int wire_up(struct net *n, struct host *h, const struct wire_request *request, s
                 return r == -ENOENT ? -EIO : r;
 
         ret->ifindex = w.here.link.ifindex;
+        ret->namespace = namespace_number(request->netns, request->pid);
         memcpy(ret->ifname, w.here.link.name, sizeof(ret->ifname));
         memcpy(ret->mac, w.here.link.mac, sizeof(ret->mac));
         memcpy(ret->peer_mac, w.there.link.mac, sizeof(ret->peer_mac));
@@ -367,13 +371,61 @@ int wire_up(struct net *n, struct host *h, const struct wire_request *request, s
         return 0;
 }
 
-void wire_remove(struct net *n, const char *ifname)
+/* ---- removing ----------------------------------------------------------------------------- */
+
+static bool find_wire(struct net *n, const char *ifname, struct link_info *ret)
+{
+        return is_wire_name(ifname) && link_get(net_socket(n), ifname, 0, ret, NULL) == 0 &&
+               is_wire(ret);
+}
+
+static void wire_remove(struct net *n, const char *ifname)
 {
         struct link_info i;
 
-        if (is_wire_name(ifname) && link_get(net_socket(n), ifname, 0, &i, NULL) == 0 &&
-            is_wire(&i))
+        if (find_wire(n, ifname, &i))
                 (void) link_delete(net_socket(n), i.link.ifindex, NULL);
+}
+
+struct group_count {
+        size_t wires, others;
+};
+
+static void count_member(void *data, const struct nlmsghdr *h)
+{
+        struct group_count *count = data;
+        struct link_info i;
+
+        if (!link_parse(h, &i) || i.group != GROUP_LEAVING)
+                return;
+        count->wires += is_wire(&i);
+        count->others += !is_wire(&i);
+}
+
+/* False: not all of them are in the group, or somebody else's is. */
+static bool gather(struct net *n, char (*ifnames)[16], size_t n_ifnames)
+{
+        struct group_count count = { 0 };
+        struct link_info link;
+        size_t gathered = 0;
+
+        for (size_t i = 0; i < n_ifnames; i++)
+                if (find_wire(n, ifnames[i], &link) &&
+                    link_set_group(net_socket(n), link.link.ifindex, GROUP_LEAVING, NULL) == 0)
+                        gathered++;
+
+        return links_each(net_socket(n), count_member, &count, NULL) == 0 &&
+               count.wires == gathered && count.others == 0;
+}
+
+void wires_remove(struct net *n, char (*ifnames)[16], size_t n_ifnames)
+{
+        if (n_ifnames > 1 && gather(n, ifnames, n_ifnames) &&
+            links_delete(net_socket(n), GROUP_LEAVING, NULL) == 0)
+                return;
+
+        for (size_t i = 0; i < n_ifnames; i++)
+                wire_remove(n, ifnames[i]);
 }
 
 void wire_down(struct net *n, struct host *h, const char *name, const struct weft_addr *addrs,
@@ -394,47 +446,39 @@ void wire_down(struct net *n, struct host *h, const char *name, const struct wef
         wire_remove(n, ifname);
 }
 
-struct wire_listener {
-        void (*f)(void *data, const char *ifname);
-        void *data;
+struct names {
+        char (*items)[16];
+        size_t n;
 };
 
-static void on_link(void *data, const struct nlmsghdr *h)
+static void add_name(void *data, const struct nlmsghdr *h)
 {
-        const struct wire_listener *l = data;
+        struct names *names = data;
         struct link_info i;
 
-        if (link_parse(h, &i) && is_wire(&i))
-                l->f(l->data, i.link.name);
+        if (link_parse(h, &i) && is_wire(&i) &&
+            list_grow(&names->items, names->n, sizeof(*names->items)) == 0)
+                memcpy(names->items[names->n++], i.link.name, sizeof(*names->items));
 }
 
-void wire_each(struct net *n, void (*f)(void *data, const char *ifname), void *data)
+char (*wires_list(struct net *n, size_t *ret_n))[16]
 {
-        struct wire_listener l = { f, data };
+        struct names names = { 0 };
 
-        (void) links_each(net_socket(n), on_link, &l, NULL);
-}
-
-struct cleaner {
-        struct net *net;
-        void (*f)(void *data, const char *what);
-        void *data;
-};
-
-static void clean(void *data, const char *ifname)
-{
-        const struct cleaner *c = data;
-        char what[32];
-
-        wire_remove(c->net, ifname);
-        (void) snprintf(what, sizeof(what), "device %s", ifname);
-        if (c->f)
-                c->f(c->data, what);
+        (void) links_each(net_socket(n), add_name, &names, NULL);
+        *ret_n = names.n;
+        return names.items;
 }
 
 void wires_cleanup(struct net *n, void (*f)(void *data, const char *what), void *data)
 {
-        struct cleaner c = { n, f, data };
+        size_t n_names;
+        _cleanup_free_ char(*names)[16] = wires_list(n, &n_names);
+        char what[32];
 
-        wire_each(n, clean, &c);
+        wires_remove(n, names, n_names);
+        for (size_t i = 0; f && i < n_names; i++) {
+                (void) snprintf(what, sizeof(what), "device %s", names[i]);
+                f(data, what);
+        }
 }

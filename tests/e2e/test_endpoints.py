@@ -2,7 +2,10 @@
 """Endpoints in every way they can be given, and what is left when they go."""
 
 import json
+import re
+import socket
 import subprocess
+import threading
 import time
 
 import pytest
@@ -11,6 +14,7 @@ from cluster import IPV4
 from conftest import make_cluster
 from lab import PATIENCE, run, wait_for
 from traffic import Server, ping, tcp_who
+from varlink import Client
 from weft import BUILD, BUILD_SANITIZED
 
 
@@ -189,6 +193,7 @@ def crowd():
     names = [f"{made.lab.prefix}many{i}" for i in range(200)]
     try:
         run("ip", "-batch", "-", input="".join(f"netns add {name}\n" for name in names))
+        made.p1_device = endpoint(made.weft1, "p1")["interface"]
         yield made, names
     finally:
         made.close()
@@ -209,8 +214,7 @@ def timed(what, f):
 def test_two_hundred_endpoints_are_added_in_under_two_seconds_each_way(crowd):
     made, names = crowd
     weft = made.weft1
-    words = [word for i, name in enumerate(names) for word in (f"e{i}", f"netns=/run/netns/{name}")]
-    assert timed("by the socket", lambda: weft.ctl("endpoint", "add", *words)) < 2 * PATIENCE
+    assert timed("by the socket", lambda: weft.ctl("endpoint", "add", *settings_of(names))) < 2 * PATIENCE
     assert all_ready(weft)
     addresses = {a for e in weft.ctl_json("endpoint", "list")["endpoints"] for a in e["addresses"]}
     assert len(addresses) == 402
@@ -228,3 +232,106 @@ def test_two_hundred_endpoints_are_added_in_under_two_seconds_each_way(crowd):
     weft.ctl("cleanup")
     assert timed("by files and a start from nothing", weft.start) < 2 * PATIENCE
     assert all_ready(weft) and ping(made.client, endpoint(weft, "e7")["addresses"][0])
+
+
+class Reader:
+    """A client that reads all the time. waits: how long for each answer, in seconds; left: how many devices the
+    node had when it came."""
+
+    def __init__(self, made):
+        self.made, self.client, self.stopping = made, Client(made.weft1.control), False
+        self.waits, self.left = [], []
+        self.thread = threading.Thread(target=self.read)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def read(self):
+        while not self.stopping:
+            start = time.monotonic()
+            self.client.call("io.weft.Node.GetStatus")
+            self.waits.append(time.monotonic() - start)
+            self.left.append(devices(self.made.n1))
+            time.sleep(0.005)  # the pace of its questions
+
+    def __exit__(self, *_):
+        self.stopping = True
+        self.thread.join()
+        self.client.close()
+        print(f"{len(self.waits)} answers, the slowest after {max(self.waits):.3f} s, devices {self.left}")
+
+
+def devices(ns):
+    with ns.inside():
+        return len(socket.if_nameindex())
+
+
+def settings_of(names):
+    return [word for i, name in enumerate(names) for word in (f"e{i}", f"netns=/run/netns/{name}")]
+
+
+def left_of_many(made):
+    """Devices, routes, pins and neighbours of endpoints on n1, but for what p1 has."""
+    node, text = made.n1, []
+    for words in (("link",), ("-4", "route"), ("-6", "route"), ("neigh", "show", "nud", "permanent")):
+        text += node.run("ip", "-o", *words).stdout.splitlines()
+    for kind in ("links", "filters"):
+        text += [p.name for p in (made.weft1.bpffs / kind).iterdir()]
+    return [line for line in text if re.search(r"weft[0-9a-f]{11}", line) and made.p1_device not in line]
+
+
+def test_while_two_hundred_go_others_are_answered_and_the_caller_when_they_are_gone(crowd):
+    made, names = crowd
+    weft = made.weft1
+    weft.drop_in("many", None)
+    weft.ctl("reload")
+    assert not left_of_many(made)
+    weft.ctl("endpoint", "add", *settings_of(names))
+    before = devices(made.n1)
+    with Reader(made) as reader:
+        took = timed("taking them away", lambda: weft.ctl("endpoint", "del", *[f"e{i}" for i in range(200)]))
+        assert not left_of_many(made)
+    assert any(before - 200 < left < before for left in reader.left)
+    assert max(reader.waits) < max(0.25 * PATIENCE, 0.75 * took)
+
+
+def test_a_daemon_that_dies_while_endpoints_go_has_a_successor_that_ends_it(crowd):
+    made, names = crowd
+    weft, half = made.weft1, None
+    for _ in range(5):  # on a busy machine the end may come before the kill
+        weft.ctl("endpoint", "add", *settings_of(names))
+        before = devices(made.n1)
+        with Client(weft.control) as caller:
+            caller.send("io.weft.Node.RemoveEndpoints", {"names": [f"e{i}" for i in range(200)]})
+            wait_for("some to be gone", lambda: devices(made.n1) < before, step=0)
+            weft.kill()
+            half = left_of_many(made)
+            assert not half or caller.receive() is None  # no answer: it was not done
+        weft.start()
+        assert [e["name"] for e in weft.ctl_json("endpoint", "list")["endpoints"]] == ["p1"]
+        assert not left_of_many(made)
+        if half:
+            break
+    assert half
+    assert tcp_who(made.client, IPV4.n1, IPV4.near)[0] == "p1"
+
+
+def test_names_addresses_and_namespaces_of_endpoints_on_their_way_out_are_free(crowd):
+    made, names = crowd
+    weft = made.weft1
+    weft.ctl("endpoint", "add", *settings_of(names))
+    address = endpoint(weft, "e199")["addresses"][0]
+    wanted = [{"name": "e198", "settings": [{"key": "netns", "value": f"/run/netns/{names[5]}"}]},
+              {"name": "new", "settings": [{"key": "netns", "value": f"/run/netns/{names[199]}"},
+                                           {"key": "address", "value": address}]}]
+    with Client(weft.control) as one, Client(weft.control) as other:
+        one.send("io.weft.Node.RemoveEndpoints", {"names": [f"e{i}" for i in range(200)]})
+        other.send("io.weft.Node.AddEndpoints", {"endpoints": wanted})
+        assert [e["state"] for e in other.receive()["parameters"]["endpoints"]] == ["ready", "ready"]
+        one.receive()
+    assert ping(made.client, address) and ping(made.client, endpoint(weft, "e198")["addresses"][0])
+    weft.ctl("endpoint", "del", "e198", "new")
+    assert not left_of_many(made)
+    weft.stop()
+    weft.start()

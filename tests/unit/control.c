@@ -38,6 +38,13 @@ static void change(void *data, struct control_call *call, json_t *parameters)
         control_reply(call, NULL);
 }
 
+static void later(void *data, struct control_call *call, json_t *parameters)
+{
+        (void) data;
+        control_hold(call, (uint64_t) json_integer_value(json_object_get(parameters, "number")));
+        control_reply(call, json_incref(parameters));
+}
+
 static void forget(void *data, struct control_call *call, json_t *parameters)
 {
         (void) data;
@@ -81,11 +88,9 @@ static void count(void *data, struct control_call *call, json_t *parameters)
 }
 
 static const struct control_method methods[] = {
-        { "Echo", CONTROL_READ, echo },
-        { "Change", CONTROL_CHANGE, change },
-        { "Forget", CONTROL_READ, forget },
-        { "Count", CONTROL_READ, count },
-        { 0 },
+        { "Echo", CONTROL_READ, echo },     { "Change", CONTROL_CHANGE, change },
+        { "Forget", CONTROL_READ, forget }, { "Later", CONTROL_READ, later },
+        { "Count", CONTROL_READ, count },   { 0 },
 };
 
 /* ---- server and client -------------------------------------------------------------------- */
@@ -343,6 +348,51 @@ Test(control, a_oneway_call_is_done_and_not_answered)
         reply = ask(&b, fd, "{\"method\":\"io.weft.Node.Echo\",\"parameters\":{\"second\":1}}");
         cr_expect_eq(b.changes, 1);
         cr_expect_not_null(json_object_get(json_object_get(reply, "parameters"), "second"));
+}
+
+Test(control, an_answer_that_is_kept_back_comes_when_it_is_released_and_not_before)
+{
+        static const char first[] =
+                "{\"method\":\"io.weft.Node.Later\",\"parameters\":{\"number\":1}}\0"
+                "{\"method\":\"io.weft.Node.Change\"}";
+        BENCH(b);
+        _cleanup_close_ int one = client(&b), two = client(&b), three = client(&b);
+        _cleanup_free_ char *reply = NULL, *next = NULL, *second = NULL;
+        char byte;
+
+        cr_assert_eq(send(one, first, sizeof(first), 0), (ssize_t) sizeof(first));
+        send_text(two, "{\"method\":\"io.weft.Node.Later\",\"parameters\":{\"number\":2}}");
+        json_decref(ask(&b, three, "{\"method\":\"io.weft.Node.Echo\"}"));
+        for (int i = 0; i < 100; i++)
+                turn(&b);
+        cr_expect_eq(recv(one, &byte, 1, 0), -1);
+        cr_expect_eq(b.changes, 0); /* one call after the other */
+
+        control_release(b.control, 1);
+        reply = receive(&b, one);
+        cr_expect_str_eq(reply, "{\"parameters\":{\"number\":1}}");
+        next = receive(&b, one);
+        cr_expect_eq(b.changes, 1);
+        cr_expect_eq(recv(two, &byte, 1, 0), -1);
+
+        control_release(b.control, 7);
+        second = receive(&b, two);
+        cr_expect_str_eq(second, "{\"parameters\":{\"number\":2}}");
+}
+
+Test(control, who_hangs_up_before_the_answer_that_is_kept_back_is_let_go)
+{
+        BENCH(b);
+        int gone = client(&b);
+
+        send_text(gone, "{\"method\":\"io.weft.Node.Later\",\"parameters\":{\"number\":1}}");
+        for (int i = 0; i < 100; i++)
+                turn(&b);
+        (void) close(gone);
+        for (int i = 0; i < 100; i++)
+                turn(&b);
+        cr_expect_eq(sd_event_run(b.loop, 50000), 0, "something wakes the loop all the time");
+        control_release(b.control, 1);
 }
 
 Test(control, a_stream_ends_with_the_reply_that_does_not_continue)

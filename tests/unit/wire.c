@@ -326,16 +326,11 @@ Test(wire, a_killed_daemons_wiring_is_taken_over)
         expect_nothing_left();
 }
 
-static void forget_wire(void *data, const char *ifname)
-{
-        (void) data;
-        wire_remove(n, ifname);
-}
-
 Test(wire, a_killed_daemons_wiring_that_nobody_wants_is_found_and_taken_away)
 {
         struct endpoint a = web1();
-        char name[16];
+        char name[16], (*names)[16];
+        size_t n_names;
 
         up(&a);
         wire_ifname("web-1", name);
@@ -343,7 +338,10 @@ Test(wire, a_killed_daemons_wiring_that_nobody_wants_is_found_and_taken_away)
         lab_run("ip link add weft0 type veth peer name weft1");
         crash();
 
-        wire_each(n, forget_wire, NULL);
+        names = wires_list(n, &n_names);
+        cr_assert_eq(n_names, 1);
+        wires_remove(n, names, n_names);
+        free(names);
         host_settle(h);
 
         lab_expect("2", "ip -o link show type veth | wc -l");
@@ -554,5 +552,34 @@ Test(wire, down_works_for_what_a_killed_daemon_made_and_for_what_is_half_gone)
         down(&a);
         down(&b);
         host_settle(h);
+        expect_nothing_left();
+}
+
+Test(wire, many_are_removed_at_once_and_nobody_elses_with_them)
+{
+        struct endpoint a = web1(), b = web2();
+        char names[2][16];
+
+        up(&a);
+        up(&b);
+        lab_run("ip link add other type veth peer name rehto && ip link set other group 77");
+        memcpy(names[0], a.wire.ifname, sizeof(names[0]));
+        memcpy(names[1], b.wire.ifname, sizeof(names[1]));
+        wires_remove(n, names, 2);
+        lab_expect(
+                "other rehto",
+                "ip -o link show type veth | sed 's/^[0-9]*: //; s/@.*//' | sort | paste -sd' '");
+
+        /* somebody else's in the very group is no reason to delete it */
+        lab_run("ip link set other group 0x77656674");
+        up(&a);
+        up(&b);
+        wires_remove(n, names, 2);
+        lab_expect(
+                "other rehto",
+                "ip -o link show type veth | sed 's/^[0-9]*: //; s/@.*//' | sort | paste -sd' '");
+        lab_run("ip link del other");
+        down(&a);
+        down(&b);
         expect_nothing_left();
 }
