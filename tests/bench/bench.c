@@ -233,23 +233,17 @@ static double *told_of(const char *name, int family)
         return k && k < kinds + ELEMENTS(told) ? &told[k - kinds][family == AF_INET6] : NULL;
 }
 
-static void remember(const struct run *r)
-{
-        double low, high, *t = told_of(r->kind->name, r->family);
-
-        if (t)
-                *t = net(r, WEFT, RESTORE, &low, &high);
-}
-
-static bool run_kind(struct world *w, const struct kind *k, int family)
+/* *ret_ns (may be NULL): of one flow, net. */
+static bool run_kind(struct world *w, const struct kind *k, int family, double *ret_ns)
 {
         struct run r = { .world = w, .kind = k, .family = family };
         bool good = prepare(&r) && run_rounds(&r);
+        double low, high;
 
-        if (good) {
+        if (good)
                 print_run(&r);
-                remember(&r);
-        }
+        if (good && ret_ns)
+                *ret_ns = net(&r, WEFT, RESTORE, &low, &high);
         for (unsigned s = 0; s < SERIES; s++)
                 measured_done(&r.series[s]);
 
@@ -419,22 +413,28 @@ static bool bench_services(struct world *w)
                 { "least connections", WEFT_LEAST_CONNECTIONS, 0 },
                 { "random with affinity", WEFT_RANDOM, 3600000 },
         };
+        static const unsigned numbers[] = { FEW, MANY_SERVICES };
         struct kind k = *kind_named("first packet, NodePort, SNAT");
+        double ns[ELEMENTS(numbers)][ELEMENTS(rows)] = {};
         bool good = true;
         char text[96];
 
         k.name = text;
         print_head();
-        for (unsigned n = FEW; n <= MANY_SERVICES; n *= MANY_SERVICES / FEW) {
-                set_others(w, n);
+        for (size_t n = 0; n < ELEMENTS(numbers); n++) {
+                set_others(w, numbers[n]);
                 for (size_t i = 0; i < ELEMENTS(rows); i++) {
-                        (void) snprintf(text, sizeof(text), "%u services of %u backends, %s", n,
-                                        BACKENDS, rows[i].name);
+                        (void) snprintf(text, sizeof(text), "%u services of %u backends, %s",
+                                        numbers[n], BACKENDS, rows[i].name);
                         set_service(w, "remote-tcp-4", at(AF_INET, EXTERNAL), NODE_PORT,
                                     rows[i].algorithm, rows[i].affinity);
-                        good &= run_kind(w, &k, AF_INET);
+                        good &= run_kind(w, &k, AF_INET, &ns[n][i]);
                 }
         }
+        printf("\n| how one is chosen | among %u / among %u | aim |\n|---|---|---|\n",
+               MANY_SERVICES, FEW);
+        for (size_t i = 0; i < ELEMENTS(rows); i++)
+                printf("| %s | **%.2f** | 1.10 |\n", rows[i].name, ns[1][i] / ns[0][i]);
 
         return good;
 }
@@ -483,8 +483,8 @@ static bool bench_kinds(struct world *w)
 
         print_head();
         for (size_t i = 0; i < n_kinds; i++) {
-                good &= run_kind(w, &kinds[i], AF_INET);
-                good &= run_kind(w, &kinds[i], AF_INET6);
+                good &= run_kind(w, &kinds[i], AF_INET, &told[i][0]);
+                good &= run_kind(w, &kinds[i], AF_INET6, &told[i][1]);
         }
         print_ways();
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 /* What services and flows cost by their number: loading, changing one, reading the files, the
- * memory of it, and a pass of collection. Prints one table of tests/bench/RESULTS.md; the loads are
+ * memory of it, and a pass of collection. Prints the rows of one table of
+ * tests/bench/RESULTS.md; the loads are
  * compared with a loop that makes the same changes to the same maps and knows nothing. */
 
 #include <arpa/inet.h>
@@ -175,14 +176,14 @@ static void rows_load(void)
         tables_close(t);
         t = open_fresh(4096);
         weft = load(t, SERVICES);
-        printf("| load %d services of %d backends | **%.0f ms**, %.2f × bare (%.0f ms) |\n",
+        printf("| load %d services of %d backends | **%.0f ms**, %.2f × bare (%.0f ms) | 3 × |\n",
                SERVICES, BACKENDS, weft, weft / bare, bare);
-        printf("| all of them once more, as they are | %.0f ms |\n", load(t, SERVICES));
+        printf("| all of them once more, as they are | %.0f ms | |\n", load(t, SERVICES));
         tables_close(t);
 
         uint64_t start = monotonic_now();
         t = open_tables(4096);
-        printf("| take them over from a predecessor | %.0f ms |\n",
+        printf("| take them over from a predecessor | %.0f ms | |\n",
                ms_since(start) + load(t, SERVICES));
         tables_close(t);
 }
@@ -205,8 +206,8 @@ static void rows_change(void)
                 sum += ms;
                 worst = ms > worst ? ms : worst;
         }
-        printf("| change one of them | **%.3f ms**, %.3f at worst of %d |\n", sum / CHANGES, worst,
-               CHANGES);
+        printf("| change one of them | **%.3f ms**, %.3f at worst of %d | 1 ms |\n", sum / CHANGES,
+               worst, CHANGES);
         tables_close(t);
         for (uint32_t i = 0; i < SERVICES; i++)
                 services[i].n_backends = BACKENDS;
@@ -220,12 +221,12 @@ static void rows_maglev(void)
         for (uint32_t i = 0; i < MAGLEV_SERVICES; i++)
                 services[i].algorithm = WEFT_MAGLEV;
         ms = load(t, MAGLEV_SERVICES);
-        printf("| load %d services with Maglev, 16381 places each | %.0f ms, %.1f MB |\n",
+        printf("| load %d services with Maglev, 16381 places each | %.0f ms, %.1f MB | |\n",
                MAGLEV_SERVICES, ms, megabytes(t) - before);
-        printf("| all of them once more, as they are | %.0f ms |\n", load(t, MAGLEV_SERVICES));
+        printf("| all of them once more, as they are | %.0f ms | |\n", load(t, MAGLEV_SERVICES));
         for (uint32_t i = 0; i < MAGLEV_SERVICES; i++)
                 services[i].n_backends--;
-        printf("| change one of them | %.2f ms |\n", load(t, MAGLEV_SERVICES) / MAGLEV_SERVICES);
+        printf("| change one of them | %.2f ms | |\n", load(t, MAGLEV_SERVICES) / MAGLEV_SERVICES);
         tables_close(t);
 }
 
@@ -281,7 +282,7 @@ static void pass(struct tables *t, const char *what)
         }
         wall = ms_since(start);
         printf("| %s | %.0f ms of CPU in pieces of %.1f ms at worst, %.0f ms with their grace "
-               "periods; %zu freed |\n",
+               "periods; %zu freed | |\n",
                what, cpu_ms() - cpu, worst, wall, freed);
 }
 
@@ -293,7 +294,7 @@ static void rows_flows(void)
                 put_flow(t, n, true, 1000);
                 put_flow(t, n, false, 1000);
         }
-        printf("| memory of all tables, with room for %d entries in each family | %.0f MB |\n",
+        printf("| memory of all tables, with room for %d entries in each family | %.0f MB | |\n",
                FLOWS, megabytes(t));
         pass(t, "a pass of collection over 1 M entries that live");
         for (uint32_t n = 0; n < FLOWS / 2; n += 10) {
