@@ -54,24 +54,38 @@ static __always_inline int same_tuple(const struct weft_tuple *a, const struct w
                a->sport == b->sport && a->dport == b->dport;
 }
 
-/* May an opening packet have the tuple of a connection that is closed? Where ports are given out
- * only as a last resort, and not while its last packets may be under way: the far side may have it
- * in TIME_WAIT, which a SYN mostly ends (RFC 6191). */
-static __always_inline int gives_way(const struct weft_pkt *pkt, const struct weft_flow *f)
+/* Is the answer to the flow's second FIN still to come this way? */
+static __always_inline int owes_last(const struct weft_flow *f)
+{
+        return f->flags & WEFT_FLOW_LAST && f->at_fin == (__u8) f->packets;
+}
+
+/* Has nothing come this way for a second? */
+static __always_inline int is_quiet(const struct weft_pkt *pkt, const struct weft_flow *f)
+{
+        return past(f->deadline - f->lifetime + weft_hz, pkt->now);
+}
+
+/* May an opening packet have the tuple of a connection that is closed? Not while its last answer is
+ * to come: that would be taken for the newcomer's. Where ports are given out only as a last resort,
+ * and not while its last packets may be under way: the far side may have it in TIME_WAIT, which a
+ * SYN mostly ends (RFC 6191). */
+static __always_inline int gives_way(const struct weft_pkt *pkt, const struct weft_flow *f,
+                                     const struct weft_flow *partner)
 {
         if (f->state != WEFT_CLOSING ||
             (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) != WEFT_TCP_SYN)
                 return 0;
-        if (!(pkt->plan.flags & WEFT_PLAN_NEW_PORT))
-                return 1;
-        return pkt->tries >= PORT_CLOSED && past(f->deadline - f->lifetime + weft_hz, pkt->now);
+        if (pkt->plan.flags & WEFT_PLAN_NEW_PORT)
+                return pkt->tries >= PORT_CLOSED && is_quiet(pkt, f);
+        return (!owes_last(f) && !(partner && owes_last(partner))) || is_quiet(pkt, f);
 }
 
 /* Is the squatter's connection over, or being closed while this packet opens one? */
 static __always_inline int is_over(const struct weft_pkt *pkt, const struct weft_flow *f,
                                    const struct weft_flow *partner)
 {
-        if (gives_way(pkt, f))
+        if (gives_way(pkt, f, partner))
                 return 1;
         return past(f->deadline, pkt->now) && (!partner || past(partner->deadline, pkt->now));
 }

@@ -29,6 +29,19 @@ static __always_inline void close_flow(struct weft_flow *f, __u64 now)
         set_life(f, now, f->flags & WEFT_FLOW_PORT ? LIFE_CLOSED_PORT : LIFE_CLOSED);
 }
 
+/* Who has the last word? After two FINs whoever sent the first; of a reset nobody. */
+static __always_inline void note_last(const struct weft_pkt *pkt, struct weft_flow *f,
+                                      struct weft_flow *partner)
+{
+        if (pkt->tcp_flags & WEFT_TCP_RST) {
+                f->flags &= ~WEFT_FLOW_LAST;
+                partner->flags &= ~WEFT_FLOW_LAST;
+        } else if (f->state != WEFT_CLOSING) {
+                partner->flags |= WEFT_FLOW_LAST;
+                partner->at_fin = partner->packets;
+        }
+}
+
 /* Has this packet shown that the flow is wanted by both? A TCP opener must have been answered and
  * answer back, so that a SYN with a borrowed source stays half open; of an endpoint, whose source
  * is checked, its own word is enough where no port hangs on it. */
@@ -55,6 +68,7 @@ static __always_inline void learn(const struct weft_pkt *pkt, struct weft_flow *
         if (pkt->tcp_flags & WEFT_TCP_FIN)
                 f->flags |= WEFT_FLOW_FIN;
         if (pkt->tcp_flags & WEFT_TCP_RST || (f->flags & partner->flags & WEFT_FLOW_FIN)) {
+                note_last(pkt, f, partner);
                 if (f->state != WEFT_CLOSING)
                         count_closed(f->backend);
                 close_flow(f, pkt->now);

@@ -213,6 +213,75 @@ BOTH(nodeport, one_client_port_through_two_addresses_to_a_local_backend_stays_tw
         expect(w, FROM_POD, &reply, REDIRECT, &back);
 }
 
+/* A connection to the pod through the node port until both have sent their FIN, the pod first. */
+static struct shape closing(struct world *w, int family)
+{
+        struct shape a = from_outside(family, IPPROTO_TCP, CLIENT, 61234, NODE, LOCAL_PORT),
+                     out = at_pod(&a), reply = answer(&out), s;
+
+        run(w, FROM_UPLINK, &a);
+        run(w, FROM_POD, &reply);
+        s = later(&a, ACK);
+        run(w, FROM_UPLINK, &s);
+        s = later(&reply, FIN | ACK);
+        run(w, FROM_POD, &s);
+        s = later(&a, FIN | ACK);
+        run(w, FROM_UPLINK, &s);
+        return a;
+}
+
+BOTH(nodeport, a_closed_connection_keeps_its_tuple_until_its_last_answer)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape a = closing(w, family), out = at_pod(&a), reply = answer(&out), back;
+        struct shape direct = from_outside(family, IPPROTO_TCP, CLIENT, 61234, POD, BACKEND_PORT);
+
+        run(w, FROM_UPLINK, &direct);
+        cr_expect_neq(flow_at(w, &direct, UPLINK).new_sport, direct.sport);
+        reply = later(&reply, ACK);
+        back = sent(as_answer_to(&a, reply), CLIENT);
+        expect(w, FROM_POD, &reply, REDIRECT, &back);
+        cr_expect_eq(world_orphans(w), 0);
+}
+
+BOTH(nodeport, the_tuple_of_a_closed_connection_is_free_after_its_last_answer)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape a = closing(w, family), out = at_pod(&a), reply = answer(&out);
+        struct shape direct = from_outside(family, IPPROTO_TCP, CLIENT, 61234, POD, BACKEND_PORT);
+
+        reply = later(&reply, ACK);
+        run(w, FROM_POD, &reply);
+        out = delivered(direct, POD);
+        expect(w, FROM_UPLINK, &direct, REDIRECT, &out);
+        cr_expect_eq(world_flows(w, NULL, 0), 2);
+        cr_expect_eq(world_orphans(w), 0);
+}
+
+BOTH(nodeport, the_tuple_of_a_reset_connection_is_free_at_once)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape a = closing(w, family), rst = later(&a, RST), out;
+        struct shape direct = from_outside(family, IPPROTO_TCP, CLIENT, 61234, POD, BACKEND_PORT);
+
+        run(w, FROM_UPLINK, &rst);
+        out = delivered(direct, POD);
+        expect(w, FROM_UPLINK, &direct, REDIRECT, &out);
+        cr_expect_eq(world_flows(w, NULL, 0), 2);
+}
+
+BOTH(nodeport, the_tuple_of_a_closed_connection_is_free_after_a_second_without_an_answer)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape a = closing(w, family), out = at_pod(&a), reply = answer(&out);
+        struct shape direct = from_outside(family, IPPROTO_TCP, CLIENT, 61234, POD, BACKEND_PORT);
+
+        world_set_deadline(w, &reply, WEFT_SIDE_INSIDE, 10 - 5);
+        out = delivered(direct, POD);
+        expect(w, FROM_UPLINK, &direct, REDIRECT, &out);
+        cr_expect_eq(world_flows(w, NULL, 0), 2);
+}
+
 static bool sums_up_to_zero(const struct shape *s)
 {
         struct packet p = packet_build(s);

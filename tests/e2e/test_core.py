@@ -9,7 +9,8 @@ import pytest
 from conftest import make_cluster
 from packets import Sniffer, has_tcx, icmp_errors, mac, send_frame
 from lab import wait_for
-from traffic import (Echo, Server, connect, datagram, download, numbers, ping, tcp_who, udp_who, upload)
+from traffic import (Echo, Server, connect, datagram, download, has_socket, numbers, ping, tcp_who,
+                     udp_who, upload)
 from weft import BUILD, BUILD_SANITIZED
 
 # attach, host-routing, build of weftd: every pair of values occurs with the sanitizers and without
@@ -143,10 +144,9 @@ def test_the_same_client_port_reaches_a_pod_by_its_service_and_directly(cluster,
 
 def test_a_client_port_is_free_for_the_pod_itself_after_a_connection_through_the_service(cluster, family):
     """To the pod both connections are one tuple; the first is over."""
-    for _ in range(3):
-        assert tcp_who(cluster.client, family.n1, family.near, source=("", 40200)) == \
-            ("p1", family.client, 40200)
-        assert tcp_who(cluster.client, family.p1, 8080, source=("", 40200)) == ("p1", family.client, 40200)
+    for address, port in [(family.n1, family.near), (family.p1, 8080)] * 3:
+        assert tcp_who(cluster.client, address, port, source=("", 40200)) == ("p1", family.client, 40200)
+        wait_for("the connection to be over", lambda: not has_socket(cluster.client, 40200))
 
 
 # ---- large, odd and unhappy traffic -----------------------------------------------------------------

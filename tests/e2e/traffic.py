@@ -144,6 +144,14 @@ def connect(ns, address, port, timeout=TIMEOUT, source=None, tos=0):
     return s
 
 
+def has_socket(ns, port):
+    """Whether a TCP socket of the namespace has this port: one that was closed, too, while its last
+    segments are on their way."""
+    with ns.inside():
+        tables = [open(f"/proc/thread-self/net/{name}").read() for name in ("tcp", "tcp6")]
+    return any(line.split()[1].endswith(f":{port:04X}") for t in tables for line in t.splitlines()[1:])
+
+
 def read_all(s):
     parts = []
     while data := s.recv(CHUNK):

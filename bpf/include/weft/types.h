@@ -124,6 +124,7 @@ enum weft_flow_flag {
         WEFT_FLOW_DIRECT = 16, /* DSR at the backend's node: answers go straight to the client */
         WEFT_FLOW_TELL = 32,   /* DSR at the first node: the backend's node knows nothing yet */
         WEFT_FLOW_MOVED = 64,  /* DIRECT: the first node gave the client another port */
+        WEFT_FLOW_LAST = 128,  /* the other direction's FIN was the second; this one answers it */
 };
 
 /* How the backend's node is told which address of a service its answers are to come from. */
@@ -180,10 +181,10 @@ struct weft_flow {
         /* living: written by replay, by whichever CPU sees the packet */
         __u64 deadline;
         __u32 lifetime;
-        __u8 watch; /* TCP flags (and WEFT_WATCH_ALL) that leave the short path */
-        __u8 state; /* enum weft_flow_state */
-        __u8 flags; /* enum weft_flow_flag */
-        __u8 spare3;
+        __u8 watch;  /* TCP flags (and WEFT_WATCH_ALL) that leave the short path */
+        __u8 state;  /* enum weft_flow_state */
+        __u8 flags;  /* enum weft_flow_flag */
+        __u8 at_fin; /* LAST: `packets` when that FIN came, low bits; the same still: no answer */
         __u64 packets, bytes;
 };
 
