@@ -60,12 +60,13 @@ static __always_inline int send_back(struct __sk_buff *ctx, struct weft_pkt *pkt
         return bpf_redirect(ifindex, 0);
 }
 
-/* Who speaks: the node, if it has an address on the way; else the address that was spoken to. */
+/* Who speaks: the node, if it has an address on the way; else the address that was spoken to. A
+ * tunnel's way is not the packet's. */
 static __always_inline void speaker(const struct weft_pkt *pkt, struct weft_addr *ret)
 {
         const struct weft_addr *a = pkt->relayed ? NULL : weft_node_address(pkt, pkt->ifindex);
 
-        if (!a && !pkt->relayed && pkt->way.asked)
+        if (!a && pkt->way.asked && !(weft_tunnels && (pkt->relayed || pkt->act.tunnel.remote)))
                 a = weft_node_address(pkt, pkt->way.ifindex);
         *ret = a ? *a : pkt->key.dst;
 }

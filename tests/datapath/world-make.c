@@ -17,6 +17,7 @@
 #include "generation/generation.h"
 #include "generation/object.h"
 #include "module/module.h"
+#include "probe/probe.h"
 #include "util.h"
 #include "world-internal.h"
 
@@ -210,6 +211,7 @@ static struct config_assignment small_masq_options[] = {
         { .key = "ipv6", .value = "yes" },
         { .key = "snat-ports", .value = "61000-61003" },
 };
+static struct config_assignment tunnel_options[] = { { .key = "mode", .value = "bpf" } };
 static struct config_assignment snat_options[] = { { .key = "snat-ports",
                                                      .value = "61000-65535" } };
 static struct config_assignment small_options[] = { { .key = "snat-ports",
@@ -245,6 +247,13 @@ static const struct config_module sections[VARIANTS][MODULES] = {
                      { .name = "clusterip" },
                      { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
                      { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 } },
+        [VXLAN] = { { .name = "vxlan", .assignments = tunnel_options, .n_assignments = 1 },
+                    { .name = "clusterip" },
+                    { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
+                    { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
+                    { .name = "host-routing" } },
+        [GENEVE] = { { .name = "geneve", .assignments = tunnel_options, .n_assignments = 1 },
+                     { .name = "host-routing" } },
         [GUARDED] = { { .name = "native-routing" },
                       { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
                       { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
@@ -330,6 +339,8 @@ static bool build(enum variant v, const struct blob *engine)
                 .hz = machine_hz(),
                 .mark_mask = 0x0100,
                 .can_cast = kernel_can_cast(),
+                .can_decap =
+                        !getenv("WEFT_NO_CAST") && probe_has(WEFT_NEED_FEATURE, "decap-protocol"),
                 .count_lookups = !getenv("WEFT_BENCH"),
                 .host_ports_low = 32768,
                 .engine = engine->data,

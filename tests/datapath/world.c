@@ -125,7 +125,7 @@ static void wipe_all(enum variant v)
                 "endpoints", "services",  "service_slots", "backends",   "maglev",
                 "affinity",  "members",   "source_ranges", "peers",      "links",
                 "fragments", "filter",    "world",         "forwards",   "drops",
-                "events",    "ring_next",
+                "events",    "ring_next", "nodes",         "remotes",    "overlays",
         };
 
         for (size_t i = 0; i < ELEMENTS(maps); i++)
@@ -248,24 +248,37 @@ void world_set_services(struct world *w)
         }
 }
 
-static void set_peer(struct world *w)
+/* NODE2 and its pods. remote 0: without a tunnel. */
+static void set_peer(struct world *w, int family, const struct weft_addr *node, uint32_t remote)
 {
-        struct weft_prefix four = { at(AF_INET, REMOTE_POD), 120 },
-                           six = { at(AF_INET6, REMOTE_POD), 64 };
-        struct weft_peer peer = { .identity = 6, .number = 1 };
+        struct weft_prefix pods = { at(family, REMOTE_POD), family == AF_INET ? 120 : 64 },
+                           itself = { at(family, NODE2), 128 };
+        struct weft_peer peer = { .node = *node,
+                                  .identity = 6,
+                                  .number = 1,
+                                  .remote = remote,
+                                  .flags = remote ? WEFT_PEER_TUNNEL : 0 };
 
-        four.addr.w[3] &= htonl(0xffffff00);
-        six.addr.w[2] = six.addr.w[3] = 0;
-        peer.node = at(AF_INET, NODE2);
-        must(tables_set_peer(w->tables, &four, &peer), NULL);
-        peer.node = at(AF_INET6, NODE2);
-        must(tables_set_peer(w->tables, &six, &peer), NULL);
-        peer.flags = WEFT_PEER_NODE;
-        six = (struct weft_prefix) { at(AF_INET6, NODE2), 128 };
-        must(tables_set_peer(w->tables, &six, &peer), NULL);
-        peer.node = at(AF_INET, NODE2);
-        four = (struct weft_prefix) { at(AF_INET, NODE2), 128 };
-        must(tables_set_peer(w->tables, &four, &peer), NULL);
+        if (family == AF_INET)
+                pods.addr.w[3] &= htonl(0xffffff00);
+        else
+                pods.addr.w[2] = pods.addr.w[3] = 0;
+        must(tables_set_peer(w->tables, &pods, &peer), NULL);
+        peer.flags |= WEFT_PEER_NODE;
+        must(tables_set_peer(w->tables, &itself, &peer), NULL);
+}
+
+void world_set_tunnel(struct world *w, int underlay)
+{
+        const struct weft_addr own = at(underlay, NODE), other = at(underlay, NODE2);
+        struct weft_overlay overlay = { .mtu = underlay == AF_INET ? 1450 : 1430 };
+        uint32_t remote;
+
+        tunnel_mac(&own, overlay.mac);
+        tables_set_overlay(w->tables, w->variant + 1, &overlay);
+        must(tables_set_node(w->tables, &other, &remote), NULL);
+        set_peer(w, AF_INET, &other, remote);
+        set_peer(w, AF_INET6, &other, remote);
 }
 
 /* ---- opening ------------------------------------------------------------------------------ */
@@ -296,7 +309,12 @@ struct world *world_open(enum variant variant)
         world_set_link(w, true, true, 1500);
         world_set_endpoint(w, POD);
         world_set_endpoint(w, POD2);
-        set_peer(w);
+        for (int i = 0; i < 2; i++) {
+                int family = i == 0 ? AF_INET : AF_INET6;
+                struct weft_addr node = at(family, NODE2);
+
+                set_peer(w, family, &node, 0);
+        }
         world_set_services(w);
         return w;
 }

@@ -60,6 +60,8 @@ enum variant {
         DIRECT,  /* FULL with nodeport-dsr instead of nodeport-snat */
         DIRECT_LEGACY, /* LEGACY with it */
         DIVIDED,       /* FULL with both and hybrid */
+        VXLAN,         /* FULL with vxlan, by the engine, instead of native-routing */
+        GENEVE,        /* geneve, by the engine, and host-routing */
         VARIANTS,
 };
 
@@ -102,6 +104,9 @@ void world_closep(struct world **w);
 #define _cleanup_world_ _cleanup_(world_closep)
 
 /* Tables, as the daemon would fill them. world_set_service(): backend NULL: none. */
+/* The tunnel of VXLAN or GENEVE: REMOTE_POD is reached through it, NODE2 is its other end, at its
+ * address of the family. */
+void world_set_tunnel(struct world *w, int underlay);
 void world_set_link(struct world *w, bool with4, bool with6, uint32_t mtu);
 void world_set_endpoint(struct world *w, enum who pod);
 struct service {
