@@ -87,17 +87,19 @@ static const struct column module_columns[] = {
         { "STATE" },
         { "VERSION", .drop = 2 },
         { "SUMMARY", .drop = 1 },
-        { "REASON", .wrap = 1 },
+        { "STATUS", .wrap = 1 },
         {},
 };
 
+/* What it does, and why it is as it is. */
 static void module_row(struct table *t, const json_t *m)
 {
         cell_text(t, m, "name");
         table_state(t, text(m, "state"));
         cell_text(t, m, "version");
         cell_text(t, m, "summary");
-        cell_text(t, m, "reason");
+        table_cell(t, "%s%s%s", text(m, "status"),
+                   *text(m, "status") && *text(m, "reason") ? "; " : "", text(m, "reason"));
 }
 
 static const struct column module_counter_columns[] = {

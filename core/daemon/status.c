@@ -49,7 +49,7 @@ static json_t *prefixes_json(const struct weft_prefixes *p)
 
 /* ---- modules ------------------------------------------------------------------------------ */
 
-static const struct instance *instance_of(const struct build *b, const struct weft_module *m)
+static struct instance *instance_of(const struct build *b, const struct weft_module *m)
 {
         for (size_t i = 0; i < b->n_instances; i++)
                 if (&b->instances[i]->module->desc == m)
@@ -91,11 +91,14 @@ static json_t *modules_json(const struct build *b)
         for (size_t i = 0; i < b->n_rows; i++) {
                 const struct plan_row *row = &b->rows[i];
                 const struct weft_module *m = row->module;
+                struct instance *running = instance_of(b, m);
+                _cleanup_free_ char *status = running ? instance_status(running) : NULL;
 
-                add(list, json_pack("{s:s, s:s, s:s, s:s, s:s*, s:o*}", "name", m->name, "version",
-                                    m->version ? m->version : WEFT_VERSION, "summary",
+                add(list, json_pack("{s:s, s:s, s:s, s:s, s:s*, s:s*, s:o*}", "name", m->name,
+                                    "version", m->version ? m->version : WEFT_VERSION, "summary",
                                     m->summary ? m->summary : "", "state", module_state(b, row),
-                                    "reason", row->reason[0] ? row->reason : NULL, "counters",
+                                    "reason", row->reason[0] ? row->reason : NULL, "status",
+                                    status && status[0] ? status : NULL, "counters",
                                     module_counters(b, m)));
         }
 

@@ -2,7 +2,9 @@
 
 /* One module in one generation: its settings, and the calls of its callbacks. */
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <string.h>
 
 #include <bpf/libbpf.h>
@@ -202,6 +204,82 @@ void instance_detach(struct instance *i)
                 i->services->unroute(i->services->data, &i->routes[--i->n_routes]);
         instance_drop_table(i);
         i->attached = false;
+}
+
+/* ---- status ------------------------------------------------------------------------------- */
+
+/* The text in the making: phrases, joined by "; ". */
+struct status {
+        FILE *f;
+        bool any;
+};
+
+__attribute__((format(printf, 2, 3))) static void say(struct status *s, const char *format, ...)
+{
+        va_list ap;
+
+        if (s->any)
+                (void) fputs("; ", s->f);
+        va_start(ap, format);
+        (void) vfprintf(s->f, format, ap);
+        va_end(ap);
+        s->any = true;
+}
+
+static void say_count(struct status *s, size_t n, const char *what, const char *plural)
+{
+        if (n > 0)
+                say(s, "%zu %s%s", n, what, n == 1 ? "" : plural);
+}
+
+static void say_held(struct status *s, const struct instance *i)
+{
+        if (i->tunnel.mode != WEFT_TUNNEL_NONE)
+                say(s, "UDP port %u, by %s", ntohs(i->tunnel.header.port),
+                    i->tunnel.mode == WEFT_TUNNEL_DEVICE ? "a device of the kernel"
+                                                         : "weft's programs");
+        if (i->node_ports.high > 0)
+                say(s, "node ports %u-%u", i->node_ports.low, i->node_ports.high);
+        if (i->given_out.high > 0)
+                say(s, "source ports %u-%u", i->given_out.low, i->given_out.high);
+        say_count(s, i->native.n, "native prefix", "es");
+        say_count(s, i->n_routes, "route", "s");
+        if (i->table)
+                say(s, "table inet weft-%s of nftables", i->module->desc.name);
+}
+
+static void say_own(struct status *s, struct instance *i)
+{
+        char own[256] = "";
+
+        if (!i->module->desc.status)
+                return;
+
+        enter(i, "status");
+        i->module->desc.status(self(i), &core_api, own, sizeof(own));
+        crashes_leave();
+        own[sizeof(own) - 1] = '\0';
+        if (own[0] != '\0')
+                say(s, "%s", own);
+}
+
+char *instance_status(struct instance *i)
+{
+        struct status s = { 0 };
+        char *text = NULL;
+        size_t size;
+
+        s.f = open_memstream(&text, &size);
+        if (!s.f)
+                return NULL;
+
+        say_held(&s, i);
+        say_own(&s, i);
+        if (fclose(s.f) == 0)
+                return text;
+
+        free(text);
+        return NULL;
 }
 
 /* ---- reload ------------------------------------------------------------------------------- */

@@ -134,3 +134,5 @@ int instance_attach(struct instance *i, struct weft_error *reterr);
 int instance_event(struct instance *i, const struct weft_module_event *e,
                    struct weft_error *reterr);
 void instance_detach(struct instance *i);
+/* One line of what a running instance does: what it holds, then its own words. NULL: no memory. */
+char *instance_status(struct instance *i);

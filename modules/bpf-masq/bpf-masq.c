@@ -7,6 +7,7 @@
 #include <asm/byteorder.h>
 #include <bpf/bpf.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <weft/module.h>
@@ -275,6 +276,26 @@ static int masq_event(struct weft_instance *self, const struct weft_api *api,
                                : 0;
 }
 
+/* ---- status ------------------------------------------------------------------------------- */
+
+static void count_prefix(void *data, const struct weft_prefix *prefix)
+{
+        (void) prefix;
+        (*(size_t *) data)++;
+}
+
+static void masq_status(struct weft_instance *self, const struct weft_api *api, char *buf,
+                        size_t size)
+{
+        const struct masq_config *config = api->config(self);
+        size_t n = 0;
+
+        each_wanted(self, api, count_prefix, &n);
+        (void) snprintf(buf, size, "%s%s; %zu prefixes left alone",
+                        config->ipv6 ? "IPv4 and IPv6" : "IPv4",
+                        config->address.n > 0 ? ", under an address of its own" : "", n);
+}
+
 /* ---- self-tests --------------------------------------------------------------------------- */
 
 /* Is the frames' destination masqueraded, and with the uplink's address? */
@@ -333,4 +354,4 @@ WEFT_MODULE(.name = "bpf-masq",
             .options = options, .config_size = sizeof(struct masq_config), .tracks_replies = 1,
             .role = "masquerade", .rank = 10, .object = weft_object, .object_end = weft_object_end,
             .configure = masq_configure, .load = masq_load, .attach = refill, .event = masq_event,
-            .tests = tests, );
+            .tests = tests, .status = masq_status, );

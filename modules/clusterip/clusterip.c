@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 
 #include <weft/module.h>
 
@@ -87,6 +88,17 @@ static int clusterip_load(struct weft_instance *self, const struct weft_api *api
                      : 0;
 }
 
+static void clusterip_status(struct weft_instance *self, const struct weft_api *api, char *buf,
+                             size_t size)
+{
+        const struct clusterip_config *config = api->config(self);
+        char text[2][INET6_ADDRSTRLEN];
+
+        (void) inet_ntop(AF_INET, &address_of(config, true)->w[3], text[0], sizeof(text[0]));
+        (void) inet_ntop(AF_INET6, address_of(config, false), text[1], sizeof(text[1]));
+        (void) snprintf(buf, size, "endpoints see themselves as %s and %s", text[0], text[1]);
+}
+
 /* ---- self-tests --------------------------------------------------------------------------- */
 
 static const struct weft_test_service remote[] = {
@@ -157,4 +169,4 @@ static const struct weft_test tests[] = {
 WEFT_MODULE(.name = "clusterip", .summary = "Services as endpoints see them", .needs = needs,
             .options = options, .config_size = sizeof(struct clusterip_config), .tracks_replies = 1,
             .object = weft_object, .object_end = weft_object_end, .configure = clusterip_configure,
-            .load = clusterip_load, .tests = tests, );
+            .load = clusterip_load, .tests = tests, .status = clusterip_status, );

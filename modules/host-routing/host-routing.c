@@ -3,6 +3,8 @@
 /* Packets pass the node without its upper stack: straight into an endpoint's namespace, and to the
  * wire by the routing table's answer. All of it is the stage's; there is nothing to set. */
 
+#include <stdio.h>
+
 #include <weft/module.h>
 
 #include "frames.h"
@@ -30,6 +32,14 @@ static const struct weft_need needs[] = {
                 }                                                                                  \
         }
 
+static void host_status(struct weft_instance *self, const struct weft_api *api, char *buf,
+                        size_t size)
+{
+        (void) self;
+        (void) api;
+        (void) snprintf(buf, size, "straight into endpoints' namespaces and to the wire");
+}
+
 static const struct weft_test tests[] = {
         { .name = "a packet for an endpoint goes straight into it",
           .hook = WEFT_FROM_UPLINK,
@@ -47,4 +57,4 @@ static const struct weft_test tests[] = {
 
 WEFT_MODULE(.name = "host-routing", .summary = "Bypasses the upper network stack of the node",
             .needs = needs, .tests = tests, .role = "delivery", .rank = 10, .object = weft_object,
-            .object_end = weft_object_end, );
+            .object_end = weft_object_end, .status = host_status, );

@@ -3,6 +3,7 @@
 /* TCP by DSR, everything else by SNAT: a policy over the two modules that do it. */
 
 #include <netinet/in.h>
+#include <stdio.h>
 
 #include <weft/module.h>
 
@@ -29,6 +30,14 @@ static const struct weft_option options[] = {
 static const struct weft_need needs[] = { WEFT_NEEDS(MODULE, "nodeport-snat", "forwards with SNAT"),
                                           WEFT_NEEDS(MODULE, "nodeport-dsr", "forwards with DSR"),
                                           {} };
+
+static void hybrid_status(struct weft_instance *self, const struct weft_api *api, char *buf,
+                          size_t size)
+{
+        const struct hybrid_config *config = api->config(self);
+
+        (void) snprintf(buf, size, "TCP by %s, UDP by %s", ways[config->tcp], ways[config->udp]);
+}
 
 /* ---- self-tests --------------------------------------------------------------------------- */
 
@@ -83,4 +92,4 @@ static const struct weft_test tests[] = { { .name = "TCP goes by DSR",
 WEFT_MODULE(.name = "hybrid", .summary = "Services by DSR for TCP and by SNAT for the rest",
             .divides = "nodeport", .needs = needs, .options = options,
             .config_size = sizeof(struct hybrid_config), .object = weft_object,
-            .object_end = weft_object_end, .tests = tests, );
+            .object_end = weft_object_end, .tests = tests, .status = hybrid_status, );

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 
 #include <weft/module.h>
 
@@ -78,6 +79,14 @@ static int dsr_load(struct weft_instance *self, const struct weft_api *api,
         (void) reterr;
         api->node_ports(self, config->port_range.low, config->port_range.high);
         return 0;
+}
+
+static void dsr_status(struct weft_instance *self, const struct weft_api *api, char *buf,
+                       size_t size)
+{
+        const struct dsr_config *config = api->config(self);
+
+        (void) snprintf(buf, size, "dispatch = %s", dispatches[config->dispatch]);
 }
 
 /* ---- self-tests --------------------------------------------------------------------------- */
@@ -156,4 +165,4 @@ WEFT_MODULE(.name = "nodeport-dsr",
             .takes_dsr = 1, .needs = needs, .options = options,
             .config_size = sizeof(struct dsr_config), .object = weft_object,
             .object_end = weft_object_end, .configure = dsr_configure, .load = dsr_load,
-            .tests = tests, );
+            .tests = tests, .status = dsr_status, );

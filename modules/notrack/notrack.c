@@ -166,6 +166,15 @@ static int notrack_load(struct weft_instance *self, const struct weft_api *api,
                                  "away");
 }
 
+static void notrack_status(struct weft_instance *self, const struct weft_api *api, char *buf,
+                           size_t size)
+{
+        size_t n = 0;
+
+        each_prefix(self, api, count_prefix, &n);
+        (void) snprintf(buf, size, "%zu prefix%s not tracked", n, n == 1 ? "" : "es");
+}
+
 WEFT_MODULE(.name = "notrack", .summary = "Keeps pod traffic out of the host's conntrack",
             .needs = needs, .options = options, .config_size = sizeof(struct notrack_config),
-            .load = notrack_load, .attach = notrack_attach, );
+            .load = notrack_load, .attach = notrack_attach, .status = notrack_status, );

@@ -57,6 +57,22 @@ def seen(cluster, address):
     return tcp_who(cluster.p1, address, 7003)[1]
 
 
+def said(cluster, module="bpf-masq"):
+    """What the module's status line says."""
+    (row,) = (m for m in cluster.weft1.ctl_json("modules")["modules"] if m["name"] == module)
+    return row["status"]
+
+
+def test_the_status_says_what_the_module_does_with_its_options(cluster, options):
+    """Two link-local prefixes, the pods' of two nodes and the peer's addresses, in both families."""
+    assert said(cluster) == "source ports 61000-65535; IPv4 and IPv6; 8 prefixes left alone"
+    assert said(cluster, "native-routing") == "2 native prefixes; 2 routes"
+    options(snat_ports="62000-62999", ipv6="no", non_masquerade_cidr=["rfc1918", "9.9.9.0/24"], address="198.51.100.200")
+    assert said(cluster) == f"source ports 62000-62999; IPv4, under an address of its own; " \
+                            f"{8 + 11 + 1} prefixes left alone"
+    assert said(cluster) in " ".join(cluster.weft1.ctl("modules").stdout.split())
+
+
 # ---- which connections -----------------------------------------------------------------------------
 
 
@@ -98,7 +114,7 @@ def test_the_named_list_and_prefixes_of_ones_own_keep_the_pods_address_and_old_f
         assert seen(cluster, address) == IPV4.n1, "the list is empty by default"
     old = Echo(cluster.p1, RFC1918[0], 7003)
     options(non_masquerade_cidr=["rfc1918", "2001:db8:9::/48"])
-    for address in RFC1918:
+    for address in [*RFC1918, IPV4.client]:
         assert seen(cluster, address) == IPV4.p1, address
     assert seen(cluster, ELSEWHERE["ipv4"]) == IPV4.n1
     assert seen(cluster, ELSEWHERE["ipv6"]) == IPV6.p1 and seen(cluster, IPV6.client) == IPV6.n1

@@ -83,6 +83,8 @@ def tracked(node):
 
 def test_the_table_says_exactly_what_the_native_prefixes_are(cluster):
     assert cluster.n1.run("nft", "-s", "list", "table", "inet", "weft-notrack").stdout == TABLE
+    (row,) = (m for m in cluster.weft1.ctl_json("modules")["modules"] if m["name"] == "notrack")
+    assert row["status"] == "table inet weft-notrack of nftables; 2 prefixes not tracked"
 
 
 def test_conntrack_sees_nothing_of_pod_traffic_and_everything_else(cluster, family):

@@ -34,12 +34,13 @@ def cluster(request):
         yield made
 
 
-def test_every_module_of_it_runs(cluster):
+def test_every_module_of_it_runs_and_says_what_it_does(cluster):
     wanted = {line[8:-1] for line in cluster.preset.read_text().splitlines()
               if line.startswith("[module ")}
     for weft in (cluster.weft1, cluster.weft2):
-        on = {m["name"] for m in weft.ctl_json("modules")["modules"] if m["state"] == "on"}
-        assert wanted <= on
+        on = {m["name"]: m.get("status") for m in weft.ctl_json("modules")["modules"] if m["state"] == "on"}
+        assert wanted <= on.keys()
+        assert all(on.values()), on
 
 
 def test_services_are_reached_from_outside(cluster, family):

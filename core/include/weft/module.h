@@ -459,6 +459,13 @@ struct weft_module {
          * of class STATS, which weftctl modules shows. Ended by name NULL. */
         const struct weft_named *counters;
 
+        /* What weftctl modules says of a running instance, beside what the core knows itself
+         * (source and node ports, tunnel, native prefixes, routes, nft table): some words without a
+         * full stop, written to buf as by snprintf; none: leave it empty. Called whenever somebody
+         * looks, changes nothing. NULL: there is nothing to say. */
+        void (*status)(struct weft_instance *self, const struct weft_api *api, char *buf,
+                       size_t size);
+
         /* append here */
 };
 
