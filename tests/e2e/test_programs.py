@@ -27,7 +27,7 @@ ECHO_SERVER = textwrap.dedent("""
             await asyncio.Future()
     asyncio.run(main())
 """)
-# Says how many messages came back, once its input ends.
+# Says how many messages came back, once its input ends, or the connection by itself, and then how.
 ECHO_CLIENT = textwrap.dedent("""
     import asyncio, sys, websockets
     async def main():
@@ -35,12 +35,15 @@ ECHO_CLIENT = textwrap.dedent("""
         async with websockets.connect(sys.argv[1], ping_interval=None) as socket:
             print("open", flush=True)
             n = 0
-            while not end.done():
-                n += 1
-                await socket.send(f"message {n}")
-                assert await asyncio.wait_for(socket.recv(), 20) == f"message {n}"
-                await asyncio.sleep(0.02)
-        print(n, flush=True)
+            try:
+                while not end.done():
+                    n += 1
+                    await socket.send(f"message {n}")
+                    assert await asyncio.wait_for(socket.recv(), 20) == f"message {n}"
+                    await asyncio.sleep(0.02)
+                print(n, flush=True)
+            except websockets.ConnectionClosed as e:
+                print(n, type(e.__cause__).__name__, flush=True)
     asyncio.run(main())
 """)
 
@@ -52,8 +55,7 @@ def services(web=("p1", "p2"), algorithm="random"):
                 ("web", WEB, "tcp", [(who, NGINX_PORT) for who in web]),
                 ("iperf", IPERF, "tcp", [("p2", IPERF)]), ("iperf", IPERF, "udp", [("p2", IPERF)]),
                 ("dns", DNS, "tcp", [("p1", DNSMASQ_PORT), ("p2", DNSMASQ_PORT)]),
-                ("dns", DNS, "udp", [("p1", DNSMASQ_PORT), ("p2", DNSMASQ_PORT)]),
-                ("socket", SOCKET, "tcp", [("p2", SOCKET_PORT)])):
+                ("dns", DNS, "udp", [("p1", DNSMASQ_PORT), ("p2", DNSMASQ_PORT)])):
             result.append((f"service program-{name}-{proto}-{f.name}", {
                 "port": f"{port}/{proto}", "external-ip": f.external, "cluster-ip": CLUSTER_IP[f.name],
                 "algorithm": algorithm,
@@ -181,30 +183,73 @@ class Held:
         first = self.process.stdout.readline()
         assert first == "open\n", first + self.process.stderr.read()
 
-    def finish(self):
+    def ends(self):
+        """What it says at its end, by itself or because it is asked to."""
         said, error = self.process.communicate("", timeout=30 * PATIENCE)
         assert self.process.returncode == 0, error
-        return int(said)
+        return said.split()
 
 
-def test_a_websocket_is_held_through_every_change(cluster):
-    held = [Held(ns, url(f, address, SOCKET, "ws")) for f in FAMILIES
+def set_socket_service(cluster, *changes):
+    """On both nodes; `backend` is a backend's pod and options."""
+    for f in FAMILIES:
+        words = [f"backend={f.with_port(getattr(f, pod), SOCKET_PORT)} {options}".strip()
+                 for pod, _, options in (c.removeprefix("backend=").partition(" ") for c in changes
+                                         if c.startswith("backend="))]
+        words += [c for c in changes if not c.startswith("backend=")]
+        for weft in cluster.wefts.values():
+            weft.ctl("service", "set", f"socket-{f.name}", *words)
+
+
+# Of the WebSocket's own service, one after the other: none of them is a connection's business.
+CHANGES = [
+    ["backend=p2 state=draining"], ["backend=p2 state=maintenance"], ["backend=p2 weight=0"],
+    ["backend=p2 weight=7", "backend=p1"], ["backend=p2 state=draining", "backend=p1 state=maintenance"],
+    ["backend=p1", "backend=p2"],
+    ["algorithm=maglev"], ["maglev-table-size=251"], ["affinity=1h"], ["algorithm=least-connections"],
+    ["affinity=0"], ["external-traffic=local", "internal-traffic=local"],
+    ["source-range=192.0.2.222/32, 2001:db8::222/128"], ["no-backend=drop"],
+    ["forwarding=snat"], ["forwarding=dsr"], ["forwarding=auto"],
+]
+
+
+def hold(cluster):
+    return [Held(ns, url(f, address, SOCKET, "ws")) for f in FAMILIES
             for ns, address in ((cluster.client, f.external), (cluster.p1, CLUSTER_IP[f.name]))]
+
+
+def test_a_websocket_is_held_through_every_change_but_the_removal_of_its_backend(cluster):
+    for f in FAMILIES:
+        for weft in cluster.wefts.values():
+            weft.ctl("service", "set", f"socket-{f.name}", f"port={SOCKET}/tcp", f"external-ip={f.external}",
+                     f"cluster-ip={CLUSTER_IP[f.name]}")
+    set_socket_service(cluster, "backend=p2")
+    held = hold(cluster)
 
     def configured(modules=cluster.modules, **more):
         for number, weft in cluster.wefts.items():
             weft.configure(cluster.sections(number, modules, more=services(**more)))
             weft.ctl("reload")
 
+    for change in CHANGES:
+        set_socket_service(cluster, *change)
     configured()                                        # nothing is new
-    configured(web=("p2",))                             # a backend goes, of another service
-    configured(algorithm="maglev")                      # backends are chosen in another way
-    configured(modules=cluster.modules | {"hybrid": {"tcp": "snat"}})  # and reached in another
+    configured(web=("p2",), algorithm="maglev")         # a backend goes, of another service
+    configured(modules=cluster.modules | {"hybrid": {"tcp": "snat"}})
     without = {name: keys for name, keys in cluster.modules.items() if name != "host-routing"}
     configured(modules=without)                         # a module goes,
     configured()                                        # and comes back
     for weft in cluster.wefts.values():
         weft.kill()
         weft.start()
-    assert all(one.process.poll() is None for one in held)
-    assert all(one.finish() > 10 for one in held)
+    for one in held:
+        count, *reason = one.ends()
+        assert int(count) > 10 and not reason
+
+    set_socket_service(cluster, "backend=p2", "source-range=", "external-traffic=cluster",
+                       "internal-traffic=cluster")
+    held = hold(cluster)
+    set_socket_service(cluster, "backend=p1")
+    assert [one.process.stdout.readline().split()[1:] for one in held] == [["ConnectionResetError"]] * len(held)
+    for one in held:
+        one.ends()
