@@ -158,6 +158,24 @@ BOTH(balance, maglev_spreads_flows_and_does_not_care_for_the_order_of_the_backen
         }
 }
 
+BOTH(balance, maglev_gives_each_backend_the_same_share_of_many_flows)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct balanced b = balanced(family, IPPROTO_UDP, REMOTE_POD, 2);
+        unsigned count[MANY], sum[2] = {};
+
+        b.s.algorithm = WEFT_MAGLEV;
+        set(w, family, &b);
+        for (uint16_t from = 20000; from < 24000; from += 1000) {
+                open_flows(w, family, IPPROTO_UDP, from, 1000, count);
+                sum[0] += count[0];
+                sum[1] += count[1];
+                world_forget(w);
+        }
+        /* the same flows, and so the same shares, in every run */
+        cr_expect(sum[0] > 1900 && sum[0] < 2100, "%u and %u", sum[0], sum[1]);
+}
+
 BOTH(balance, maglev_with_affinity_does_not_look_at_the_clients_port)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
@@ -255,6 +273,34 @@ BOTH(balance, least_connections_sees_connections_end)
         cr_assert_eq(closed, 10);
         open_flows(w, family, IPPROTO_TCP, 21000, 10, count);
         cr_expect_eq(count[2], 10, "the one that has none left gets all");
+}
+
+BOTH(balance, least_connections_over_dsr_goes_by_what_the_client_says)
+{
+        _cleanup_world_ struct world *w = world_open(DIRECT);
+        struct balanced b = balanced(family, IPPROTO_TCP, REMOTE_POD, 4);
+        unsigned count[MANY], closed = 0;
+
+        b.s.algorithm = WEFT_LEAST_CONNECTIONS;
+        set(w, family, &b);
+        open_flows(w, family, IPPROTO_TCP, 20000, 40, count);
+        for (uint16_t port = 20000; port < 20040; port++) {
+                struct shape s = opening(family, IPPROTO_TCP, CLIENT, port);
+                struct shape ack = later(&s, ACK), end = later(&s, port % 2 ? RST : FIN | ACK);
+
+                run(w, FROM_UPLINK, &ack);
+                if (backend_of(w, &s) != 2)
+                        continue;
+                run(w, FROM_UPLINK, &end);
+                run(w, FROM_UPLINK, &end);
+                closed++;
+        }
+        cr_assert_eq(closed, 10);
+        open_flows(w, family, IPPROTO_TCP, 21000, 10, count);
+        cr_expect_eq(count[2], 10, "the one that has none left gets all");
+        open_flows(w, family, IPPROTO_TCP, 22000, 40, count);
+        for (size_t i = 0; i < 4; i++)
+                cr_expect_eq(count[i], 10, "what is said twice counts once");
 }
 
 BOTH(balance, a_new_backend_of_least_connections_gets_the_next_connections)
