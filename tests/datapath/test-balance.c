@@ -623,6 +623,37 @@ BOTH(balance, a_backend_in_maintenance_keeps_its_flows_and_gets_no_others)
         check_old_flows_stay(family, IPPROTO_TCP, BACKEND_MAINTENANCE);
 }
 
+BOTH(balance, a_backend_that_waits_for_its_endpoint_gets_no_flows)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct balanced b = balanced(family, IPPROTO_TCP, POD, 3);
+        struct shape s = opening(family, IPPROTO_TCP, CLIENT, 30000);
+        unsigned count[MANY];
+
+        for (size_t i = 0; i < 3; i++)
+                b.backends[i].local = true;
+        b.s.external = TRAFFIC_LOCAL;
+        b.backends[0].state = BACKEND_DRAINING;
+        b.backends[1].waiting = true;
+        for (uint32_t algorithm = WEFT_RANDOM; algorithm <= WEFT_LEAST_CONNECTIONS; algorithm++)
+                for (b.s.affinity = 0; b.s.affinity <= 10000; b.s.affinity += 10000) {
+                        b.s.algorithm = algorithm;
+                        set(w, family, &b);
+                        open_flows(w, family, IPPROTO_TCP,
+                                   20000 + 100 * algorithm + (b.s.affinity ? 50 : 0), 20, count);
+                        cr_expect_eq(count[2], 20);
+                }
+
+        b.backends[2].waiting = true;
+        set(w, family, &b);
+        cr_expect_eq(chosen(w, &s), 0, "who is draining serves where no other can");
+        b.backends[0].waiting = true;
+        set(w, family, &b);
+        s.sport++;
+        run(w, FROM_UPLINK, &s);
+        cr_expect_eq(world_drops(w, WEFT_DROP_NO_BACKEND, WEFT_FROM_UPLINK), 1);
+}
+
 BOTH(balance, where_all_are_draining_they_serve)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
