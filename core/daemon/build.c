@@ -195,11 +195,14 @@ static int open_named(struct build *b, struct diagnostics *diagnostics, struct w
 }
 
 /* Why the module may not run; caller frees. NULL: it may, or memory ran out. */
-static char *why_barred(const struct daemon *d, const struct module *m)
+static char *why_barred(const struct build *b, const struct module *m)
 {
+        const struct daemon *d = b->daemon;
         char callback[CRASH_TEXT], *why;
         unsigned n = crashes_of(d->paths.run, m->desc.name, m->sum, callback);
 
+        if (m == b->barred)
+                return strdup(b->why_barred.text);
         if (n < CRASHES_MAX ||
             asprintf(&why,
                      "it brought weftd down %u times, at last in %s; put another %s.so in its "
@@ -245,7 +248,7 @@ static int plan(struct build *b, struct weft_error *reterr)
                         config_module_find(b->config, b->modules.items[i]->desc.name);
 
                 available[i] = &b->modules.items[i]->desc;
-                barred[i] = why_barred(b->daemon, b->modules.items[i]);
+                barred[i] = why_barred(b, b->modules.items[i]);
                 if (section && section->enabled)
                         named[input.n_named++] = available[i];
         }
@@ -379,6 +382,27 @@ static int make_instances(struct build *b, struct diagnostics *diagnostics,
         return r;
 }
 
+static void leave_instances(const struct build *b)
+{
+        for (size_t i = b->n_instances; i > 0; i--) {
+                if (b->instances[i - 1]->refs == 1)
+                        instance_detach(b->instances[i - 1]);
+                else if (b->instances[i - 1]->kept)
+                        instance_ask_undo(b->instances[i - 1]);
+        }
+}
+
+/* After leave_instances(). */
+static void free_instances(struct build *b)
+{
+        for (size_t i = b->n_instances; i > 0; i--)
+                (void) instance_free(b->instances[i - 1]);
+        b->n_instances = b->n_rows = 0;
+        free(TAKE(b->instances));
+        free(TAKE(b->changes));
+        free(TAKE(b->rows));
+}
+
 /* What modules say in load is needed to judge the services. */
 static int load_instances(struct build *b, struct diagnostics *diagnostics,
                           struct weft_error *reterr)
@@ -400,6 +424,33 @@ static int load_instances(struct build *b, struct diagnostics *diagnostics,
                                        : 0;
 }
 
+static int plan_and_load(struct build *b, struct diagnostics *diagnostics,
+                         struct weft_error *reterr)
+{
+        int r = plan(b, reterr);
+
+        if (r >= 0)
+                r = make_instances(b, diagnostics, reterr);
+
+        return r < 0 ? r : load_instances(b, diagnostics, reterr);
+}
+
+/* Does a device of somebody else's have the port of a tunnel that does not run yet? */
+static bool bar_tunnel(struct build *b)
+{
+        for (size_t i = 0; i < b->n_instances; i++) {
+                const struct instance *in = b->instances[i];
+
+                if (in->tunnel.mode == WEFT_TUNNEL_NONE || in->kept ||
+                    overlay_check(b->daemon->net, &in->tunnel, &b->why_barred) != -EEXIST)
+                        continue;
+                b->barred = in->module;
+                return true;
+        }
+
+        return false;
+}
+
 int build_modules(struct build *b, const struct build *running, struct diagnostics *diagnostics,
                   struct weft_error *reterr)
 {
@@ -407,18 +458,15 @@ int build_modules(struct build *b, const struct build *running, struct diagnosti
 
         b->running = running;
         r = open_named(b, diagnostics, reterr);
-        if (r < 0)
+        if (r >= 0)
+                r = plan_and_load(b, diagnostics, reterr);
+        if (r < 0 || b->config->mode != MODE_PROBE || !bar_tunnel(b))
                 return r;
 
-        r = plan(b, reterr);
-        if (r < 0)
-                return r;
-
-        r = make_instances(b, diagnostics, reterr);
-        if (r < 0)
-                return r;
-
-        return load_instances(b, diagnostics, reterr);
+        /* which port it wants it said when it was loaded */
+        leave_instances(b);
+        free_instances(b);
+        return plan_and_load(b, diagnostics, reterr);
 }
 
 /* ---- generation --------------------------------------------------------------------------- */
@@ -585,19 +633,10 @@ struct build *build_free(struct build *b)
                 return NULL;
 
         /* What an instance undoes in detach may need its maps, which go with the generation. */
-        for (size_t i = b->n_instances; i > 0; i--) {
-                if (b->instances[i - 1]->refs == 1)
-                        instance_detach(b->instances[i - 1]);
-                else if (b->instances[i - 1]->kept)
-                        instance_ask_undo(b->instances[i - 1]);
-        }
+        leave_instances(b);
         (void) generation_free(b->generation);
-        for (size_t i = b->n_instances; i > 0; i--)
-                (void) instance_free(b->instances[i - 1]);
+        free_instances(b);
         module_set_close(&b->modules);
-        free(b->instances);
-        free(b->changes);
-        free(b->rows);
         (void) config_free(b->config);
         free(b);
 

@@ -66,6 +66,8 @@ struct build {
         size_t n_instances;
         struct generation *generation;
         struct core_services services; /* for the instances */
+        const struct module *barred; /* a module that something of others' keeps out; NULL: none */
+        struct weft_error why_barred;
 };
 
 struct uplink {

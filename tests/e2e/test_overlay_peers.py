@@ -176,14 +176,27 @@ def test_the_tunnels_device_is_made_again_when_somebody_removes_it():
 
 
 @pytest.mark.parametrize("mode", ["device", "bpf"])
-def test_a_device_of_somebody_else_on_the_port_is_named(mode):
+def test_a_device_of_somebody_else_on_the_port_is_named_and_left_alone(mode):
+    """mode = strict refuses; mode = probe goes without the tunnel until the port is free and it is told to reload."""
     with Cluster() as cluster:
         cluster.n1.ip("link add flannel.1 type vxlan id 1 dstport 8472 local 192.0.2.11")
         weft = Weft(cluster.lab, cluster.n1, "n1")
-        weft.configure(cluster.sections(1, overlay_modules("vxlan", mode=mode)))
+        weft.configure(cluster.sections(1, overlay_modules("vxlan", mode=mode), {"mode": "strict"}))
         with pytest.raises(AssertionError, match="flannel.1"):
             weft.start()
+        weft.configure(cluster.sections(1, overlay_modules("vxlan", mode=mode)))
+        cluster.wefts[1] = weft.start()
+
+        def tunnel():
+            return next(m for m in weft.ctl_json("status")["modules"] if m["name"] == "vxlan")
+
+        assert tunnel()["state"] == "off" and "flannel.1" in tunnel()["reason"]
+        weft.ctl("reload")
+        assert "flannel.1" in tunnel()["reason"]
         assert "flannel.1" in cluster.n1.run("ip", "link", "show").stdout
+        cluster.n1.ip("link del flannel.1")
+        weft.ctl("reload")
+        assert tunnel()["state"] == "on"
 
 
 # ---- Geneve, as others read it --------------------------------------------------------------------
