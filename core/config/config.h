@@ -174,7 +174,9 @@ struct written;
 int config_read(const char *root, struct config **ret, struct written *written,
                 struct diagnostics *diagnostics);
 
-/* A peer as modules see it, valid as long as the peer is. */
+/* Is it said of a peer how it is reached? */
+bool config_routes_by_peer(const struct config *c);
+/* A peer as modules see it, valid as long as the peer is; whether it is tunnelled is left open. */
 void config_peer_info(const struct config_peer *p, struct weft_peer_info *ret);
 /* Each peer as modules see it. */
 void config_each_peer(const struct config *c, void (*f)(void *, const struct weft_peer_info *),

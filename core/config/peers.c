@@ -18,6 +18,15 @@ void config_peer_info(const struct config_peer *p, struct weft_peer_info *ret)
         }
 }
 
+bool config_routes_by_peer(const struct config *c)
+{
+        for (size_t i = 0; i < c->n_peers; i++)
+                if (c->peers[i].routing != ROUTING_AUTO)
+                        return true;
+
+        return false;
+}
+
 void config_each_peer(const struct config *c, void (*f)(void *, const struct weft_peer_info *),
                       void *data)
 {

@@ -92,12 +92,24 @@ static bool service_runs(void *data, const char *module)
         return false;
 }
 
+static void peer_info(const struct build *b, const struct config_peer *peer,
+                      struct weft_peer_info *ret)
+{
+        config_peer_info(peer, ret);
+        ret->tunnelled = build_peer_is_tunnelled(b, peer);
+}
+
 static void service_peers(void *data, void (*f)(void *, const struct weft_peer_info *),
                           void *f_data)
 {
         const struct build *b = data;
 
-        config_each_peer(b->config, f, f_data);
+        for (size_t i = 0; i < b->config->n_peers; i++) {
+                struct weft_peer_info info;
+
+                peer_info(b, &b->config->peers[i], &info);
+                f(f_data, &info);
+        }
 }
 
 static void service_cluster_prefixes(void *data, void (*f)(void *, const struct weft_prefix *),
@@ -232,6 +244,7 @@ static int plan(struct build *b, struct weft_error *reterr)
                 .n_available = b->modules.n,
                 .mode = b->config->mode,
                 .choose = build_chooses(b),
+                .by_peer = config_routes_by_peer(b->config),
         };
         int r;
 
@@ -578,6 +591,7 @@ void build_event(struct build *b, enum weft_event_kind kind)
 static bool same_peer(const struct config_peer *a, const struct config_peer *b)
 {
         return a->address.n == b->address.n && a->pod_cidr.n == b->pod_cidr.n &&
+               a->routing == b->routing &&
                (a->address.n == 0 || memcmp(a->address.items, b->address.items,
                                             a->address.n * sizeof(*a->address.items)) == 0) &&
                (a->pod_cidr.n == 0 || memcmp(a->pod_cidr.items, b->pod_cidr.items,
@@ -602,7 +616,7 @@ static void tell_of_peers(struct build *b, const struct config *of, const struct
                 if (has_peer(other, &of->peers[n]))
                         continue;
 
-                config_peer_info(&of->peers[n], &info);
+                peer_info(b, &of->peers[n], &info);
                 for (size_t i = 0; i < b->n_instances; i++)
                         if (b->changes[i] == INSTANCE_KEPT ||
                             b->changes[i] == INSTANCE_RECONFIGURED)
@@ -615,7 +629,7 @@ void build_peer_event(struct build *b, enum weft_event_kind kind, const struct c
 {
         struct weft_peer_info info;
 
-        config_peer_info(peer, &info);
+        peer_info(b, peer, &info);
         for (size_t i = 0; i < b->n_instances; i++)
                 tell(b, b->instances[i],
                      &(struct weft_module_event) { .kind = kind, .peer = &info });

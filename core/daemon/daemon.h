@@ -379,8 +379,8 @@ void daemon_overlay_peer_changed(struct daemon *d, const struct config_peer *bef
 /* Removes every device of weft's that is not the running build's. */
 void daemon_overlay_settle(struct daemon *d);
 bool daemon_overlay_is(const struct daemon *d, uint32_t ifindex);
-/* Whether the running build reaches the peer's pods through its tunnel. */
-bool daemon_peer_is_tunnelled(struct daemon *d, const struct config_peer *p);
+/* Whether B, whose modules are loaded, reaches the peer's pods through its tunnel. */
+bool build_peer_is_tunnelled(const struct build *b, const struct config_peer *p);
 /* Largest packet for endpoints' routes. */
 uint32_t endpoint_mtu(struct daemon *d);
 void daemon_overlay_free(struct daemon *d);

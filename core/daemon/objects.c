@@ -116,7 +116,7 @@ static void enter_peer(struct daemon *d, const struct config_peer *peer)
                          .identity = peer->identity },
         };
 
-        if (daemon_peer_is_tunnelled(d, peer))
+        if (build_peer_is_tunnelled(d->build, peer))
                 enter_node(&p);
         else if (peer->routing == ROUTING_TUNNEL)
                 log_line(LOG_WARNING, &fields,
@@ -136,7 +136,7 @@ static bool has_node(struct daemon *d, const struct weft_addr *node)
                 struct weft_addr a = peer_underlay_address(c, &c->peers[i]);
 
                 if (address_equal(&a, node) &&
-                    (!tunnels || daemon_peer_is_tunnelled(d, &c->peers[i])))
+                    (!tunnels || build_peer_is_tunnelled(d->build, &c->peers[i])))
                         return true;
         }
 

@@ -18,11 +18,25 @@ enum { OVERHEAD4 = 20 + 8 + 8 + 14, OVERHEAD6 = 40 + 8 + 8 + 14, ENDPOINT_MTU_MI
 
 /* ---- peers -------------------------------------------------------------------------------- */
 
-static bool has_native_routing(const struct build *b)
+static bool provides(const struct weft_module *m, const char *role)
 {
-        for (size_t i = 0; i < b->n_instances; i++)
-                if (b->instances[i]->native.n > 0)
+        for (const char *const *p = m->provides; p && *p; p++)
+                if (strcmp(*p, role) == 0)
                         return true;
+
+        return false;
+}
+
+/* Of the modules that do the routing, is there one with a tunnel, one without? */
+static bool has_routing(const struct build *b, bool tunnel)
+{
+        for (size_t i = 0; i < b->n_instances; i++) {
+                const struct instance *in = b->instances[i];
+
+                if (provides(&in->module->desc, "routing") &&
+                    (in->tunnel.mode != WEFT_TUNNEL_NONE) == tunnel)
+                        return true;
+        }
 
         return false;
 }
@@ -36,12 +50,12 @@ static bool is_near(struct daemon *d, const struct config_peer *p)
         return true;
 }
 
-bool daemon_peer_is_tunnelled(struct daemon *d, const struct config_peer *p)
+bool build_peer_is_tunnelled(const struct build *b, const struct config_peer *p)
 {
-        if (!generation_tunnel(d->build->generation) || p->routing == ROUTING_NATIVE)
+        if (!has_routing(b, true) || p->routing == ROUTING_NATIVE)
                 return false;
 
-        return p->routing == ROUTING_TUNNEL || !has_native_routing(d->build) || !is_near(d, p);
+        return p->routing == ROUTING_TUNNEL || !has_routing(b, false) || !is_near(b->daemon, p);
 }
 
 /* ---- sizes -------------------------------------------------------------------------------- */
@@ -320,7 +334,7 @@ static void routes_apply(struct daemon *d, bool wanted)
         const struct config *c = d->build->config;
 
         for (size_t i = 0; wanted && i < c->n_peers; i++)
-                if (daemon_peer_is_tunnelled(d, &c->peers[i]))
+                if (build_peer_is_tunnelled(d->build, &c->peers[i]))
                         route_peer(d, &c->peers[i], &now);
         for (size_t i = 0; i < before.n; i++)
                 host_unroute(d->host, &before.items[i]);
@@ -348,7 +362,7 @@ void daemon_overlay_peer_changed(struct daemon *d, const struct config_peer *bef
 {
         struct weft_prefixes added = { 0 };
 
-        if (now && d->overlay.routed && daemon_peer_is_tunnelled(d, now))
+        if (now && d->overlay.routed && build_peer_is_tunnelled(d->build, now))
                 route_peer(d, now, &added);
         for (size_t i = 0; before && i < before->pod_cidr.n; i++)
                 unroute(d, &before->pod_cidr.items[i]);

@@ -94,6 +94,7 @@ static int plan(const struct check *c, size_t n, struct plan_row *rows, size_t *
                 .facts = facts,
                 .n_facts = all_facts(&c->modules, facts),
                 .mode = c->config->mode,
+                .by_peer = config_routes_by_peer(c->config),
         };
 
         for (size_t i = 0; i < c->modules.n; i++)

@@ -316,12 +316,21 @@ static bool is_divided(const struct plan *p, const char *role, const struct weft
         return false;
 }
 
+/* Is it said peer by peer which of the two does it? */
+static bool is_shared(const struct plan *p, const char *role, const struct weft_module *a,
+                      const struct weft_module *b)
+{
+        return p->input->by_peer && same(role, "routing") &&
+               fills_role(a, "tunnel") != fills_role(b, "tunnel");
+}
+
 static int refuse_role(const struct plan *p, const char *role, const struct weft_module *a,
                        const struct weft_module *b, struct weft_error *reterr)
 {
         const char *remedy = a->remedy ?: b->remedy;
 
-        if (!role || !fills_role(a, role) || !fills_role(b, role) || is_divided(p, role, a, b))
+        if (!role || !fills_role(a, role) || !fills_role(b, role) || is_divided(p, role, a, b) ||
+            is_shared(p, role, a, b))
                 return 0;
 
         return weft_fail(reterr, -EEXIST, "modules %s and %s both do %s; take one away%s%s",

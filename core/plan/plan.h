@@ -41,6 +41,7 @@ struct plan_input {
         const char *const *barred; /* for each of available: why it may not run, NULL: it may;
                                       NULL: all may */
         bool survey;               /* what is off is told and never refused */
+        bool by_peer;              /* peers say how they are reached: see plan_modules() */
         uint32_t mode;             /* enum config_mode */
         bool choose;               /* no section names a module: see plan_modules() */
         uint32_t conditions; /* bit for each enum weft_condition that holds; WEFT_ALWAYS needs none
@@ -63,7 +64,8 @@ struct plan_row {
  * refuse then (-EOPNOTSUPP, -EBUSY, -ENOENT). MODE_PROBE refuses only where no kernel would help: a
  * module or role that is not there (-ENOENT). What is barred is off and refuses nothing. Two
  * modules that exclude each other are refused in every mode (-EEXIST): which of them is meant, only
- * the administrator knows.
+ * the administrator knows. With `by_peer` that is known of a module of role "routing" that makes a
+ * tunnel and one that makes none: each has the peers that are said to be its own.
  *
  * With `choose`, nothing is named: for each role that a module may be chosen for, the available one
  * of the highest rank whose condition holds is taken as if it were named; of equals, the first by

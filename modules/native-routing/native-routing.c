@@ -85,7 +85,7 @@ static int route_peer(struct adding *add, const struct weft_peer_info *peer)
         const struct weft_addr *gateway;
         int r;
 
-        for (size_t i = 0; i < peer->n_pod_cidrs; i++) {
+        for (size_t i = 0; !peer->tunnelled && i < peer->n_pod_cidrs; i++) {
                 gateway = is_ipv4(&peer->pod_cidrs[i]) ? &peer->node4 : &peer->node6;
                 if (!is_given(gateway))
                         return add->api->fail(
@@ -178,6 +178,7 @@ static int native_event(struct weft_instance *self, const struct weft_api *api,
 
 WEFT_MODULE(.name = "native-routing", .summary = "Pod traffic routed by the kernel and the network",
             .provides = (const char *const[]) { "routing", NULL }, .exclusive = "routing",
+            .remedy = "say of the peers how each is reached (routing = native, routing = tunnel)",
             .options = options, .config_size = sizeof(struct native_config), .role = "routing",
             .rank = 20, .condition = WEFT_PEERS_SHARE_L2,
             .chosen_options = (const char *const[]) { "direct-node-routes", "yes", NULL },

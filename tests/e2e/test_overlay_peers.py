@@ -2,7 +2,7 @@
 """Tunnels beside what weft did not make, and peers that come and go."""
 
 import re
-import struct
+import socket
 
 import pytest
 
@@ -15,6 +15,10 @@ from weft import Weft
 
 VNI = 77
 UNDERLAYS = {"ipv4": (IPV4.n1, IPV4.n2), "ipv6": (IPV6.n1, IPV6.n2)}
+
+
+def pack(address):
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
 # ---- a plain VXLAN device of the kernel on the other side -----------------------------------------
@@ -197,6 +201,40 @@ def test_a_device_of_somebody_else_on_the_port_is_named_and_left_alone(mode):
         cluster.n1.ip("link del flannel.1")
         weft.ctl("reload")
         assert tunnel()["state"] == "on"
+
+
+# ---- a tunnel beside native routing ---------------------------------------------------------------
+
+
+def test_each_peer_is_reached_as_its_section_says_where_both_ways_are_loaded():
+    far = ("peer far", {"address": "198.18.0.1", "pod-cidr": "10.99.0.0/24", "routing": "tunnel"})
+    modules = {**overlay_modules("vxlan", mode="bpf"), "native-routing": {"direct-node-routes": "yes"}}
+
+    def say(weft, other, routing):
+        weft.drop_in("50-routing", [(f"peer {other}", {"routing": routing}), far])
+
+    with Cluster() as cluster:
+        cluster.kind, cluster.underlay = "vxlan", "ipv4"
+        for number in (1, 2):
+            weft = cluster.wefts[number] = Weft(cluster.lab, getattr(cluster, f"n{number}"), f"n{number}")
+            weft.configure(cluster.sections(number, modules))
+            if number == 1:
+                with pytest.raises(AssertionError, match="routing = tunnel"):
+                    weft.start()
+            say(weft, f"n{3 - number}", "tunnel")
+            weft.start()
+            cluster.lab.on_close(Server(cluster.lab[f"p{number}"], f"p{number}").close)
+        for routing, in_tunnel in (("tunnel", True), ("native", False), ("tunnel", True), ("auto", False)):
+            for number, weft in cluster.wefts.items():
+                say(weft, f"n{3 - number}", routing)
+                weft.ctl("reload")
+            for f in (IPV4, IPV6):
+                with Sniffer(cluster.n1) as wire:
+                    assert tcp_who(cluster.p1, f.p2, 8080)[:2] == ("p2", f.p1)
+                    assert tcp_who(cluster.n2, f.p1, 8080)[0] == "p1"
+                    inside = [tunnelled(cluster, frame) is not None for frame in wire.frames() if pack(f.p1) in frame]
+                assert inside and all(said == in_tunnel for said in inside), (routing, f.name)
+        assert "10.99.0.0/24 via 169.254.87.87" in cluster.n1.run("ip", "route").stdout
 
 
 # ---- Geneve, as others read it --------------------------------------------------------------------

@@ -67,6 +67,15 @@ static int plan(uint32_t mode, const struct weft_module *const *named,
 static const struct weft_module plain = { .name = "plain" };
 static const struct weft_module routing = { .name = "routing", .provides = LIST("routing") };
 static const struct weft_module tunnel = { .name = "tunnel", .exclusive = "routing" };
+static const struct weft_module wire = {
+        .name = "wire", .provides = LIST("routing"), .exclusive = "routing", .remedy = "say which"
+};
+static const struct weft_module pipe_a = { .name = "pipe-a",
+                                           .provides = LIST("routing", "tunnel"),
+                                           .exclusive = "routing" };
+static const struct weft_module pipe_b = { .name = "pipe-b",
+                                           .provides = LIST("routing", "tunnel"),
+                                           .exclusive = "routing" };
 static const struct weft_module user = {
         .name = "user", .needs = NEEDS(WEFT_NEEDS(MODULE, "plain", "stands on it"))
 };
@@ -370,4 +379,28 @@ Test(plan, what_the_host_does_already_is_told_and_refused_as_such)
         cr_assert_eq(plan(MODE_PROBE, MODULES(&sleeper), MODULES(&sleeper)), 0);
         cr_assert_eq(n_rows, 1);
         cr_assert_not(rows[0].on);
+}
+
+static int plan_by_peer(const struct weft_module *const *named, bool by_peer)
+{
+        struct plan_input in = {
+                .named = named,
+                .n_named = count(named),
+                .available = named,
+                .n_available = count(named),
+                .mode = MODE_PROBE,
+                .by_peer = by_peer,
+        };
+
+        return plan_modules(&in, rows, &n_rows, &why);
+}
+
+Test(plan, a_tunnel_and_native_routing_run_together_where_peers_say_how_they_are_reached)
+{
+        cr_assert_eq(plan_by_peer(MODULES(&pipe_a, &wire), false), -EEXIST);
+        cr_assert_str_eq(why.text, "modules pipe-a and wire both do routing; take one away, or say "
+                                   "which");
+        cr_assert_eq(plan_by_peer(MODULES(&pipe_a, &wire), true), 0);
+        cr_assert(rows[0].on && rows[1].on);
+        cr_assert_eq(plan_by_peer(MODULES(&pipe_a, &pipe_b), true), -EEXIST);
 }

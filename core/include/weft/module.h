@@ -163,6 +163,7 @@ struct weft_peer_info {
         struct weft_addr node4, node6;       /* all zero: none */
         const struct weft_prefix *pod_cidrs; /* valid during the call */
         size_t n_pod_cidrs;
+        uint32_t tunnelled; /* 1: a tunnel leads there, and no route is to be made */
 };
 
 /* Functions of the core. Append-only like struct weft_module: `size` says what is there. `self` is
