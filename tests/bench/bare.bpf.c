@@ -8,6 +8,7 @@
 #define WEFT_ENGINE /* no stage: its structs are its own */
 
 #include <linux/bpf.h>
+#include <linux/pkt_cls.h>
 
 #include <weft/packet.bpf.h>
 #include <weft/types.h>
@@ -180,6 +181,50 @@ SEC("tc") int nothing_tc(struct __sk_buff *ctx __attribute__((unused)))
 SEC("xdp") int nothing_xdp(struct xdp_md *ctx __attribute__((unused)))
 {
         return XDP_PASS;
+}
+
+/* ---- tunnels ------------------------------------------------------------------------------ */
+
+/* Ready-made headers put before a packet, or taken off, and a redirect. */
+static __always_inline int bare_out(struct __sk_buff *ctx, __u32 size, __u64 family_flag)
+{
+        static const __u8 outer[WEFT_IP6_LEN + WEFT_UDP_LEN + 8 + ETH_HLEN];
+
+        if (bpf_skb_adjust_room(ctx, size, BPF_ADJ_ROOM_MAC,
+                                BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
+                                        BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN) | family_flag) ||
+            bpf_skb_store_bytes(ctx, ETH_HLEN, outer, size, BPF_F_RECOMPUTE_CSUM))
+                return TC_ACT_SHOT;
+        return bpf_redirect(1, 0);
+}
+
+static __always_inline int bare_in(struct __sk_buff *ctx, __s32 size)
+{
+        if (bpf_skb_adjust_room(ctx, -size, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO))
+                return TC_ACT_SHOT;
+        return bpf_redirect(1, 0);
+}
+
+#define OVERHEAD(ip) ((ip) + WEFT_UDP_LEN + 8 + ETH_HLEN)
+
+SEC("tc") int bare_out4(struct __sk_buff *ctx)
+{
+        return bare_out(ctx, OVERHEAD(WEFT_IP4_MIN), BPF_F_ADJ_ROOM_ENCAP_L3_IPV4);
+}
+
+SEC("tc") int bare_out6(struct __sk_buff *ctx)
+{
+        return bare_out(ctx, OVERHEAD(WEFT_IP6_LEN), BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
+}
+
+SEC("tc") int bare_in4(struct __sk_buff *ctx)
+{
+        return bare_in(ctx, OVERHEAD(WEFT_IP4_MIN));
+}
+
+SEC("tc") int bare_in6(struct __sk_buff *ctx)
+{
+        return bare_in(ctx, OVERHEAD(WEFT_IP6_LEN));
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -14,170 +14,13 @@
 #include <sys/socket.h>
 
 #include "generation/object.h"
-#include "kinds.h"
-#include "measure.h"
+#include "modules.h"
+#include "series.h"
 #include "steps.h"
+#include "tunnels.h"
 #include "util.h"
 
-#define ROUNDS 15
-#define REPEAT (2 * FLOWS)
-#define REPEAT_NEW 4000 /* new flows of one run: few enough that ports and table have room */
-
-/* The programs of one kind, in groups of three for one flow and for 64 K: restore, bare, weft. */
-enum series { NOTHING, LIMIT, RESTORE, BARE, WEFT, RESTORE_MANY, BARE_MANY, WEFT_MANY, SERIES };
-
-struct run {
-        struct world *world;
-        const struct kind *kind;
-        int family;
-        struct ready ready;
-        struct measured series[SERIES];
-        bool use[SERIES];
-        double ns[SERIES][ROUNDS];
-        uint64_t slow; /* packets of measured runs that took the long path */
-};
-
-static bool is_new(const struct run *r)
-{
-        return r->kind->vary == VARY_NEW;
-}
-
-static bool is_xdp(const struct run *r)
-{
-        return r->ready.hook == WEFT_XDP_UPLINK;
-}
-
-/* ---- preparing ---------------------------------------------------------------------------- */
-
-static int named(const struct run *r, const char *what)
-{
-        char name[32];
-
-        (void) snprintf(name, sizeof(name), "%s_%s", what, is_xdp(r) ? "xdp" : "tc");
-        return bare_program(name);
-}
-
-static bool plain(struct run *r, enum series s, int fd)
-{
-        r->series[s] = (struct measured) { .fd = fd, .xdp = is_xdp(r) };
-        return r->use[s] = true;
-}
-
-static bool restored(struct run *r, enum series s, enum vary vary, int target)
-{
-        struct restored is = r->ready.is;
-
-        is.vary = vary;
-        return r->use[s] = measured_with_restore(&r->series[s], &is, is_xdp(r), target);
-}
-
-static bool prepare_programs(struct run *r)
-{
-        int weft = r->world->programs[r->ready.hook], nothing = named(r, "nothing");
-        int bare = named(r, r->family == AF_INET ? "bare4" : "bare6");
-        enum vary one = is_new(r) ? VARY_NEW : VARY_NONE, many = r->kind->vary;
-
-        if (!plain(r, NOTHING, nothing) || !plain(r, LIMIT, named(r, "limit")) ||
-            !restored(r, RESTORE, one, nothing) || !restored(r, WEFT, one, weft))
-                return false;
-        if (many == VARY_NONE || is_new(r))
-                return true;
-
-        return restored(r, BARE, VARY_NONE, bare) && restored(r, RESTORE_MANY, many, nothing) &&
-               restored(r, BARE_MANY, many, bare) && restored(r, WEFT_MANY, many, weft);
-}
-
-static bool prepare(struct run *r)
-{
-        bool many = r->kind->vary == VARY_SRC || r->kind->vary == VARY_DST;
-
-        forget_flows(r->world);
-        if (!kind_establish(r->world, r->kind, r->family, &r->ready))
-                return false;
-        if (many && !kind_multiply(r->world, r->kind, r->family, &r->ready,
-                                   bare_map(r->family == AF_INET ? "bare4" : "bare6")))
-                return false;
-
-        return prepare_programs(r);
-}
-
-/* ---- measuring ---------------------------------------------------------------------------- */
-
-static uint64_t slow_packets(struct world *w)
-{
-        return world_event(w, WEFT_EVENT_MISS) + world_event(w, WEFT_EVENT_AGAIN);
-}
-
-static bool check_verdict(const struct run *r, enum series s, int verdict)
-{
-        if ((s != WEFT && s != WEFT_MANY && s != BARE && s != BARE_MANY) ||
-            verdict == r->kind->verdict)
-                return true;
-
-        fprintf(stderr, "bench: %s, IPv%c, program %d: verdict %d\n", r->kind->name,
-                r->family == AF_INET ? '4' : '6', s, verdict);
-        return false;
-}
-
-/* A first packet that is no first packet, or is dropped, must not be measured as one. */
-static bool check_commits(const struct run *r, enum series s, uint64_t commits)
-{
-        if (s != WEFT || !is_new(r) || commits == REPEAT_NEW)
-                return true;
-
-        fprintf(stderr, "bench: %s: %llu of %d connections stored\n", r->kind->name,
-                (unsigned long long) commits, REPEAT_NEW);
-        return false;
-}
-
-static bool run_one(struct run *r, enum series s, unsigned round)
-{
-        bool weft = s == WEFT || s == WEFT_MANY;
-        uint64_t before, commits;
-        int verdict;
-
-        if (is_new(r))
-                forget_flows(r->world);
-        before = slow_packets(r->world);
-        commits = world_event(r->world, WEFT_EVENT_COMMIT);
-        r->ns[s][round] =
-                measured_run(&r->series[s], r->ready.ifindex, r->ready.packet.data,
-                             r->ready.packet.len, is_new(r) ? REPEAT_NEW : REPEAT, &verdict);
-        if (weft)
-                r->slow += slow_packets(r->world) - before;
-
-        return check_verdict(r, s, verdict) &&
-               check_commits(r, s, world_event(r->world, WEFT_EVENT_COMMIT) - commits);
-}
-
-static bool run_rounds(struct run *r)
-{
-        for (unsigned round = 0; round < ROUNDS; round++)
-                for (unsigned i = 0; i < SERIES; i++) {
-                        enum series s = (i + round) % SERIES;
-
-                        if (r->use[s] && !run_one(r, s, round))
-                                return false;
-                }
-
-        return true;
-}
-
 /* ---- telling ------------------------------------------------------------------------------ */
-
-/* Median over the rounds of one program less another, with the quarter and three-quarter marks. */
-static double net(const struct run *r, enum series s, enum series control, double *ret_low,
-                  double *ret_high)
-{
-        double d[ROUNDS], m;
-
-        for (unsigned i = 0; i < ROUNDS; i++)
-                d[i] = r->ns[s][i] - r->ns[control][i];
-        m = median(d, ROUNDS);
-        *ret_low = d[ROUNDS / 4];
-        *ret_high = d[ROUNDS - 1 - ROUNDS / 4];
-        return m;
-}
 
 static void print_head(void)
 {
@@ -195,28 +38,28 @@ static void print_part(const struct run *r, enum series weft, enum series bare, 
                 return;
         }
 
-        mine = net(r, weft, control, &low, &high);
+        mine = run_net(r, weft, control, &low, &high);
         printf("| **%.0f** (%.0f–%.0f) ", mine, low, high);
         if (!r->use[bare]) {
                 printf("| | ");
                 return;
         }
 
-        theirs = net(r, bare, control, &low, &high);
+        theirs = run_net(r, bare, control, &low, &high);
         printf("| %.0f | %.2f ", theirs, mine / theirs);
 }
 
 static void print_run(const struct run *r)
 {
-        uint64_t expected = is_new(r) ? (uint64_t) ROUNDS * REPEAT_NEW : 0;
+        uint64_t expected = run_is_new(r) ? (uint64_t) ROUNDS * REPEAT_NEW : 0;
         double low, high, loop[ROUNDS];
 
         memcpy(loop, r->ns[NOTHING], sizeof(loop));
         printf("| %s | IPv%c ", r->kind->name, r->family == AF_INET ? '4' : '6');
         print_part(r, WEFT, BARE, RESTORE);
         print_part(r, WEFT_MANY, BARE_MANY, RESTORE_MANY);
-        printf("| %.0f ", net(r, LIMIT, NOTHING, &low, &high));
-        printf("| %.0f | %.0f |", net(r, RESTORE, NOTHING, &low, &high), median(loop, ROUNDS));
+        printf("| %.0f ", run_net(r, LIMIT, NOTHING, &low, &high));
+        printf("| %.0f | %.0f |", run_net(r, RESTORE, NOTHING, &low, &high), median(loop, ROUNDS));
         if (r->slow > expected)
                 printf(" <!-- %llu packets took the long path -->",
                        (unsigned long long) (r->slow - expected));
@@ -237,15 +80,14 @@ static double *told_of(const char *name, int family)
 static bool run_kind(struct world *w, const struct kind *k, int family, double *ret_ns)
 {
         struct run r = { .world = w, .kind = k, .family = family };
-        bool good = prepare(&r) && run_rounds(&r);
+        bool good = run_prepare(&r) && run_rounds(&r);
         double low, high;
 
         if (good)
                 print_run(&r);
         if (good && ret_ns)
-                *ret_ns = net(&r, WEFT, RESTORE, &low, &high);
-        for (unsigned s = 0; s < SERIES; s++)
-                measured_done(&r.series[s]);
+                *ret_ns = run_net(&r, WEFT, RESTORE, &low, &high);
+        run_done(&r);
 
         return good;
 }
@@ -298,7 +140,7 @@ static bool prepare_steps(struct run *r, struct steps *s, bool cast)
         }
 
         return measured_with_restore(&s->measured[STEPS], &r->ready.is, false,
-                                     named(r, "nothing")) &&
+                                     run_named(r, "nothing")) &&
                measured_with_restore(&s->measured[STEPS + 1], &r->ready.is, false, weft);
 }
 
@@ -341,18 +183,18 @@ static void print_steps(const struct steps *s)
         }
 }
 
-static bool bench_steps(struct world *w, bool cast)
+static bool bench_steps(bool cast)
 {
+        _cleanup_world_ struct world *w = world_open(FULL);
         const struct kind *k = kind_named("NodePort, SNAT, to the backend");
         struct run r = { .world = w, .kind = k, .family = AF_INET };
         struct steps s = {};
-        bool good = prepare(&r) && prepare_steps(&r, &s, cast) && run_steps(&r, &s);
+        bool good = run_prepare(&r) && prepare_steps(&r, &s, cast) && run_steps(&r, &s);
 
         if (good)
                 print_steps(&s);
         steps_done(&s);
-        for (unsigned i = 0; i < SERIES; i++)
-                measured_done(&r.series[i]);
+        run_done(&r);
 
         return good;
 }
@@ -401,7 +243,7 @@ static void set_others(struct world *w, unsigned n)
         }
 }
 
-static bool bench_services(struct world *w)
+static bool bench_services(bool cast)
 {
         static const struct {
                 const char *name;
@@ -416,9 +258,11 @@ static bool bench_services(struct world *w)
         static const unsigned numbers[] = { FEW, MANY_SERVICES };
         struct kind k = *kind_named("first packet, NodePort, SNAT");
         double ns[ELEMENTS(numbers)][ELEMENTS(rows)] = {};
+        _cleanup_world_ struct world *w = world_open(FULL);
         bool good = true;
         char text[96];
 
+        (void) cast;
         k.name = text;
         print_head();
         for (size_t n = 0; n < ELEMENTS(numbers); n++) {
@@ -477,9 +321,12 @@ static void print_ways(void)
         }
 }
 
-static bool bench_kinds(struct world *w)
+static bool bench_kinds(bool cast)
 {
+        _cleanup_world_ struct world *w = world_open(FULL);
         bool good = true;
+
+        (void) cast;
 
         print_head();
         for (size_t i = 0; i < n_kinds; i++) {
@@ -491,25 +338,36 @@ static bool bench_kinds(struct world *w)
         return good;
 }
 
+/* cast: the kernel shows how it holds a packet's checksum, and programs may look. */
+static const struct table {
+        const char *name;
+        uint32_t variants;
+        bool (*print)(bool cast);
+} tables[] = {
+        { "kinds", 1u << FULL, bench_kinds },
+        { "steps", 1u << FULL, bench_steps },
+        { "services", 1u << FULL, bench_services },
+        { "tunnels", 1u << FULL | 1u << VXLAN | 1u << GENEVE | 1u << VXLAN_DEVICE, bench_tunnels },
+        { "modules", 1u << MODULES_2 | 1u << MODULES_4 | 1u << MODULES_8 | 1u << MODULES_16,
+          bench_modules },
+};
+
 int main(int argc, char **argv)
 {
-        _cleanup_world_ struct world *w = NULL;
-        bool cast = !getenv("WEFT_NO_CAST");
+        bool good, cast = !getenv("WEFT_NO_CAST");
+        const struct table *t = tables;
 
-        if (argc != 3) {
-                fprintf(stderr, "usage: bench DIRECTORY-OF-ITS-OBJECTS kinds|steps|services\n");
+        while (argc == 3 && t < tables + ELEMENTS(tables) && strcmp(argv[2], t->name) != 0)
+                t++;
+        if (argc != 3 || t == tables + ELEMENTS(tables)) {
+                fprintf(stderr, "usage: bench DIRECTORY-OF-ITS-OBJECTS "
+                                "kinds|steps|services|tunnels|modules\n");
                 return EXIT_FAILURE;
         }
         stay_on_one_cpu();
         (void) setenv("WEFT_BENCH", "1", 1); /* nothing is loaded that only tests look at */
-        if (!world_prepare() || !measure_open(argv[1], !cast))
-                return EXIT_FAILURE;
+        good = world_prepare(t->variants) && measure_open(argv[1], !cast) && t->print(cast);
+        world_finish();
 
-        w = world_open(FULL);
-        if (strcmp(argv[2], "steps") == 0)
-                return bench_steps(w, cast) ? EXIT_SUCCESS : EXIT_FAILURE;
-        if (strcmp(argv[2], "services") == 0)
-                return bench_services(w) ? EXIT_SUCCESS : EXIT_FAILURE;
-
-        return bench_kinds(w) ? EXIT_SUCCESS : EXIT_FAILURE;
+        return good ? EXIT_SUCCESS : EXIT_FAILURE;
 }

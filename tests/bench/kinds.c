@@ -120,9 +120,7 @@ static enum weft_side side_of(enum weft_hook hook)
         return hook == WEFT_FROM_ENDPOINT ? WEFT_SIDE_INSIDE : WEFT_SIDE_UPLINK;
 }
 
-/* A next hop is confirmed through the kernel's neighbour layer every few seconds, by one packet of
- * the long path. The copies have no partner and would not survive that: it is believed for ever. */
-static void believe_next_hops(struct world *w)
+void believe_next_hops(struct world *w)
 {
         int fd = tables_fd(w->tables, "nexthops");
         struct weft_nexthop n;

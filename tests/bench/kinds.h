@@ -48,5 +48,8 @@ bool kind_establish(struct world *w, const struct kind *k, int family, struct re
  * that differ in one address. */
 bool kind_multiply(struct world *w, const struct kind *k, int family, const struct ready *r,
                    int bare_fd);
+/* A next hop is confirmed through the kernel's neighbour layer every few seconds, by one packet of
+ * the long path. Copies have no partner and would not survive that: it is believed for ever. */
+void believe_next_hops(struct world *w);
 /* Empties the flow tables, in one walk. */
 void forget_flows(struct world *w);

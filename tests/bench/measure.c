@@ -52,7 +52,7 @@ int bare_map(const char *name)
 
 static bool load_restore(struct measured *m, const struct restored *is)
 {
-        const char *name = m->xdp ? "restore_xdp" : "restore_tc";
+        const char *name = is->identity ? "arrive_tc" : m->xdp ? "restore_xdp" : "restore_tc";
         struct bpf_program *p;
 
         if (object_constant(m->object, "weft_packet_is", is, sizeof(*is)) < 0)
@@ -94,7 +94,7 @@ void measured_done(struct measured *m)
 double measured_run(const struct measured *m, uint32_t ifindex, const void *packet, size_t size,
                     uint32_t repeat, int *ret_verdict)
 {
-        struct __sk_buff ctx = { .ifindex = ifindex };
+        struct __sk_buff ctx = { .ifindex = ifindex, .mark = m->mark };
         LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = packet, .data_size_in = size,
                     .repeat = repeat);
         uint32_t zero = 0;

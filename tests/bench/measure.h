@@ -15,7 +15,8 @@ struct measured {
         struct bpf_object *object; /* of the restore; NULL: none */
         int fd;                    /* of the program that is run */
         bool xdp;
-        int sequence; /* fd of the restore's counter */
+        uint32_t mark; /* that the packet bears */
+        int sequence;  /* fd of the restore's counter */
 };
 
 /* The objects beside the bench's program; by_helper: how bare writes checksums. */

@@ -106,4 +106,21 @@ SEC("xdp") int restore_xdp(struct xdp_md *ctx)
         return NO_TARGET;
 }
 
+/* As the kernel's tunnel device hands a packet over: with a key that says who sent it. */
+SEC("tc") int arrive_tc(struct __sk_buff *ctx)
+{
+        const volatile struct restored *is = &weft_packet_is;
+        struct bpf_tunnel_key key = { .tunnel_id = is->identity };
+        __u64 flags = is->family == 4 ? 0 : BPF_F_TUNINFO_IPV6;
+
+        if (is->family == 4)
+                key.local_ipv4 = bpf_ntohl(is->src.w[3]);
+        else
+                for (int i = 0; i < 4; i++)
+                        key.local_ipv6[i] = is->src.w[i];
+        bpf_skb_set_tunnel_key(ctx, &key, sizeof(key), flags);
+        bpf_tail_call_static(ctx, &target, 0);
+        return NO_TARGET;
+}
+
 char _license[] SEC("license") = "Dual BSD/GPL";

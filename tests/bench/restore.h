@@ -24,7 +24,9 @@ struct restored {
         __u8 family; /* 4 or 6 */
         __u8 vary;   /* enum vary */
         __u16 zero;
-        __u32 mark; /* 0: left as it is */
+        __u32 mark;     /* 0: left as it is */
+        __u32 identity; /* not 0: it comes out of the kernel's tunnel device, sent by the node src
+                         */
 };
 
 /* A flow of the bare programs: what a packet is rewritten to, ready made. */

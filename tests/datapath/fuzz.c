@@ -443,7 +443,7 @@ int main(int argc, char **argv)
         }
         z->state = z->seed ?: 1;
         printf("seed %" PRIu64 "\n", z->seed);
-        ok = world_prepare() && run_for(z, seconds);
+        ok = world_prepare(TESTED_VARIANTS) && run_for(z, seconds);
         printf("%" PRIu64 " packets: next %" PRIu64 ", pass %" PRIu64 ", drop %" PRIu64
                ", redirect %" PRIu64 ", refused by the kernel %" PRIu64 "; %" PRIu64
                " valid in and out; at most %" PRIu64 " flow entries\n",

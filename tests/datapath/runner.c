@@ -13,7 +13,7 @@ __attribute__((visibility("default"))) int main(int argc, char **argv)
 
         criterion_options.jobs = 1;
         if (criterion_handle_args(argc, argv, true)) {
-                r = world_prepare() && criterion_run_all_tests(tests) ? EXIT_SUCCESS : EXIT_FAILURE;
+                r = world_prepare(TESTED_VARIANTS) && criterion_run_all_tests(tests) ? EXIT_SUCCESS : EXIT_FAILURE;
                 world_finish();
         }
         criterion_finalize(tests);

@@ -14,7 +14,8 @@ struct blob {
 
 extern const char *const device_names[DEVICES];
 
-/* BPFFS directory of a variant, and the path of the pin of one of its hooks' programs. */
+/* BPFFS directory of a variant, and the path of the pin of one of its hooks' programs; hook
+ * WEFT_HOOKS: the exit hook of the tunnel's device. */
 const char *variant_directory(enum variant v, char path[64]);
 const char *variant_program(enum variant v, uint32_t hook, char path[64]);
 

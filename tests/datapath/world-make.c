@@ -212,12 +212,25 @@ static struct config_assignment small_masq_options[] = {
         { .key = "snat-ports", .value = "61000-61003" },
 };
 static struct config_assignment tunnel_options[] = { { .key = "mode", .value = "bpf" } };
+static struct config_assignment device_options[] = { { .key = "mode", .value = "device" } };
 static struct config_assignment snat_options[] = { { .key = "snat-ports",
                                                      .value = "61000-65535" } };
 static struct config_assignment small_options[] = { { .key = "snat-ports",
                                                       .value = "61000-61003" } };
 
-#define MODULES 7
+#define MODULES 16
+
+/* clang-format off */
+#define MODULES_OF_2 { .name = "native-routing" },                                                 \
+                     { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 }
+#define MODULES_OF_4 MODULES_OF_2, { .name = "host-routing" },                                     \
+                     { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 }
+#define MODULES_OF_8 MODULES_OF_4, { .name = "extra-1" }, { .name = "extra-2" },                   \
+                     { .name = "extra-3" }, { .name = "extra-4" }
+#define MODULES_OF_16 MODULES_OF_8, { .name = "extra-5" }, { .name = "extra-6" },                  \
+                     { .name = "extra-7" }, { .name = "extra-8" }, { .name = "extra-9" },          \
+                     { .name = "extra-10" }, { .name = "extra-11" }, { .name = "extra-12" }
+/* clang-format on */
 
 static const struct config_module sections[VARIANTS][MODULES] = {
         [DIRECT] = { { .name = "native-routing" },
@@ -254,6 +267,12 @@ static const struct config_module sections[VARIANTS][MODULES] = {
                     { .name = "host-routing" } },
         [GENEVE] = { { .name = "geneve", .assignments = tunnel_options, .n_assignments = 1 },
                      { .name = "host-routing" } },
+        [VXLAN_DEVICE] = { { .name = "vxlan", .assignments = device_options, .n_assignments = 1 },
+                           { .name = "host-routing" } },
+        [MODULES_2] = { MODULES_OF_2 },
+        [MODULES_4] = { MODULES_OF_4 },
+        [MODULES_8] = { MODULES_OF_8 },
+        [MODULES_16] = { MODULES_OF_16 },
         [GUARDED] = { { .name = "native-routing" },
                       { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
                       { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
@@ -321,10 +340,11 @@ static bool kernel_can_cast(void)
 
 static bool pin_programs(enum variant v)
 {
+        struct generation *g = loaded[v].generation;
         char path[64];
 
-        for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++) {
-                int fd = generation_hook_fd(loaded[v].generation, hook);
+        for (uint32_t hook = 0; hook <= WEFT_HOOKS; hook++) {
+                int fd = hook < WEFT_HOOKS ? generation_hook_fd(g, hook) : generation_overlay_fd(g);
 
                 if (fd >= 0 && bpf_obj_pin(fd, variant_program(v, hook, path)) < 0)
                         return complain(path);
@@ -384,7 +404,7 @@ static void raise_file_limit(void)
         (void) setrlimit(RLIMIT_NOFILE, &files);
 }
 
-bool world_prepare(void)
+bool world_prepare(uint32_t variants)
 {
         _cleanup_(blob_done) struct blob engine = {};
 
@@ -392,7 +412,7 @@ bool world_prepare(void)
         if (!make_namespaces() || !make_network() || engine_read(&engine) < 0)
                 return false;
         for (enum variant v = 0; v < VARIANTS; v++)
-                if (!make_variant(v, &engine))
+                if (variants & 1u << v && !make_variant(v, &engine))
                         return false;
         return true;
 }

@@ -289,6 +289,7 @@ static void open_programs(struct world *w)
 
         for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++)
                 w->programs[hook] = bpf_obj_get(variant_program(w->variant, hook, path));
+        w->to_overlay = bpf_obj_get(variant_program(w->variant, WEFT_HOOKS, path));
 }
 
 struct world *world_open(enum variant variant)
@@ -325,6 +326,7 @@ struct world *world_close(struct world *w)
                 return NULL;
         for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++)
                 closep(&w->programs[hook]);
+        closep(&w->to_overlay);
         tables_close(w->tables);
         free(w);
         return NULL;

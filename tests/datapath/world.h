@@ -62,8 +62,16 @@ enum variant {
         DIVIDED,       /* FULL with both and hybrid */
         VXLAN,         /* FULL with vxlan, by the engine, instead of native-routing */
         GENEVE,        /* geneve, by the engine, and host-routing */
+        /* of the bench alone */
+        VXLAN_DEVICE, /* VXLAN by a device of the kernel, which is not there */
+        MODULES_2,    /* native-routing and nodeport-snat, */
+        MODULES_4,    /* bpf-masq and host-routing, too, */
+        MODULES_8,    /* and as many of somebody else's that have nothing to say */
+        MODULES_16,
         VARIANTS,
 };
+
+#define TESTED_VARIANTS ((1u << VXLAN_DEVICE) - 1)
 
 #define SNAT_LOW                                                                                   \
         61000u /* the ports that services and masquerading give out, SMALL_PORTS of them in SMALL  \
@@ -85,14 +93,15 @@ struct world {
         enum variant variant;
         struct tables *tables;
         int programs[WEFT_HOOKS]; /* -1: the hook has none */
+        int to_overlay;           /* exit program of a tunnel's device; -1: none */
         uint32_t ifindex[DEVICES];
         uint32_t hz;
 };
 
-/* In the runner, as root, before any test: makes the namespaces and loads every variant. False with
- * the reason on stderr. The environment says where things are: WEFT_ENGINE (engine.bpf.o),
- * WEFT_MODULES, WEFT_TEST_MODULES (directories of NAME.so). */
-bool world_prepare(void);
+/* In the runner, as root, before any test: makes the namespaces and loads the variants of the set
+ * (bits 1 << variant). False with the reason on stderr. The environment says where things are:
+ * WEFT_ENGINE (engine.bpf.o), WEFT_MODULES, WEFT_TEST_MODULES (directories of NAME.so). */
+bool world_prepare(uint32_t variants);
 /* Lets go of the programs; after a world_prepare() that failed, too. */
 void world_finish(void);
 
