@@ -50,9 +50,8 @@ int bare_map(const char *name)
         return bpf_object__find_map_fd_by_name(bare, name);
 }
 
-static bool load_restore(struct measured *m, const struct restored *is)
+static bool load_restore(struct measured *m, const struct restored *is, const char *name)
 {
-        const char *name = is->identity ? "arrive_tc" : m->xdp ? "restore_xdp" : "restore_tc";
         struct bpf_program *p;
 
         if (object_constant(m->object, "weft_packet_is", is, sizeof(*is)) < 0)
@@ -69,20 +68,32 @@ static bool load_restore(struct measured *m, const struct restored *is)
         return true;
 }
 
-bool measured_with_restore(struct measured *m, const struct restored *is, bool xdp, int target)
+static bool put_before(struct measured *m, const struct restored *is, const char *name, int target)
 {
         uint32_t zero = 0;
 
-        *m = (struct measured) { .object = measure_object("restore"), .xdp = xdp };
+        m->object = measure_object("restore");
         if (!m->object)
                 return complain("no restore.bpf.o");
-        if (!load_restore(m, is))
+        if (!load_restore(m, is, name))
                 return false;
         if (bpf_map_update_elem(bpf_object__find_map_fd_by_name(m->object, "target"), &zero,
                                 &target, 0) < 0)
                 return complain("the restore cannot jump to its target");
 
         return true;
+}
+
+bool measured_with_restore(struct measured *m, const struct restored *is, bool xdp, int target)
+{
+        *m = (struct measured) { .xdp = xdp };
+        return put_before(m, is, xdp ? "restore_xdp" : "restore_tc", target);
+}
+
+bool measured_after(struct measured *m, const struct restored *is, const char *first, int target)
+{
+        *m = (struct measured) { 0 };
+        return put_before(m, is, first, target);
 }
 
 void measured_done(struct measured *m)

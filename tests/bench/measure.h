@@ -28,6 +28,8 @@ int bare_map(const char *name);
 
 /* Puts a restore before a target; false where that does not load. */
 bool measured_with_restore(struct measured *m, const struct restored *is, bool xdp, int target);
+/* The same with another program of restore.bpf.c, of tc. */
+bool measured_after(struct measured *m, const struct restored *is, const char *first, int target);
 void measured_done(struct measured *m);
 
 /* Runs the program `repeat` times on the packet, as if it came in on the interface; ns for each.

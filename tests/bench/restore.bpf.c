@@ -106,6 +106,14 @@ SEC("xdp") int restore_xdp(struct xdp_md *ctx)
         return NO_TARGET;
 }
 
+/* As a TCP socket sends it: with a hash of its flow. */
+SEC("tc") int hash_tc(struct __sk_buff *ctx)
+{
+        bpf_set_hash(ctx, 0x12345678);
+        bpf_tail_call_static(ctx, &target, 0);
+        return NO_TARGET;
+}
+
 /* As the kernel's tunnel device hands a packet over: with a key that says who sent it. */
 SEC("tc") int arrive_tc(struct __sk_buff *ctx)
 {
