@@ -504,6 +504,7 @@ static struct generation_settings settings(const struct build *b, uint32_t numbe
                 .mark_mask = b->config->mark_mask,
                 .can_cast = b->daemon->can_cast,
                 .can_decap = b->daemon->can_decap,
+                .count_lookups = getenv("WEFTD_DEBUG_LOOKUPS") != NULL,
                 .bpffs = b->daemon->paths.bpffs,
                 .engine = weft_object,
                 .engine_size = engine_size(),

@@ -12,7 +12,8 @@ import pytest
 from cluster import IPV4
 from conftest import make_cluster
 from lab import wait_for
-from traffic import tcp_who
+from packets import mac, syn_flood
+from traffic import Echo, connect, tcp_who
 from weft import TOP
 
 LABEL = r'[a-z_]+="(?:[^"\\\n]|\\[\\"n])*"'
@@ -130,6 +131,79 @@ def test_traffic_is_counted_and_drops_have_their_reason(cluster):
     assert more("weft_drop_bytes_total", reason="NO_BACKEND") >= 54
     assert page.get("weft_flow_table_entries", family="ipv4") >= 10
     assert page.get("weft_flow_table_entries") == page.get("weft_flows")
+
+
+def all_of(status):
+    """What the status says, as the page has it: counters by family and labels, and gauges."""
+    counters, gauges = {}, {}
+    for kind, label in (("drop", "reason"), ("forward", "delivery")):
+        for row in status[f"{kind}s"]:
+            labels = {label: row["what"], "hook": row["hook"]}
+            if kind == "drop":
+                labels["module"] = row.get("module", "engine")
+            for unit in ("packets", "bytes"):
+                counters[f"weft_{kind}_{unit}_total", tuple(labels.items())] = row[unit]
+    for row in status["events"]:
+        counters[f"weft_event_{row['what'].lower()}_total", ()] = row["packets"]
+    for result, event in (("given", "PORT_GIVEN"), ("taken-by-flow", "PORT_BUSY"), ("taken-by-socket", "PORT_SOCKET")):
+        counters["weft_port_allocation_tries_total", (("result", result),)] = \
+            sum(row["packets"] for row in status["events"] if row["what"] == event)
+    counters["weft_port_allocation_failures_total", ()] = \
+        sum(row["packets"] for row in status["drops"] if row["what"] == "PORTS_EXHAUSTED")
+
+    def states(family, rows, among):
+        for state in among:
+            gauges[family, (("state", state),)] = sum(row["state"] == state for row in rows)
+
+    states("weft_endpoints", status["endpoints"], ("ready", "pending"))
+    states("weft_services", status["services"], ("ready", "pending"))
+    states("weft_backends", [b for s in status["services"] for b in s["backends"]],
+           ("active", "draining", "maintenance"))
+    for state, count in status["flows"].items():
+        gauges["weft_flows", (("state", state),)] = count
+    gauges["weft_table_bytes", ()] = status["table_bytes"]
+    gauges["weft_conflicts", ()] = len(status["conflicts"])
+    gauges["weft_peers", ()] = len(status["peers"])
+    return counters, gauges
+
+
+def differences(cluster):
+    """Gauges that are not the same, and counters that are not between two looks at the status."""
+    looks = [cluster.weft1.ctl_json("status")]
+    page = scrape(cluster.n1)
+    looks.append(cluster.weft1.ctl_json("status"))
+    (low, gauges), (high, _) = map(all_of, looks)
+    wrong = {key: (low[key], page.get(key[0], **dict(key[1])), high[key]) for key in low
+             if not low[key] <= page.get(key[0], **dict(key[1])) <= high[key]}
+    wrong.update((key, (value, page.get(key[0], **dict(key[1])))) for key, value in gauges.items()
+                 if value != page.get(key[0], **dict(key[1])))
+    return wrong
+
+
+def test_every_number_is_that_of_the_status(cluster):
+    """With several things in each state, so that no two of them can be taken for one another."""
+    weft, odd = cluster.weft1, ["active", *["draining"] * 3, *["maintenance"] * 5]
+    weft.drop_in("odd", [("service odd", {"port": "90/tcp", "node-port": 30070, "backend": [
+        f"{IPV4.p1}:{9000 + n} state={state}" for n, state in enumerate(odd)]}),
+        ("endpoint later", {"netns": "/run/netns/not-there-yet", "address": "10.244.1.77"}),
+        ("endpoint last", {"netns": "/run/netns/nor-this-one", "address": "10.244.1.78"}),
+        ("module nodeport-snat", {"snat-ports": "61000-61003"})])
+    weft.ctl("reload")
+    held = [Echo(cluster.client, IPV4.n1, IPV4.far) for _ in range(4)]
+    try:
+        with pytest.raises(TimeoutError):
+            connect(cluster.client, IPV4.n1, IPV4.far, timeout=0.3)
+        syn_flood(cluster.client, mac(cluster.n1), IPV4.n1, IPV4.near, 3)
+        wait_for("page and status to agree", lambda: not differences(cluster), 10, step=0.2)
+    finally:
+        for echo in held:
+            echo.close()
+        weft.drop_in("odd", None)
+        weft.ctl("reload")
+    page = scrape(cluster.n1)
+    for fact in weft.ctl_json("probe")["facts"]:
+        assert page.get("weft_kernel_fact", fact=fact["name"]) == fact["present"], fact
+    wait_for("a pass of the collection", lambda: scrape(cluster.n1).get("weft_collection_passes_total") >= 1, 25)
 
 
 def test_counters_go_on_over_reloads_and_refused_ones_are_counted(cluster):
