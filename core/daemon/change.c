@@ -277,10 +277,28 @@ static size_t count_objects(const struct config *c, uid_t uid)
         return n;
 }
 
-static int check_limit(struct batch *b, size_t more)
+/* Those of a batch that are not the user's yet. */
+static size_t count_more(const struct batch *b, const json_t *objects)
+{
+        const json_t *object;
+        size_t i, n = 0;
+
+        json_array_foreach (objects, i, object) {
+                const void *there =
+                        config_object(b->edit.config, b->section,
+                                      json_string_value(json_object_get(object, "name")));
+                struct origin o = there ? object_origin(b->section, there) : (struct origin) { 0 };
+
+                n += !o.runtime || o.uid != b->edit.uid;
+        }
+
+        return n;
+}
+
+static int check_limit(struct batch *b, const json_t *objects)
 {
         if (b->edit.uid == 0 ||
-            more + count_objects(b->edit.config, b->edit.uid) <= OBJECTS_PER_USER)
+            count_more(b, objects) + count_objects(b->edit.config, b->edit.uid) <= OBJECTS_PER_USER)
                 return 0;
 
         return weft_fail(&b->why, -EDQUOT,
@@ -444,7 +462,7 @@ static void set_objects(struct daemon *d, struct control_call *call, json_t *par
         batch_begin(&b, d, call, kind);
         if (daemon_own_addresses_refresh(d))
                 daemon_events_look(d);
-        r = check_limit(&b, json_array_size(objects));
+        r = check_limit(&b, objects);
         json_array_foreach (objects, i, object)
                 if (r == 0) {
                         name = json_string_value(json_object_get(object, "name"));

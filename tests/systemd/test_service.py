@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -262,6 +263,35 @@ def test_group_weft_changes_and_weft_ro_reads(weftd, by_systemd):
         assert refused.returncode != 0 and "permission denied" in refused.stderr
     finally:
         systemctl("unmask", "--runtime", "weftd.socket")
+
+
+def test_a_user_of_the_group_may_set_4096_objects_and_root_more(weftd):
+    """All but two of them are there already, as an earlier daemon left them."""
+    objects = Path("/var/lib/weft/objects/service")
+    systemctl("stop", "weftd.socket", WEFTD)
+    objects.mkdir(parents=True, exist_ok=True)
+    for n in range(4094):
+        address = f"198.18.{n // 256}.{n % 256}"
+        (objects / f"many-{n}.conf").write_text(
+            f"# weft object 1, uid 65534\n[service many-{n}]\nport = 80/tcp\nexternal-ip = {address}\n")
+
+    def add(name, member=True):
+        command = ["weftctl", "service", "set", name, "port=81/tcp", f"external-ip=198.19.0.{len(name)}"]
+        return as_member("weft", *command) if member else run(*command)
+
+    try:
+        systemctl("start", WEFTD)
+        assert add("a").returncode == add("aa").returncode == 0
+        refused = add("aaa")
+        assert refused.returncode == 1 and "may set 4096 objects at most" in refused.stderr
+        assert not (objects / "aaa.conf").exists()
+        assert add("aa").returncode == 0, "one that is there already may be changed"
+        assert add("aaaa", member=False).returncode == 0, "root"
+        assert as_member("weft", "weftctl", "service", "del", "a").returncode == 0
+        assert add("aaa").returncode == 0
+    finally:
+        systemctl("stop", "weftd.socket", WEFTD)
+        shutil.rmtree(objects)
 
 
 # ---- the journal --------------------------------------------------------------------------------
