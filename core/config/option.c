@@ -199,6 +199,7 @@ static int fail_prefix(const char *item, struct weft_prefix *p, struct weft_erro
 
 static int add_prefix(void *list, const char *item, struct weft_error *reterr)
 {
+        struct nearest near = { .word = item };
         struct weft_prefix p;
         int r;
 
@@ -209,9 +210,13 @@ static int add_prefix(void *list, const char *item, struct weft_error *reterr)
         r = parse_prefix(item, &p);
         if (r < 0 && parse_network(item, &p) == 0)
                 return fail_prefix(item, &p, reterr);
-        if (r < 0)
-                return weft_fail(reterr, r, "\"%s\" is no prefix: write 10.0.0.0/8 or fd00::/8",
-                                 item);
+        if (r < 0) {
+                prefix_sets_near(&near);
+                return weft_fail(reterr, r,
+                                 "\"%s\" is no prefix%s%s%s: write 10.0.0.0/8 or fd00::/8", item,
+                                 near.best ? " (did you mean \"" : "", near.best ?: "",
+                                 near.best ? "\"?)" : "");
+        }
 
         return prefixes_add(list, &p);
 }

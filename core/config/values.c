@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/nearest.h"
 #include "config/values.h"
 #include "util.h"
 
@@ -469,6 +470,12 @@ static const char *const *find_prefix_set(const char *name)
                         return prefix_sets[i].prefixes;
 
         return NULL;
+}
+
+void prefix_sets_near(struct nearest *n)
+{
+        for (size_t i = 0; i < ELEMENTS(prefix_sets); i++)
+                nearest_try(n, prefix_sets[i].name);
 }
 
 int prefixes_add_set(struct weft_prefixes *list, const char *name)

@@ -60,6 +60,8 @@ int prefixes_add(struct weft_prefixes *list, const struct weft_prefix *p);
 
 /* Prefixes that are known by one name ("rfc1918"): adds them all, or -ENOENT. */
 int prefixes_add_set(struct weft_prefixes *list, const char *name);
+struct nearest;
+void prefix_sets_near(struct nearest *n);
 
 /* Makes room for one more item behind the n that are there, growing at powers of two. 0 or -ENOMEM.
  */

@@ -183,7 +183,7 @@ Test(option, every_refusal_says_what_would_be_right)
                   "\"10.0.0.1/8\" has bits set behind its length: write "
                   "10.0.0.0/8" },
                 { "prefixes", "::/0", "would cover IPv4 as well" },
-                { "prefixes", "rfc1819", "\"rfc1819\" is no prefix" },
+                { "prefixes", "rfc1819", "\"rfc1819\" is no prefix (did you mean \"rfc1918\"?)" },
                 { "prefixes", "10.0.0.0/8,,fd00::/8", "between two commas" },
                 { "prefixes", "10.0.0.0/8,", "between two commas" },
                 { "addresses", "10.0.0.0/8", "\"10.0.0.0/8\" is no address" },
