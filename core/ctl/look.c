@@ -18,7 +18,7 @@ const struct verb verb_status = {
 
 const struct verb verb_modules = {
         .name = "modules",
-        .summary = "which modules run, and why others do not",
+        .summary = "which modules run, what they do, and why others do not",
         .paged = true,
         .method = "ListModules",
         .show = show_modules,

@@ -256,7 +256,7 @@ static const struct {
             { "STATE" },
             { "VERSION", .drop = 2 },
             { "SUMMARY", .drop = 1 },
-            { "REASON", .wrap = 1 } },
+            { "STATUS", .wrap = 1 } },
           module_row },
         { "uplinks",
           "Uplinks",
