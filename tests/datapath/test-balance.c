@@ -158,22 +158,17 @@ BOTH(balance, maglev_spreads_flows_and_does_not_care_for_the_order_of_the_backen
         }
 }
 
-BOTH(balance, maglev_gives_each_backend_the_same_share_of_many_flows)
+BOTH(balance, maglev_gives_each_backend_its_share_of_flows_within_5_percent)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
         struct balanced b = balanced(family, IPPROTO_UDP, REMOTE_POD, 2);
-        unsigned count[MANY], sum[2] = {};
+        unsigned count[MANY];
 
         b.s.algorithm = WEFT_MAGLEV;
         set(w, family, &b);
-        for (uint16_t from = 20000; from < 24000; from += 1000) {
-                open_flows(w, family, IPPROTO_UDP, from, 1000, count);
-                sum[0] += count[0];
-                sum[1] += count[1];
-                world_forget(w);
-        }
         /* the same flows, and so the same shares, in every run */
-        cr_expect(sum[0] > 1900 && sum[0] < 2100, "%u and %u", sum[0], sum[1]);
+        open_flows(w, family, IPPROTO_UDP, 20000, 1000, count);
+        cr_expect(count[0] >= 475 && count[0] <= 525, "%u and %u", count[0], count[1]);
 }
 
 BOTH(balance, maglev_with_affinity_does_not_look_at_the_clients_port)
