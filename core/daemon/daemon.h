@@ -345,7 +345,8 @@ struct endpoint *endpoint_by_name(const struct daemon *d, const char *name);
 bool daemon_endpoints_neighbour(struct daemon *d, uint32_t ifindex, const struct weft_addr *addr,
                                 const uint8_t mac[6]);
 bool endpoint_has_address(const struct daemon *d, const struct weft_addr *a);
-/* Adds the addresses of those that were tried and are pending. */
+/* Adds the addresses of those that were tried, are pending and are not in the packet path: one
+ * whose namespace has lost its name alone is still reached. */
 void endpoints_pending_addresses(const struct daemon *d, struct weft_addresses *ret);
 
 /* ---- removals.c ---------------------------------------------------------------------------- */

@@ -45,7 +45,9 @@ void endpoints_pending_addresses(const struct daemon *d, struct weft_addresses *
         for (size_t i = 0; i < d->n_endpoints; i++) {
                 const struct endpoint *e = &d->endpoints[i];
 
-                for (size_t k = 0; !e->ready && e->reason[0] != '\0' && k < e->addrs.n; k++)
+                if (e->ready || e->hooked || e->reason[0] == '\0')
+                        continue;
+                for (size_t k = 0; k < e->addrs.n; k++)
                         (void) addresses_add(ret, &e->addrs.items[k]);
         }
 }
