@@ -37,8 +37,8 @@ def family(request):
 
 def start_servers(cluster):
     """A server in each pod, ended with the lab."""
-    for name in ("p1", "p2"):
-        server = Server(cluster.lab[name], name)
+    cluster.servers = {name: Server(cluster.lab[name], name) for name in ("p1", "p2")}
+    for server in cluster.servers.values():
         cluster.lab.on_close(server.close)
 
 

@@ -40,7 +40,7 @@ class Stream:
             self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.socket.connect((address, port))
-        self.socket.settimeout(0.1)
+        self.socket.settimeout(0.25 * PATIENCE)
         self.sent, self.seen, self.stopping = 0, set(), False
         self.threads = [threading.Thread(target=f) for f in (self.send, self.receive)]
         for thread in self.threads:

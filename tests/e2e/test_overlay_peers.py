@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Tunnels beside what weft did not make, and peers that come and go."""
 
+import ipaddress
+import json
 import re
 import socket
+import time
 
 import pytest
 
-from cluster import IPV4, IPV6, Cluster, overlay_modules
-from lab import wait_for
+from cluster import FAMILIES, IPV4, IPV6, Cluster, overlay_modules
+from lab import PATIENCE, run, wait_for
+from load import Stream, dropped
 from packets import Sniffer, send_frame, mac
 from traffic import Echo, Server, datagram, download, ping, tcp_who, udp_who, upload
+from test_life import host_state
 from test_overlay import make, tunnelled
 from weft import Weft
 
@@ -89,81 +94,177 @@ def test_what_may_not_come_through_the_tunnel_is_dropped_with_its_reason(two, so
     wait_for("the drop", lambda: two.weft1.drops(reason) == before + 1, 5)
 
 
-def test_a_thousand_peers_are_added_in_a_second_and_disturb_nobody(two):
-    echo = Echo(two.p1, IPV4.p2, 8080)
-    many = [(f"peer m{i}", {"address": f"198.18.{i >> 8}.{i & 255}", "pod-cidr": f"10.{100 + (i >> 8)}.{i & 255}.0/24"})
-            for i in range(1000)]
-    two.weft1.drop_in("60-peers", many)
-    two.weft1.ctl("reload")
-    assert len(two.weft1.ctl_json("status")["peers"]) == 1001
-    assert echo.alive()
-    two.weft1.drop_in("60-peers", None)
-    two.weft1.ctl("reload")
-    assert echo.alive()
-    # of a reload, most is loading programs; what weftd says of the rest is what counts
-    took = [float(ms) for ms in re.findall(r"applied ([0-9.]+)", two.weft1.log())]
-    assert len(took) >= 2 and max(took) < 1000, took
-    assert "10.100." not in two.n1.run("ip", "route").stdout
-    echo.close()
+# ---- peers that come and go -----------------------------------------------------------------------
+
+CROWD = 1000
+SO_RCVBUFFORCE = 33
 
 
-def test_the_flows_of_a_removed_peer_end_with_its_reason(two):
-    echo = Echo(two.p1, IPV4.p2, 8080)
-    assert echo.alive()
-    text = two.weft1.file.read_text()
-    two.weft1.file.write_text(re.sub(r"\[peer n2\].*?\n\n", "", text, flags=re.S))
+def crowd(first):
+    """Sections of peers that nobody is, their pods in 10.FIRST.0.0/16 and what follows."""
+    return [(f"peer m{first}-{i}", {"address": f"198.18.{i >> 8}.{i & 255}",
+                                    "pod-cidr": f"10.{first + (i >> 8)}.{i & 255}.0/24"}) for i in range(CROWD)]
+
+
+def words_of(sections):
+    return [word for name, keys in sections for word in (name.split()[1], *(f"{k}={v}" for k, v in keys.items()))]
+
+
+def third_node(cluster):
+    """One more node with a pod; its peer is n1. It is n1's at run time."""
+    lab, addresses = cluster.lab, [re.sub("11$", "13", f.n1) for f in FAMILIES]
+    cluster.n3, cluster.p3 = lab.namespace("n3"), lab.namespace("p3")
+    lab.plug(cluster.switch, cluster.n3)
+    cluster.n3.ip(f"addr add {addresses[0]}/24 dev eth0", f"addr add {addresses[1]}/64 dev eth0",
+                  *(f"route add default via {f.client}" for f in FAMILIES))
+    sections = dict(cluster.sections(2, cluster.modules))
+    del sections["endpoint p2"]
+    sections["node"].update({"name": "n3", "address": addresses, "pod-cidr": ["10.244.3.0/24", "fd00:244:3::/64"]})
+    sections["endpoint p3"] = {"netns": cluster.p3.path, "address": ["10.244.3.10", "fd00:244:3::10"]}
+    cluster.weft3 = Weft(lab, cluster.n3, "n3")
+    cluster.weft3.configure(list(sections.items()))
+    cluster.weft3.start()
+    lab.on_close(Server(cluster.p3, "p3").close)
+    cluster.peer3 = ["n3", *(f"address={a}" for a in addresses), "pod-cidr=10.244.3.0/24", "pod-cidr=fd00:244:3::/64"]
+    cluster.weft1.ctl("peer", "add", *cluster.peer3)
+
+
+@pytest.fixture(scope="module", params=[("vxlan", "bpf"), ("vxlan", "device"), ("geneve", "bpf")], ids="-".join)
+def three(request):
+    untouched = []
+    cluster = make(*request.param, prepare=lambda made: untouched.append(host_state(made.n1)))
     try:
-        two.weft1.ctl("reload")
+        cluster.untouched = untouched[0]
+        for pod in ("p1", "p2"):  # a server that has to wait for its turn loses nothing
+            cluster.servers[pod].udp.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 4 << 20)
+        third_node(cluster)
+        yield cluster
+    finally:
+        cluster.close()
+
+
+class Undisturbed:
+    """Traffic of n1 with n2 of which nothing may be lost."""
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.before = self.dropped()
+        self.echoes = [Echo(ns, f.p2, 8080) for f in FAMILIES for ns in (cluster.p1, cluster.n1)]
+        self.echoes += [Echo(cluster.p2, f.p1, 8080) for f in FAMILIES]
+        self.stream = Stream(cluster.p1, IPV4.p2, 5353)
+
+    def dropped(self):
+        """But for what is dropped because a peer is gone."""
+        return {what: n for what, n in dropped(self.cluster, *self.cluster.wefts.values()).items() if "PEER_GONE" not in what}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, failed, *_):
+        lost = self.stream.stop()
+        if not failed:
+            assert all([echo.alive() for echo in self.echoes])
+            assert lost == 0 and self.stream.sent > 10
+            assert self.dropped() == self.before
+        for echo in self.echoes:
+            echo.close()
+
+
+def known_to_the_kernel(cluster, *texts):
+    said = [cluster.n1.run("ip", version, *words).stdout for version in ("-4", "-6")
+            for words in (("route", "show", "table", "all"), ("neigh", "show", "nud", "permanent"))]
+    return [line for text in said for line in text.splitlines() if any(word in line for word in texts)]
+
+
+def known(cluster, *texts):
+    """Where n1 knows any of these addresses of peers: routes, neighbours, tables."""
+    found = known_to_the_kernel(cluster, *texts)
+    for table in ("peers", "nodes"):
+        path = cluster.weft1.bpffs / "maps" / table
+        keys = [bytes(int(b, 16) for b in row["key"])
+                for row in json.loads(run("bpftool", "-j", "map", "dump", "pinned", path).stdout)]
+        for text in texts:
+            packed = ipaddress.ip_address(text).packed if ":" in text else bytes(int(b) for b in text.split(".") if b)
+            found += [(table, text) for key in keys if packed in key]
+    return found
+
+
+def timed(what, f):
+    start = time.monotonic()
+    f()
+    took = time.monotonic() - start
+    print(f"{what}: {took:.2f} s")
+    return took
+
+
+def test_a_thousand_peers_are_added_in_a_second_and_disturb_nobody(three):
+    weft, own = three.weft1, len(three.weft1.ctl_json("peer", "list")["peers"])
+    with Undisturbed(three):
+        more = crowd(100)
+        assert timed("by the socket", lambda: weft.ctl("peer", "add", *words_of(more))) < PATIENCE
+        assert len(weft.ctl_json("peer", "list")["peers"]) == own + CROWD
+        assert len(known(three, "10.103.231.")) == 2  # the last one's route, and its line in the table
+        weft.ctl("peer", "del", *(name.split()[1] for name, _ in more))
+        weft.drop_in("60-peers", crowd(110))
+        assert timed("by files and a reload", lambda: weft.ctl("reload")) < PATIENCE
+        assert len(weft.ctl_json("peer", "list")["peers"]) == own + CROWD
+        assert len(known(three, "10.113.231.")) == 2
+        weft.drop_in("60-peers", None)
+        weft.ctl("reload")
+        assert len(weft.ctl_json("peer", "list")["peers"]) == own
+    assert not known(three, "10.103.", "10.113.", "198.18.")
+
+
+def test_the_flows_of_a_removed_peer_end_with_its_reason_and_no_others(three, family):
+    weft, p3 = three.weft1, "fd00:244:3::10" if ":" in family.p1 else "10.244.3.10"
+    with Undisturbed(three):
+        wait_for("p3", lambda: tcp_who(three.p1, p3, 8080)[0] == "p3")
+        echo, before = Echo(three.p1, p3, 8080), weft.drops("PEER_GONE")
+        assert echo.alive() and udp_who(three.p1, p3, 5353)[0] == "p3"
+        weft.ctl("peer", "del", "n3")
         with pytest.raises(OSError):
             for _ in range(3):
                 echo.alive()
-        assert two.weft1.drops("PEER_GONE") > 0
-    finally:
-        two.weft1.file.write_text(text)
-        two.weft1.ctl("reload")
-    wait_for("the peer to be back", lambda: tcp_who(two.p1, IPV4.p2, 8080)[0] == "p2", 10)
+        assert weft.drops("PEER_GONE") > before
+        assert re.search("peer n3 removed at run time by uid 0", weft.log())
+        assert not known(three, "10.244.3.", "192.0.2.13", "fd00:244:3::", "2001:db8::13")
+        weft.ctl("peer", "add", *three.peer3)
+        assert tcp_who(three.p1, p3, 8080)[0] == "p3"
 
 
-# ---- exchange and repair --------------------------------------------------------------------------
+def test_peers_that_changed_while_the_daemon_was_dead_are_as_the_files_say_after_its_start(three):
+    weft = three.weft1
+    weft.drop_in("60-peers", crowd(100)[:20] + crowd(110)[20:40])
+    weft.ctl("reload")
+    assert known(three, "10.100.7.") and known(three, "10.110.27.")
+    with Undisturbed(three) as traffic:
+        far = Echo(three.p1, "10.244.3.10", 8080)
+        weft.kill()
+        assert all([echo.alive() for echo in [far, *traffic.echoes]])
+        weft.drop_in("60-peers", crowd(110)[20:40] + crowd(120)[40:60])
+        (weft.root / "var/lib/weft/objects/peer/n3.conf").unlink()
+        weft.start()
+        assert not known(three, "10.100.", "10.244.3.", "192.0.2.13", "fd00:244:3::")
+        assert len(known(three, "10.110.27.")) == len(known(three, "10.120.47.")) == 2
+        with pytest.raises(OSError):
+            for _ in range(3):
+                far.alive()
+    weft.drop_in("60-peers", None)
+    weft.ctl("reload")
 
 
-def set_tunnel(cluster, kind, **options):
-    for weft in cluster.wefts.values():
-        weft.drop_in("20-tunnel", [(f"module {kind}", options)])
+def test_nothing_of_the_tunnel_and_its_peers_is_left_after_cleanup(three):
+    three.weft1.stop()
+    three.weft1.ctl("cleanup")
+    assert host_state(three.n1) == three.untouched
+    assert not known_to_the_kernel(three, "10.244.2.", "fd00:244:2::", "169.254.87.87")
+
+
+# ---- repair --------------------------------------------------------------------------
 
 
 def has_device(ns, kind):
     return ns.run("ip", "link", "show", "type", kind, check=False).stdout != ""
-
-
-def test_vxlan_and_geneve_are_exchanged_under_traffic(family):
-    """Two drop-ins swapped and a reload on both nodes: connections live on, nothing of the old is left."""
-    cluster = Cluster()
-    try:
-        modules = {"nodeport-snat": {}, "bpf-masq": {"ipv6": "yes"}, "host-routing": {}}
-        for number in (1, 2):
-            weft = Weft(cluster.lab, getattr(cluster, f"n{number}"), f"n{number}")
-            weft.configure(cluster.sections(number, modules))
-            weft.drop_in("20-tunnel", [("module vxlan", {"mode": "device"})])
-            cluster.wefts[number] = weft.start()
-        servers = [Server(cluster.p1, "p1"), Server(cluster.p2, "p2")]
-        echoes = [Echo(cluster.p1, family.p2, 8080), Echo(cluster.client, family.n1, family.far),
-                  Echo(cluster.n1, family.p2, 8080)]
-        for kind, options in (("geneve", {"mode": "bpf"}), ("vxlan", {"mode": "device"}), ("vxlan", {"mode": "bpf"})):
-            set_tunnel(cluster, kind, **options)
-            for weft in cluster.wefts.values():
-                weft.ctl("reload")
-            assert all(echo.alive() for echo in echoes)
-            assert upload(cluster.p1, family.p2, 8080, 1 << 20)
-            for weft in cluster.wefts.values():
-                device = options["mode"] == "device"
-                assert has_device(weft.ns, "vxlan") == device
-                route = weft.ns.run("ip", "-6" if ":" in family.p1 else "-4", "route", "show").stdout
-                assert ("dev weftvxlan8472" in route) == device
-        for server in servers:
-            server.close()
-    finally:
-        cluster.close()
 
 
 def test_the_tunnels_device_is_made_again_when_somebody_removes_it():
