@@ -164,10 +164,27 @@ static int on_changes(sd_event_source *timer, uint64_t time, void *data)
 
 /* ---- netlink ------------------------------------------------------------------------------ */
 
+/* Somebody else's, perhaps, that kept weft from making its own. */
+static bool led_to_a_peers_pods(const struct daemon *d, const struct weft_prefix *dst)
+{
+        const struct config *c = d->build->config;
+
+        for (size_t i = 0; i < c->n_peers; i++)
+                for (size_t k = 0; k < c->peers[i].pod_cidr.n; k++)
+                        if (c->peers[i].pod_cidr.items[k].len == dst->len &&
+                            address_equal(&c->peers[i].pod_cidr.items[k].addr, &dst->addr))
+                                return true;
+
+        return false;
+}
+
 static void on_route(struct daemon *d, const struct net_event *event)
 {
         if (event->gone && (event->dst.len == 0 || host_holds_route(d->host, &event->dst))) {
                 d->route_gone = true;
+                schedule_changes(d);
+        } else if (event->gone && led_to_a_peers_pods(d, &event->dst)) {
+                d->look_at_uplinks = true;
                 schedule_changes(d);
         }
 

@@ -260,6 +260,22 @@ def test_nothing_of_the_tunnel_and_its_peers_is_left_after_cleanup(three):
     assert not known_to_the_kernel(three, "10.244.2.", "fd00:244:2::", "169.254.87.87")
 
 
+def test_a_route_of_somebody_else_stays_in_use_whatever_its_metric_until_it_is_gone(two, family):
+    six = ":" in family.p1
+    node, flag, pods = two.n1, "-6" if six else "-4", "fd00:244:9::/64" if six else "10.244.9.0/24"
+    node.run("ip", flag, "route", "add", pods, "via", family.client, "metric", 2000)
+    two.weft1.ctl("peer", "add", "n9", "address=192.0.2.19", f"pod-cidr={pods}")
+    try:
+        assert f"route to {pods}: a route of somebody else's is there already" in two.weft1.log()
+        routes = node.run("ip", flag, "route", "show", pods).stdout.splitlines()
+        assert len(routes) == 1 and "metric 2000" in routes[0]
+        node.run("ip", flag, "route", "del", pods)
+        wait_for("weft's own", lambda: "proto 119" in node.run("ip", flag, "route", "show", pods).stdout)
+    finally:
+        two.weft1.ctl("peer", "del", "n9")
+    assert node.run("ip", flag, "route", "show", pods).stdout == ""
+
+
 # ---- repair --------------------------------------------------------------------------
 
 
