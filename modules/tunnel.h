@@ -34,9 +34,12 @@ static const struct weft_option options[] = {
         WEFT_OPT_ENUM(
                 struct tunnel_config, mode, "mode", "auto", modes,
                 "Who encapsulates: a device of the kernel, or weft's own programs (bpf); auto: "
-                "the device where the kernel has " TITLE "."),
-        WEFT_OPT_U32(struct tunnel_config, mtu, "mtu", "0", 0, 65535,
-                     "Largest packet that the tunnel carries; 0: what the uplinks' MTU leaves."),
+                "the device where the kernel has " TITLE ". Over IPv6 bpf sends UDP checksums of "
+                "zero, which a plain peer has to take (udp6zerocsumrx)."),
+        WEFT_OPT_U32(
+                struct tunnel_config, mtu, "mtu", "0", 0, 65535,
+                "Largest packet that the tunnel carries; 0: what the uplinks' MTU leaves, less "
+                "50 bytes, over IPv6 70."),
         {}
 };
 
