@@ -5,15 +5,24 @@ import re
 
 import pytest
 
-from cluster import IPV4, IPV6
+from cluster import IPV4, IPV6, Cluster
+from conftest import start_servers
 from lab import wait_for
-from traffic import Echo, download, upload
+from traffic import Echo, download, tcp_who, upload
 from test_overlay import OVERHEAD, fits, make
 from weft import BUILD, BUILD_SANITIZED
 
 NARROW = 1400  # what the router between the nodes passes on to n2
-WAYS = [("vxlan", "bpf", "ipv4", True, BUILD_SANITIZED), ("geneve", "bpf", "ipv6", False, BUILD),
-        ("vxlan", "device", "ipv6", True, BUILD)]
+WAYS = [("vxlan", "bpf", "ipv4", True, BUILD_SANITIZED), ("vxlan", "device", "ipv6", True, BUILD),
+        ("geneve", "bpf", "ipv6", False, BUILD)]
+
+
+def name_of(way):
+    return "-".join(way[:3])
+
+
+# What the daemon does is the same for either tunnel.
+ONE_OF_EACH_MODE = pytest.mark.parametrize("cluster", WAYS[:2], indirect=True, ids=name_of)
 
 
 def route_between(cluster):
@@ -30,7 +39,7 @@ def route_between(cluster):
         cluster.n2.ip(f"route add {f.n1}/{length} via {f.client}")
 
 
-@pytest.fixture(scope="module", params=WAYS, ids=lambda w: "-".join(w[:3]))
+@pytest.fixture(scope="module", params=WAYS, ids=name_of)
 def cluster(request):
     kind, mode, underlay, host_routing, build = request.param
     made = make(kind, mode, underlay, host_routing, build, prepare=route_between)
@@ -89,3 +98,90 @@ def test_a_client_outside_learns_it_by_the_services_address(cluster, family):
     assert upload(cluster.client, family.n1, family.far, 2 << 20)
     assert learnt(cluster.client, family.n1) == cluster.narrow
     forget(cluster.client)
+
+
+# ---- what endpoints are told ----------------------------------------------------------------------
+
+
+def is_told(mtu, *pods):
+    """Waits until the pods' default routes say MTU."""
+    for pod in pods:
+        for f in (IPV4, IPV6):
+            wait_for(f"mtu {mtu} on the default route of {pod.name}", lambda: default_mtu(pod, f.p2) == mtu)
+
+
+def widths(cluster, mtu, between):
+    """Gives every link of the network MTU, and the way between the nodes `between`."""
+    cluster.switch.ip(*(f"link set to-{name} mtu {mtu}" for name in ("client", "n1", "n2")))
+    for ns in (cluster.client, cluster.n1, cluster.n2):
+        ns.ip(f"link set eth0 mtu {mtu}")
+    for f in (IPV4, IPV6):
+        cluster.client.ip(f"route replace {f.n2}/{128 if ':' in f.n2 else 32} dev eth0 mtu lock {between}")
+    forget(cluster.p1, cluster.p2, cluster.n1, cluster.client)
+
+
+def test_jumbo_frames_are_used_as_soon_as_the_uplinks_take_them(cluster):
+    over = 1500 - cluster.left
+    echo = Echo(cluster.p1, IPV4.p2, 8080)
+    widths(cluster, 9000, 9000)
+    try:
+        is_told(9000 - over, cluster.p1, cluster.p2)
+        for f in (IPV4, IPV6):
+            assert fits(cluster.p1, f.p2, 9000 - over)
+            assert not fits(cluster.p1, f.p2, 9000 - over + 1)
+            assert upload(cluster.p1, f.p2, 8080, 2 << 20)
+        assert echo.alive()
+    finally:
+        widths(cluster, 1500, NARROW)
+        is_told(cluster.left, cluster.p1, cluster.p2)
+    assert echo.alive()
+    echo.close()
+
+
+@ONE_OF_EACH_MODE
+def test_an_explicit_mtu_wins(cluster):
+    kind = cluster.kind
+    cluster.weft1.drop_in("50-mtu", [(f"module {kind}", {"mtu": 1290})])
+    try:
+        cluster.weft1.ctl("reload")
+        is_told(1290, cluster.p1)
+        for f in (IPV4, IPV6):
+            assert fits(cluster.p1, f.p2, 1290)
+            assert not fits(cluster.p1, f.p2, 1291)
+            assert "mtu 1290" in cluster.n1.run("ip", flag(f.p2), "route", "get", f.p2).stdout
+    finally:
+        cluster.weft1.drop_in("50-mtu", None)
+        cluster.weft1.ctl("reload")
+    is_told(cluster.left, cluster.p1)
+
+
+# ---- the daemon -----------------------------------------------------------------------------------
+
+
+@ONE_OF_EACH_MODE
+def test_connections_through_the_tunnel_outlive_the_daemon(cluster):
+    weft = cluster.weft1
+    echoes = [Echo(ns, address, port) for f in (IPV4, IPV6)
+              for ns, address, port in ((cluster.p1, f.p2, 8080), (cluster.p2, f.p1, 8080), (cluster.n1, f.p2, 8080),
+                                        (cluster.client, f.n1, f.far))]
+    for end in (weft.stop, weft.kill):
+        end()
+        assert all(echo.alive() for echo in echoes), "without a daemon"
+        weft.start()
+        assert all(echo.alive() for echo in echoes), "with the next one"
+    weft.ctl("reload")
+    assert all(echo.alive() for echo in echoes)
+    for echo in echoes:
+        echo.close()
+
+
+def test_a_node_whose_peers_are_apart_chooses_a_tunnel_by_itself():
+    with Cluster() as cluster:
+        route_between(cluster)
+        cluster.weft({})
+        start_servers(cluster)
+        for weft in cluster.wefts.values():
+            runs = {m["name"]: m["reason"] for m in weft.ctl_json("status")["modules"] if m["state"] == "on"}
+            assert runs["vxlan"] == "chosen for routing" and "native-routing" not in runs
+        assert tcp_who(cluster.p1, IPV4.p2, 8080)[:2] == ("p2", IPV4.p1)
+        assert tcp_who(cluster.p2, IPV6.p1, 8080)[:2] == ("p1", IPV6.p2)
