@@ -70,14 +70,19 @@ int variant_tables(enum variant v, const struct blob *engine, struct tables **re
 
 /* ---- every test begins with nothing ------------------------------------------------------- */
 
+/* In one pass: to find the first key is to search all buckets of a table that is nearly empty. */
 static void delete_all(int fd, size_t key_size)
 {
-        uint8_t key[64];
+        uint8_t key[64], next[64];
+        bool more;
 
         assert(key_size <= sizeof(key));
-        while (bpf_map_get_next_key(fd, NULL, key) == 0)
-                if (bpf_map_delete_elem(fd, key) < 0)
-                        break;
+        more = bpf_map_get_next_key(fd, NULL, key) == 0;
+        while (more) {
+                more = bpf_map_get_next_key(fd, key, next) == 0;
+                (void) bpf_map_delete_elem(fd, key);
+                memcpy(key, next, sizeof(key));
+        }
 }
 
 static void zero_mapped(int fd, const struct bpf_map_info *info)
@@ -118,14 +123,15 @@ static void wipe(enum variant v, const char *name)
                 delete_all(fd, info.key_size);
 }
 
+/* Not the half-open rings, which have most elements of all: only a flow that opened in the same
+ * tick is what their places speak of. */
 static void wipe_all(enum variant v)
 {
         static const char *const maps[] = {
-                "flows4",    "flows6",    "half_open4",    "half_open6", "nexthops",
-                "endpoints", "services",  "service_slots", "backends",   "maglev",
-                "affinity",  "members",   "source_ranges", "peers",      "links",
-                "fragments", "filter",    "world",         "forwards",   "drops",
-                "events",    "ring_next", "nodes",         "remotes",    "overlays",
+                "flows4",   "flows6",    "nexthops", "endpoints", "services",      "service_slots",
+                "backends", "maglev",    "affinity", "members",   "source_ranges", "peers",
+                "links",    "fragments", "filter",   "world",     "forwards",      "drops",
+                "events",   "ring_next", "nodes",    "remotes",   "overlays",
         };
 
         for (size_t i = 0; i < ELEMENTS(maps); i++)

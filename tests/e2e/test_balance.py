@@ -278,7 +278,7 @@ def test_a_renamed_service_is_served_under_its_new_name(cluster, service):
 
 
 def health(cluster, address, port=30300):
-    with connect(cluster.client, address, port, timeout=5) as s:
+    with connect(cluster.client, address, port) as s:
         s.sendall(b"GET /healthz HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n")
         head, body = read_all(s).decode().split("\r\n\r\n")
     lines = head.split("\r\n")

@@ -79,7 +79,7 @@ def test_a_service_address_answers_a_pods_ping_and_no_unknown_port(cluster, fami
 
 def test_the_outside_reaches_no_cluster_ip(cluster, family):
     before = cluster.weft1.drops("SERVICE_INSIDE")
-    assert not ping(cluster.client, CLUSTER_IP[family.name])
+    assert not ping(cluster.client, CLUSTER_IP[family.name], wait=1)
     with pytest.raises(TimeoutError):
         connect(cluster.client, CLUSTER_IP[family.name], 80, timeout=0.5)
     assert cluster.weft1.drops("SERVICE_INSIDE") >= before + 2
@@ -87,7 +87,7 @@ def test_the_outside_reaches_no_cluster_ip(cluster, family):
 
 def test_a_pod_is_refused_where_there_is_no_backend_or_nobody_listens(cluster, family):
     with pytest.raises(ConnectionRefusedError):
-        connect(cluster.p1, CLUSTER_IP[family.name], 84, timeout=3)
+        connect(cluster.p1, CLUSTER_IP[family.name], 84)
     assert refused(cluster.p1, CLUSTER_IP[family.name], 83)
 
 
@@ -143,7 +143,7 @@ def test_a_removed_backend_resets_its_connections_and_only_those(cluster, family
             gone.alive()
         assert stays.alive()
         with pytest.raises(ConnectionRefusedError):  # by p1, where nobody listens
-            connect(cluster.p1, address, 85, timeout=3)
+            connect(cluster.p1, address, 85)
     finally:
         cluster.weft1.configure(cluster.sections(1, cluster.modules, more=all_services()))
         cluster.weft1.ctl("reload")

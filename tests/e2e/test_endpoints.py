@@ -140,7 +140,7 @@ def test_an_endpoint_is_given_by_a_process_and_never_by_another_one_with_its_num
     weft.start()
     gone = endpoint(weft, "by-pid")
     assert gone["state"] == "pending" and "another one has its number" in gone["reason"]
-    assert not ping(cluster.client, "10.244.1.81")
+    assert not ping(cluster.client, "10.244.1.81", wait=1)
     weft.ctl("endpoint", "del", "by-pid")
     result = weft.ctl("endpoint", "add", "by-pid", "pid=4194303", check=False)
     assert result.returncode == 1 and "there is no process 4194303" in result.stderr

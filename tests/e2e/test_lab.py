@@ -33,7 +33,7 @@ def test_large_datagrams_come_back(cluster, family):
 
 def test_ping(cluster, family):
     assert ping(cluster.client, family.p1)
-    assert not ping(cluster.client, family.external)
+    assert not ping(cluster.client, family.external, wait=1)
 
 
 def test_a_closed_port_refuses(cluster, family):

@@ -186,7 +186,7 @@ def test_the_limiter_does_what_its_options_say(cluster, installed, builds, optio
     assert admitted(cluster, LIGHT if "ipv4-prefix" in options else HEAVY) == second
     if third is None:
         with pytest.raises(ConnectionRefusedError):
-            connect(cluster.client, IPV4.n1, IPV4.web, timeout=5, source=(HEAVY, 0))
+            connect(cluster.client, IPV4.n1, IPV4.web, source=(HEAVY, 0))
     else:
         assert admitted(cluster, HEAVY) == third
     assert (counters(cluster.weft1, "limiter")["over_limit"] > 0) == ("observe" in options)
@@ -293,7 +293,7 @@ def test_every_command_of_the_guide_works(cluster, installed, tmp_path):
     assert running(weft, "no-telnet")
     assert [m["version"] for m in running(weft, "limiter")] == ["2"]
     with pytest.raises(ConnectionRefusedError):
-        connect(cluster.client, IPV4.p1, 23, timeout=2)
+        connect(cluster.client, IPV4.p1, 23)
     assert drops(weft, "no-telnet", "POLICY") > 0
 
 

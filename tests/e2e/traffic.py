@@ -230,7 +230,7 @@ def udp_who(ns, address, port, **keywords):
     return name, seen, int(seen_port)
 
 
-def ping(ns, address, count=1):
-    """Whether ADDRESS answers echo requests."""
-    result = ns.run("ping", "-n", "-c", count, "-i", "0.2", "-W", "2", address, check=False)
+def ping(ns, address, count=1, wait=2 * PATIENCE):
+    """Whether ADDRESS answers echo requests. wait: seconds for the last answer; where none is expected, few."""
+    result = ns.run("ping", "-n", "-c", count, "-i", "0.2", "-W", wait, address, check=False)
     return result.returncode == 0
