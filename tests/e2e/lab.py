@@ -55,6 +55,11 @@ def run(*argv, check=True, timeout=60, **keywords):
     return result
 
 
+def has_link_kind(kind):
+    """Whether the kernel has such devices. That of the CI machine has no geneve; those of Debian have."""
+    return "Unknown device type" not in run("unshare", "--net", "ip", "link", "add", "type", kind, check=False).stderr
+
+
 class Namespace:
     """A network namespace. Sockets made inside() stay in it, whoever uses them."""
 
