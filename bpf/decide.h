@@ -465,27 +465,27 @@ static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
         return BROKEN(ctx, pkt);
 }
 
-/* The word of DSR that came with a tunnel's header, for an endpoint of this node. Options that weft
- * does not know are left out of account. */
+/* The word of DSR that came with a tunnel's header, for an endpoint of this node. That it is there
+ * as a whole was seen to when the options were looked at. */
 static __always_inline void hear_tunnel(__u8 family, struct weft_pkt *pkt)
 {
+        __u32 at = pkt->word_at;
+
         if (!weft_endpoint_of(&pkt->key.dst))
                 return;
         if (family == 4) {
-                const struct weft_dsr_geneve4 *o = (const void *) pkt->options;
+                const struct weft_dsr_geneve4 *o = (const void *) (pkt->options + at);
 
-                if (pkt->n_options < sizeof(*o) || o->class != bpf_htons(WEFT_DSR_CLASS) ||
-                    o->type != WEFT_DSR_TYPE || o->words != 2)
+                if (at > WEFT_TUNNEL_OPTIONS - sizeof(*o) || (o->words & 31) != 2)
                         return;
                 pkt->told = (struct weft_told) { .addr = weft_map_ip4(o->addr),
                                                  .port = o->port,
                                                  .client_port = o->client_port,
                                                  .given = sizeof(*o) };
         } else {
-                const struct weft_dsr_geneve6 *o = (const void *) pkt->options;
+                const struct weft_dsr_geneve6 *o = (const void *) (pkt->options + at);
 
-                if (pkt->n_options < sizeof(*o) || o->class != bpf_htons(WEFT_DSR_CLASS) ||
-                    o->type != WEFT_DSR_TYPE || o->words != 5)
+                if (at > WEFT_TUNNEL_OPTIONS - sizeof(*o) || (o->words & 31) != 5)
                         return;
                 pkt->told = (struct weft_told) { .addr = o->addr,
                                                  .port = o->port,

@@ -17,6 +17,7 @@
 
 #define TUNNEL_TTL 64
 #define EALREADY 114
+#define ENOMEM 12
 /* UDP source ports: the dynamic ones, as RFC 7348 §5 asks. */
 #define TUNNEL_PORTS_LOW 49152u
 #define TUNNEL_PORTS 16384u
@@ -75,6 +76,8 @@ static __always_inline void fill_head(struct __sk_buff *ctx, const struct weft_p
         for (int i = 0; i < WEFT_TUNNEL_HEADER; i++)
                 head->header[i] = weft_header.header[i];
         head->header[0] |= options / 4;
+        if (options) /* which are DSR's */
+                head->header[1] |= weft_header.critical;
         *(__be32 *) (head->header + 4) |= bpf_htonl(pkt->act.tunnel.key);
 }
 
@@ -380,21 +383,53 @@ static __always_inline int header_is_right(const __u8 *header)
         return 1;
 }
 
-/* Options come along for the stages to read. */
+/* How each option begins (RFC 8926 §3.5). */
+struct option_head {
+        __be16 class;
+        __u8 type, words; /* of what follows */
+};
+
+#define OPTION_CRITICAL 0x80
+#define OPTION_WORDS 0x1f
+
+/* Nothing is delivered whose options do not add up, or say that they must be understood and are
+ * not: all but DSR's word, where a module wants that. */
+static __always_inline int look_at_options(struct weft_pkt *pkt)
+{
+        __u32 at = 0, n = pkt->n_options;
+
+        pkt->word_at = WEFT_TUNNEL_OPTIONS;
+        for (int i = 0; i < WEFT_TUNNEL_OPTIONS / 4 && at < n; i++) {
+                const struct option_head *o =
+                        (const void *) (pkt->options + (at & (WEFT_TUNNEL_OPTIONS - 4)));
+
+                if (weft_takes_dsr && o->class == bpf_htons(WEFT_DSR_CLASS) &&
+                    o->type == WEFT_DSR_TYPE)
+                        pkt->word_at = at;
+                else if (o->type & OPTION_CRITICAL)
+                        return 0;
+                at += sizeof(*o) + (o->words & OPTION_WORDS) * 4;
+        }
+        return at == n;
+}
+
+/* Options come along for the stages to read; too many of them are passed over, unless the header
+ * says that one is critical. */
 static __always_inline int read_options(struct __sk_buff *ctx, struct weft_pkt *pkt,
                                         struct outer *o)
 {
-        __u32 n = (o->head.header[0] & weft_header.options) * 4,
-              off = ETH_HLEN + o->room - ETH_HLEN;
+        __u32 n = (o->head.header[0] & weft_header.options) * 4, off = o->room;
 
         pkt->n_options = 0;
         if (!n)
                 return 1;
         o->room += n;
-        if (n > WEFT_TUNNEL_OPTIONS || bpf_skb_load_bytes(ctx, off, pkt->options, some_options(n)))
+        if (n > WEFT_TUNNEL_OPTIONS)
+                return !(o->head.header[1] & weft_header.critical);
+        if (bpf_skb_load_bytes(ctx, off, pkt->options, some_options(n)))
                 return 0;
         pkt->n_options = n;
-        return 1;
+        return look_at_options(pkt);
 }
 
 /* Takes the room away; what is left has the outer frame's addresses. From 6.3 on the kernel changes
@@ -612,10 +647,13 @@ SEC("tc") int weft_from_overlay(struct __sk_buff *ctx)
         no = admit(pkt, &from, identity);
         if (no)
                 return weft_verdict_drop(ctx, pkt, no, 0);
-        learn_mac(pkt->remote, eth.h_source);
         n = weft_header.options ? bpf_skb_get_tunnel_opt(ctx, pkt->options, sizeof(pkt->options))
                                 : 0;
+        /* whether one of too many is critical the kernel does not say */
         pkt->n_options = n > 0 ? n : 0;
+        if (n == -ENOMEM || (n > 0 && !look_at_options(pkt)))
+                return DROP(ctx, pkt, TUNNEL_INVALID);
+        learn_mac(pkt->remote, eth.h_source);
         /* whatever link-layer address the other side believes this one to have */
         if (!(eth.h_dest[0] & 1) && ctx->pkt_type != PACKET_HOST)
                 bpf_skb_change_type(ctx, PACKET_HOST);

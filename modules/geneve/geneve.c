@@ -25,7 +25,8 @@ static const struct weft_tunnel_spec spec = {
         .sums_attribute = IFLA_GENEVE_UDP_ZERO_CSUM6_RX,
         .header = { .header = { 0, 0, 0x65, 0x58 },
                     .mask = { 0xc0, 0x80, 0xff, 0xff },
-                    .options = 0x3f },
+                    .options = 0x3f,
+                    .critical = 0x40 },
 };
 
 #include "../tunnel.h"

@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The other ways of direct server return: told by a tunnel's option, and divided with SNAT."""
 
+import socket
 import struct
 
 import pytest
 
-from cluster import FAMILIES, Cluster, standard_modules
+from cluster import FAMILIES, IPV4, Cluster, standard_modules
 from conftest import start_servers
-from packets import Sniffer, mac
+from lab import has_link_kind, wait_for
+from packets import Sniffer, mac, send_frame
 from test_core import answers, refused
 from test_dsr import Frame, seen
 from traffic import Echo, datagram, download, numbers, tcp_who, udp_who, upload
 
 GENEVE = 6081
+CRITICAL = 0x40  # in the second byte of the header
 
 
 def lab(modules, more=()):
@@ -46,12 +49,12 @@ def over_geneve(request):
 
 
 def tunnelled(sniffer):
-    """(bytes of options, inner frame) of each packet of the tunnel."""
+    """(second byte of the header, bytes of options, inner frame) of each packet of the tunnel."""
     result = []
     for raw in sniffer.frames():
         if raw[12:14] == b"\x08\x00" and raw[23] == 17 and struct.unpack("!H", raw[36:38])[0] == GENEVE:
             options = (raw[42] & 0x3F) * 4
-            result.append((raw[50:50 + options], raw[50 + options:]))
+            result.append((raw[43], raw[50:50 + options], raw[50 + options:]))
     return result
 
 
@@ -73,15 +76,36 @@ def test_over_geneve_the_option_is_of_the_known_class_and_only_where_needed(over
         held = Echo(cluster.client, family.n1, family.far)
         port = held.socket.getsockname()[1]
         assert all(held.alive() for _ in range(4))
-        packets = [(o, Frame(inner)) for o, inner in tunnelled(n2)]
-        ours = [o for o, f in packets if f.sport == port]
+        packets = [(flags, o, Frame(inner)) for flags, o, inner in tunnelled(n2)]
+        ours = [o for _, o, f in packets if f.sport == port]
         told = [o for o in ours if o]
         assert len(ours) > 4 and len(told) == 1
         size = 24 if ":" in family.n1 else 12
         assert len(told[0]) == size and told[0][:4] == bytes([0x01, 0x4B, 0x81, (size - 4) // 4])
         assert struct.unpack("!HH", told[0][-4:]) == (family.far, 0)
+        if not has_link_kind("geneve"):  # a device says of no option that it is critical
+            assert all(flags == (CRITICAL if o else 0) for flags, o, _ in packets)
         assert not [f for f in seen(pod, port) if f.told]
         held.close()
+
+
+def test_over_geneve_the_option_is_found_behind_others(over_geneve):
+    """As RFC 8926 wants it: nobody may count on an order of the options."""
+    from scapy.layers.inet import IP, UDP
+    from scapy.layers.l2 import Ether
+
+    c, f = over_geneve, IPV4
+    other = struct.pack("!HBBI", 0x0102, 1, 1, 0)
+    word = struct.pack("!HBB4sHH", 0x014B, 0x81, 2, socket.inet_aton(f.n1), 4711, 0)
+    for number, options in enumerate((word, other + word, word + other, other + word + other)):
+        header = struct.pack("!BBHI", len(options) // 4, CRITICAL, 0x6558, 6 << 8)
+        inner = (Ether(src="02:57:c0:00:02:0b", dst="02:57:c0:00:02:0c") / IP(src=f.client, dst=f.p2) /
+                 UDP(sport=50100 + number, dport=5353) / b"who")
+        with Sniffer(c.client) as client:
+            send_frame(c.n1, Ether(src=mac(c.n1).hex(":"), dst=mac(c.n2).hex(":")) / IP(src=f.n1, dst=f.n2) /
+                       UDP(sport=50000, dport=GENEVE, chksum=0) / (header + options + bytes(inner)))
+            wait_for("the service's answer", lambda: [a for a in seen(client, 50100 + number)
+                                                      if (a.source, a.sport) == (f.n1, 4711)], 5)
 
 
 def test_over_geneve_large_and_unhappy_traffic_passes(over_geneve, family):

@@ -116,6 +116,7 @@ struct weft_pkt {
         __u8 retried;   /* room was made for it in a full table */
         __u8 silent;    /* an ICMP error: never answered (RFC 1122 §3.2.2) */
         __u8 relayed;   /* what a tunnel carried, as an error of the network between quotes it */
+        __u8 word_at;   /* where DSR's word is among the options; WEFT_TUNNEL_OPTIONS: nowhere */
         __u16 drop_module, drop_reason;
         __be32 fragment_id;
         __u64 answer_tokens, answer_last; /* rate limit of what weft sends itself */

@@ -456,8 +456,8 @@ struct weft_tunnel_header {
         __u8 header[WEFT_TUNNEL_HEADER]; /* as sent, key 0, no options */
         __u8 mask[WEFT_TUNNEL_HEADER];   /* its bits that must be so in what is received */
         __u8 options;                    /* bits of byte 0: length of the options, in words */
-        __u8 spare;
-        __be16 port; /* UDP destination port */
+        __u8 critical;                   /* bits of byte 1: one of the options must be understood */
+        __be16 port;                     /* UDP destination port */
 };
 
 /* Identities with a meaning of their own; 24 bits. */
