@@ -56,6 +56,8 @@ struct config_peer {
         struct origin origin;
 };
 
+enum endpoint_kind { ENDPOINT_VETH, ENDPOINT_NETKIT };
+
 struct config_endpoint {
         char *name;
         char *netns;      /* path, or NULL */
@@ -63,7 +65,8 @@ struct config_endpoint {
         uint64_t started; /* the process, in clock ticks since boot; 0: whichever has the number */
         char *interface;  /* or NULL; exactly one of the three is given */
         struct weft_addresses address;
-        char *device; /* name inside; default eth0 */
+        char *device;  /* name inside; default eth0 */
+        uint32_t kind; /* enum endpoint_kind */
         uint32_t identity;
         struct origin origin;
 };

@@ -338,6 +338,8 @@ static const struct key peer_keys[] = {
         {},
 };
 
+static const char *const endpoint_kinds[] = { "veth", "netkit", NULL };
+
 static const struct key endpoint_keys[] = {
         { WEFT_OPT_STRING(struct config_endpoint, netns, "netns", NULL,
                           "The workload's network namespace: weft makes the device pair, "
@@ -357,6 +359,9 @@ static const struct key endpoint_keys[] = {
         { WEFT_OPT_STRING(struct config_endpoint, device, "device", "eth0",
                           "Name of the device inside the namespace."),
           .check = check_ifname, .is = "interface" },
+        { WEFT_OPT_ENUM(struct config_endpoint, kind, "kind", "veth", endpoint_kinds,
+                        "The device pair that weft makes. netkit: where the kernel has it (Linux "
+                        "6.7), else veth.") },
         { WEFT_OPT_U32(struct config_endpoint, identity, "identity", "0", 0, IDENTITY_MAX,
                        "Security identity of the workload; 1, 2 and 6 are reserved."),
           .check = check_identity },

@@ -9,6 +9,7 @@
 #include "config/values.h"
 #include "daemon/daemon.h"
 #include "log.h"
+#include "probe/probe.h"
 #include "util.h"
 
 enum { GATEWAYS_MAX = 16, MANY = 16 };
@@ -179,6 +180,12 @@ static size_t gateways(const struct daemon *d, struct weft_addr *ret, size_t max
         return n;
 }
 
+static bool lacks_netkit(const struct endpoint *e)
+{
+        return !e->section->interface && e->section->kind == ENDPOINT_NETKIT &&
+               !probe_has(WEFT_NEED_LINK_KIND, "netkit");
+}
+
 static int wire_endpoint(struct daemon *d, struct endpoint *e, struct weft_error *reterr)
 {
         struct weft_addr gateway[GATEWAYS_MAX];
@@ -188,6 +195,7 @@ static int wire_endpoint(struct daemon *d, struct endpoint *e, struct weft_error
                 .pid = e->section->pid,
                 .started = e->section->started,
                 .device = e->section->device,
+                .netkit = e->section->kind == ENDPOINT_NETKIT && !lacks_netkit(e),
                 .addrs = e->addrs.items,
                 .n_addrs = e->addrs.n,
                 .gateways = gateway,
@@ -291,8 +299,9 @@ static void try_endpoint(struct daemon *d, struct endpoint *e)
 
         e->ready = r == 0;
         if (r == 0 && !was_ready)
-                log_about(LOG_INFO, ENDPOINT_READY, endpoint, e->name, "endpoint %s is ready on %s",
-                          e->name, e->wire.ifname);
+                log_about(LOG_INFO, ENDPOINT_READY, endpoint, e->name,
+                          "endpoint %s is ready on %s%s", e->name, e->wire.ifname,
+                          lacks_netkit(e) ? ", a veth: the kernel has no netkit" : "");
         else if (r < 0 && strncmp(e->reason, why.text, sizeof(e->reason) - 1) != 0)
                 log_line(r == -ENOENT ? LOG_INFO : LOG_WARNING, &fields,
                          "endpoint %s is pending: %s", e->name, why.text);
@@ -445,7 +454,8 @@ static bool same_text(const char *a, const char *b)
 static bool same_device(const struct config_endpoint *a, const struct config_endpoint *b)
 {
         return same_text(a->netns, b->netns) && a->pid == b->pid && a->started == b->started &&
-               same_text(a->interface, b->interface) && same_text(a->device, b->device);
+               same_text(a->interface, b->interface) && same_text(a->device, b->device) &&
+               a->kind == b->kind;
 }
 
 /* Whether the section gives the endpoint an address that is another one's until that one follows

@@ -211,6 +211,7 @@ struct wire_request {
         uint32_t pid;                  /* or 0 */
         uint64_t started;              /* see namespace_open() */
         const char *device;            /* inside, "eth0" */
+        bool netkit;                   /* a pair of these, else of veth */
         const struct weft_addr *addrs; /* its addresses, both families mixed */
         size_t n_addrs;
         const struct weft_addr *gateways; /* the node's gateway addresses in the pod CIDRs */
@@ -226,7 +227,7 @@ struct wire {
         uint64_t namespace; /* namespace_number() of where the other end is */
 };
 
-/* Makes or takes over the wiring of one endpoint: veth pair, address as /32 or /128, link-scope
+/* Makes or takes over the wiring of one endpoint: device pair, address as /32 or /128, link-scope
  * route to the gateway, default route over it with the mtu, permanent neighbour entry, host-side
  * route (through host_route()), forwarding of the host-side device. Idempotent: what is right
  * already is left alone. -ENOENT: the namespace is not there (yet): pending, nothing was made.

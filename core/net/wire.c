@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
-/* The wiring of one endpoint: a veth pair whose one end lies in the endpoint's namespace. Its name
- * and both link-layer addresses come from a hash of the endpoint's name, so that they stay the same
- * when the pair is made anew, and no udev policy for random addresses touches them. */
+/* The wiring of one endpoint: a pair of devices whose one end lies in the endpoint's namespace. Its
+ * name and both link-layer addresses come from a hash of the endpoint's name, so that they stay the
+ * same when the pair is made anew, and no udev policy for random addresses touches them. */
 
 #include <errno.h>
 #include <inttypes.h>
@@ -24,6 +24,10 @@ enum { HASH_DIGITS = 11, LEAST_MTU = 1500 };
 
 /* "weft": devices that are about to be deleted, and nobody else's. */
 #define GROUP_LEAVING 0x77656674
+
+/* <linux/if_link.h> of Linux 6.7: enum netkit_mode, and the attribute of it; that of the peer is
+ * veth's. */
+enum { WITH_ETHERNET = 0, NETKIT_MODE_ATTRIBUTE = 5 };
 
 /* FNV-1a, 64 bits, its high bits folded into the low ones. */
 static uint64_t hash(const char *name)
@@ -60,9 +64,15 @@ static bool is_wire_name(const char *ifname)
                strspn(ifname + strlen(PREFIX), "0123456789abcdef") == HASH_DIGITS;
 }
 
+static const char *kind_of(const struct wire_request *r)
+{
+        return r->netkit ? "netkit" : "veth";
+}
+
 static bool is_wire(const struct link_info *i)
 {
-        return is_wire_name(i->link.name) && strcmp(i->link.kind, "veth") == 0;
+        return is_wire_name(i->link.name) &&
+               (strcmp(i->link.kind, "veth") == 0 || strcmp(i->link.kind, "netkit") == 0);
 }
 
 /* ---- the pair ----------------------------------------------------------------------------- */
@@ -105,7 +115,7 @@ static bool pair_is_right(struct wiring *w)
 
         return id >= 0 && w->here.netnsid == id && w->here.peer &&
                link_get(w->inside, NULL, w->here.peer, &w->there, NULL) == 0 &&
-               strcmp(w->there.link.kind, "veth") == 0 &&
+               strcmp(w->there.link.kind, kind_of(w->request)) == 0 &&
                strcmp(w->there.link.name, w->request->device) == 0;
 }
 
@@ -126,8 +136,10 @@ static int pair_make(struct wiring *w, const char *ifname, struct weft_error *re
         rtnl_put(m, IFLA_ADDRESS, mac, sizeof(mac));
         rtnl_put_u32(m, IFLA_MTU, device_mtu(w->request));
         info = rtnl_begin(m, IFLA_LINKINFO);
-        rtnl_put_string(m, IFLA_INFO_KIND, "veth");
+        rtnl_put_string(m, IFLA_INFO_KIND, kind_of(w->request));
         data = rtnl_begin(m, IFLA_INFO_DATA);
+        if (w->request->netkit)
+                rtnl_put_u32(m, NETKIT_MODE_ATTRIBUTE, WITH_ETHERNET);
         peer = rtnl_begin(m, VETH_INFO_PEER);
         if (m)
                 (void) nlmsg_append(m, &head, sizeof(head), NLMSG_ALIGNTO);
@@ -180,7 +192,8 @@ static int pair_ensure(struct wiring *w, struct weft_error *reterr)
 
         r = pair_make(w, ifname, reterr);
         if (r < 0)
-                return weft_fail_in(reterr, r, "veth pair %s, %s", ifname, w->request->device);
+                return weft_fail_in(reterr, r, "%s pair %s, %s", kind_of(w->request), ifname,
+                                    w->request->device);
 
         w->made = true;
         r = link_get(net_socket(w->net), ifname, 0, &w->here, reterr);

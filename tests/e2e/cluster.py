@@ -89,6 +89,7 @@ class Cluster:
             lab.namespace(name) for name in ("client", "n1", "n2", "p1", "p2"))
         self.switch = lab.switch("switch", self.client, self.n1, self.n2)
         self.wefts = {}
+        self.pair = "veth"  # what weft makes for p1 and p2
         for ns, v4, v6 in ((self.client, IPV4.client, IPV6.client), (self.n1, IPV4.n1, IPV6.n1),
                            (self.n2, IPV4.n2, IPV6.n2)):
             ns.ip(f"addr add {v4}/24 dev eth0", f"addr add {v6}/64 dev eth0")
@@ -130,7 +131,7 @@ class Cluster:
                             "pod-cidr": POD_CIDRS[str(number)]}),
                   (f"peer n{other}", {"address": [getattr(f, f"n{other}") for f in FAMILIES],
                                       "pod-cidr": POD_CIDRS[str(other)]}),
-                  (f"endpoint p{number}", {"netns": self.lab[f"p{number}"].path,
+                  (f"endpoint p{number}", {"netns": self.lab[f"p{number}"].path, "kind": self.pair,
                                            "address": [getattr(f, f"p{number}") for f in FAMILIES]})]
         for f in FAMILIES:
             result += services(f)

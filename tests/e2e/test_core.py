@@ -9,21 +9,24 @@ import pytest
 
 from conftest import make_cluster
 from packets import Sniffer, has_tcx, icmp_errors, mac, send_frame
-from lab import wait_for
+from lab import has_link_kind, wait_for
 from traffic import (Echo, Server, connect, datagram, download, has_socket, numbers, ping, tcp_who,
                      udp_who, upload)
 from weft import BUILD, BUILD_SANITIZED
 
-# attach, host-routing, build of weftd: every pair of values occurs with the sanitizers and without
-WAYS = [("clsact", False, BUILD_SANITIZED), ("clsact", True, BUILD)]
+# attach, host-routing, build of weftd, endpoints' devices: every pair of values of the first three occurs
+WAYS = [("clsact", False, BUILD_SANITIZED, "veth"), ("clsact", True, BUILD, "veth")]
 if has_tcx():
-    WAYS += [("tcx", True, BUILD_SANITIZED), ("tcx", False, BUILD)]
+    WAYS += [("tcx", True, BUILD_SANITIZED, "veth"), ("tcx", False, BUILD, "veth")]
+if has_link_kind("netkit"):
+    WAYS += [("tcx", True, BUILD, "netkit"), ("clsact", False, BUILD, "netkit")]
 
 
-@pytest.fixture(scope="module", params=WAYS, ids=lambda w: f"{w[0]}-{'host-routing' if w[1] else 'stack'}")
+@pytest.fixture(scope="module", params=WAYS,
+                ids=lambda w: f"{w[0]}-{'host-routing' if w[1] else 'stack'}" + "-netkit" * (w[3] == "netkit"))
 def cluster(request):
-    attach, host_routing, build = request.param
-    made = make_cluster(build, {"debug-attach": attach}, host_routing)
+    attach, host_routing, build, pair = request.param
+    made = make_cluster(build, {"debug-attach": attach}, host_routing, lambda cluster: setattr(cluster, "pair", pair))
     try:
         yield made
         for weft in made.wefts.values():

@@ -12,7 +12,7 @@ import pytest
 
 from cluster import IPV4
 from conftest import make_cluster
-from lab import PATIENCE, run, wait_for
+from lab import PATIENCE, has_link_kind, run, wait_for
 from traffic import Server, ping, tcp_who
 from varlink import Client
 from weft import BUILD, BUILD_SANITIZED
@@ -69,7 +69,8 @@ def inside(ns):
             for what in ("-4 route", "-6 route", "-4 neigh show nud permanent", "addr")}
 
 
-def test_an_endpoint_added_at_run_time_is_reached_and_leaves_nothing_of_wefts_behind(cluster, namespace):
+@pytest.mark.parametrize("kind", ["veth", "netkit"])
+def test_an_endpoint_added_at_run_time_is_reached_and_leaves_nothing_of_wefts_behind(cluster, namespace, kind):
     weft = cluster.weft1
     namespace.ip("link add keep type veth peer name keep2", "addr add 192.168.9.1/24 dev keep", "link set keep up",
                  "link set keep2 up")
@@ -77,8 +78,12 @@ def test_an_endpoint_added_at_run_time_is_reached_and_leaves_nothing_of_wefts_be
     server = Server(namespace, "extra")
     try:
         weft.ctl("endpoint", "add", "extra", f"netns={namespace.path}", "address=10.244.1.77", "address=fd00:244:1::77",
-                 "identity=1077")
+                 "identity=1077", f"kind={kind}")
         made = endpoint(weft, "extra")
+        instead = kind == "netkit" and not has_link_kind("netkit")
+        device, = json.loads(namespace.run("ip", "-j", "-d", "link", "show", "eth0").stdout)
+        assert device["linkinfo"]["info_kind"] == ("veth" if instead else kind)
+        assert (f"ready on {made['interface']}, a veth: the kernel has no netkit" in weft.log()) == instead
         assert made["state"] == "ready" and made["addresses"] == ["10.244.1.77", "fd00:244:1::77"]
         for address in made["addresses"]:
             assert tcp_who(cluster.client, address, 8080)[0] == "extra"
@@ -146,10 +151,22 @@ def test_an_endpoint_is_given_by_a_process_and_never_by_another_one_with_its_num
     assert result.returncode == 1 and "there is no process 4194303" in result.stderr
 
 
-def test_an_endpoint_given_by_an_interface_keeps_it_when_it_goes(cluster, namespace):
+def add_veth(ns, inside):
+    run("ip", "link", "add", "mine", "netns", ns.name, "type", "veth", "peer", "name", "eth0", "netns", inside.name)
+
+
+def add_netkit(ns, inside):
+    """In mode L3, which has no link-layer addresses: what the kernel takes by default."""
+    ns.ip("link add mine type netkit")
+    other = next(link["ifname"] for link in json.loads(ns.run("ip", "-j", "link", "show").stdout)
+                 if link.get("link") == "mine")
+    ns.ip(f"link set {other} netns {inside.name} name eth0")
+
+
+@pytest.mark.parametrize("add", [add_veth] + [add_netkit] * has_link_kind("netkit"))
+def test_an_endpoint_given_by_an_interface_keeps_it_when_it_goes(cluster, namespace, add):
     weft = cluster.weft1
-    run("ip", "link", "add", "mine", "netns", cluster.n1.name, "type", "veth", "peer", "name", "eth0", "netns",
-        namespace.name)
+    add(cluster.n1, namespace)
     try:
         cluster.n1.ip("link set mine up", "route add 10.244.1.82 dev mine")
         namespace.ip("addr add 10.244.1.82/32 dev eth0", "link set eth0 up", "route add 192.0.2.11 dev eth0",
@@ -159,6 +176,8 @@ def test_an_endpoint_given_by_an_interface_keeps_it_when_it_goes(cluster, namesp
         made = endpoint(weft, "given")
         assert made["state"] == "ready" and made["interface"] == "mine"
         assert ping(cluster.client, "10.244.1.82")
+        assert tcp_who(namespace, IPV4.p2, 8080)[:2] == ("p2", "10.244.1.82")
+        assert tcp_who(namespace, IPV4.p1, 8080)[:2] == ("p1", "10.244.1.82")
         weft.ctl("endpoint", "del", "given")
         assert cluster.n1.run("ip", "-o", "-d", "addr", "show", "mine").stdout == before
         assert cluster.n1.sysctl("ipv4/conf/mine/forwarding") == "0"

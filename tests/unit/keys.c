@@ -35,6 +35,7 @@ static const struct {
         { "endpoint", "interface", "veth0" },
         { "endpoint", "address", "10.244.1.10" },
         { "endpoint", "device", "net1" },
+        { "endpoint", "kind", "netkit" },
         { "endpoint", "identity", "1001" },
         { "service", "port", "80/tcp" },
         { "service", "cluster-ip", "10.96.0.10" },
