@@ -45,7 +45,7 @@ static __always_inline int send_back(struct __sk_buff *ctx, struct weft_pkt *pkt
         struct weft_link *link = bpf_map_lookup_elem(&links, &ifindex);
         __u8 macs[12], swapped[12];
 
-        if (weft_tunnels && pkt->relayed)
+        if (has_overlay() && pkt->relayed)
                 return to_parse(ctx, WEFT_FROM_OVERLAY);
         if (!LOAD(ctx, 0, macs))
                 return WEFT_TCX_DROP;
@@ -53,11 +53,12 @@ static __always_inline int send_back(struct __sk_buff *ctx, struct weft_pkt *pkt
         __builtin_memcpy(swapped + 6, macs, 6);
         bpf_skb_store_bytes(ctx, 0, swapped, sizeof(swapped), 0);
         weft_event(WEFT_EVENT_ICMP_SENT);
-        if (weft_tunnels && pkt->hook == WEFT_FROM_OVERLAY)
+        if (has_overlay() && pkt->hook == WEFT_FROM_OVERLAY)
                 return send_back_by_tunnel(ctx, pkt);
         if (link && link->flags & WEFT_NEXTHOP_MARK)
                 ctx->mark |= weft_mark;
-        return bpf_redirect(ifindex, 0);
+        /* whoever wrapped it is not on the way to its sender */
+        return pkt->wrapped ? bpf_redirect_neigh(ifindex, NULL, 0, 0) : bpf_redirect(ifindex, 0);
 }
 
 /* Who speaks: the node, if it has an address on the way; else the address that was spoken to. A

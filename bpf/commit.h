@@ -32,7 +32,7 @@ static __always_inline __u8 reply_side(const struct weft_pkt *pkt)
 {
         if (pkt->plan.endpoint || pkt->act.route.delivery == WEFT_LOCAL)
                 return WEFT_SIDE_INSIDE;
-        return pkt->act.tunnel.word ? WEFT_SIDE_OVERLAY : WEFT_SIDE_UPLINK;
+        return has_overlay() && pkt->act.tunnel.word ? WEFT_SIDE_OVERLAY : WEFT_SIDE_UPLINK;
 }
 
 /* The tuple under which the reply's entry will stand, as pkt->act has it. */
@@ -345,9 +345,10 @@ static __always_inline void fill_forward(const struct weft_pkt *pkt, struct weft
         if (pkt->key.side == WEFT_SIDE_INSIDE)
                 f->ifindex = pkt->host ? WEFT_HOST : pkt->ifindex;
         f->dsr = pkt->plan.dsr;
-        if (f->dsr)
+        if (f->dsr == WEFT_DSR_OPTION)
                 f->flags |= WEFT_FLOW_TELL;
-        f->watch = pkt->key.proto == IPPROTO_TCP ? WEFT_WATCH_ALL : watch_of(f, pkt->key.proto);
+        f->watch = pkt->key.proto == IPPROTO_TCP || f->dsr ? WEFT_WATCH_ALL
+                                                           : watch_of(f, pkt->key.proto);
         f->packets = 1;
         f->bytes = pkt->len;
 }
@@ -383,7 +384,7 @@ static __always_inline void fill_reply(const struct weft_pkt *pkt, struct weft_f
         if (f->flags & WEFT_FLOW_DIRECT)
                 answer_directly(pkt, f);
         f->watch = WEFT_WATCH_ALL;
-        if (weft_tunnels && pkt->key.side == WEFT_SIDE_OVERLAY && !(f->flags & WEFT_FLOW_DIRECT)) {
+        if (has_overlay() && pkt->key.side == WEFT_SIDE_OVERLAY && !(f->flags & WEFT_FLOW_DIRECT)) {
                 f->tunnel.remote = pkt->remote;
                 f->tunnel.number = pkt->remote_number;
         }
@@ -456,16 +457,18 @@ static __always_inline int insert_forward(__u8 family, struct weft_pkt *pkt)
 
 /* ---- ports -------------------------------------------------------------------------------- */
 
-/* The plan becomes the act, with the sender's own port. */
+/* The plan becomes the act, with the sender's own port. What is wrapped stays as it is. */
 static __always_inline void act_from_plan(struct weft_pkt *pkt)
 {
+        int wrapped = pkt->plan.dsr == WEFT_DSR_IPIP;
+
         pkt->act.src = pkt->plan.src;
-        pkt->act.dst = pkt->plan.dst;
+        pkt->act.dst = wrapped ? pkt->key.dst : pkt->plan.dst;
         pkt->act.sport = pkt->plan.sport;
-        pkt->act.dport = pkt->plan.dport;
-        pkt->act.set = pkt->plan.set;
+        pkt->act.dport = wrapped ? pkt->key.dport : pkt->plan.dport;
+        pkt->act.set = wrapped ? 0 : pkt->plan.set;
         pkt->act.to_endpoint = pkt->plan.endpoint != 0;
-        pkt->act.tell = pkt->plan.dsr;
+        pkt->act.tell = wrapped ? WEFT_DSR_NONE : pkt->plan.dsr;
 }
 
 static __always_inline int port_allowed(const struct weft_plan *plan, __u32 port)
@@ -567,7 +570,8 @@ static __always_inline int is_translatable(const struct weft_pkt *pkt)
  * host's stack the two would look alike. */
 static __always_inline int can_move(const struct weft_pkt *pkt)
 {
-        return (pkt->plan.endpoint || pkt->plan.dsr || pkt->hook == WEFT_FROM_ENDPOINT) &&
+        return (pkt->plan.endpoint || pkt->plan.dsr == WEFT_DSR_OPTION ||
+                pkt->hook == WEFT_FROM_ENDPOINT) &&
                !(pkt->plan.flags & WEFT_PLAN_DIRECT && pkt->told.client_port) && !pkt->host &&
                pkt->act.route.delivery != WEFT_LOCAL && !(pkt->plan.flags & WEFT_PLAN_NEW_PORT) &&
                (pkt->key.proto == IPPROTO_TCP || pkt->key.proto == IPPROTO_UDP);

@@ -11,9 +11,9 @@
 /* Datagrams of DSR tell, or are told, one by one. */
 static __always_inline __u8 watch_of(const struct weft_flow *f, __u8 proto)
 {
-        return proto == IPPROTO_TCP                    ? WEFT_TCP_FIN | WEFT_TCP_SYN | WEFT_TCP_RST
-               : f->dsr || f->flags & WEFT_FLOW_DIRECT ? WEFT_WATCH_ALL
-                                                       : 0;
+        if (proto == IPPROTO_TCP)
+                return WEFT_TCP_FIN | WEFT_TCP_SYN | WEFT_TCP_RST;
+        return f->dsr == WEFT_DSR_OPTION || f->flags & WEFT_FLOW_DIRECT ? WEFT_WATCH_ALL : 0;
 }
 
 static __always_inline void establish(struct weft_flow *f, __u8 proto, __u64 now)
@@ -99,7 +99,7 @@ enum fate {
  * that it can have got. */
 static __always_inline int must_tell(const struct weft_pkt *pkt, const struct weft_flow *f)
 {
-        return pkt->fragment != 2 &&
+        return f->dsr == WEFT_DSR_OPTION && pkt->fragment != 2 &&
                (pkt->key.proto != IPPROTO_TCP || f->flags & WEFT_FLOW_TELL ||
                 (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN);
 }
@@ -122,11 +122,22 @@ static __always_inline void act_from_flow(struct weft_pkt *pkt, const struct wef
         pkt->act.route.word = READ_ONCE(f->route.word);
 }
 
+/* Where a flow goes whose packets bear the service's address all the way. */
+static __always_inline void plan_backend_of_flow(struct weft_pkt *pkt, const struct weft_flow *f)
+{
+        __u32 index = f->backend;
+        struct weft_backend *b = bpf_map_lookup_elem(&backends, &index);
+
+        if (f->dsr == WEFT_DSR_IPIP && b)
+                pkt->plan.dst = b->addr;
+}
+
 /* The durable part of a flow becomes the plan that the chain is given. */
 static __always_inline void plan_from_flow(struct weft_pkt *pkt, const struct weft_flow *f,
                                            const struct weft_tuple *new)
 {
-        const struct weft_endpoint *e = weft_endpoint_of(&new->dst);
+        const struct weft_endpoint *e =
+                weft_endpoint_of(pkt->wrapped && !f->set ? &pkt->wrapped_to : &new->dst);
 
         __builtin_memset(&pkt->plan, 0, sizeof(pkt->plan));
         pkt->plan.src = new->src;
@@ -142,6 +153,14 @@ static __always_inline void plan_from_flow(struct weft_pkt *pkt, const struct we
         pkt->plan.dsr = f->dsr;
         pkt->plan.endpoint = e ? e->ifindex : 0;
         pkt->plan.nexthop = e ? e->nexthop : 0;
+        if (weft_tunnels == WEFT_TUNNEL_WRAP)
+                plan_backend_of_flow(pkt, f);
+}
+
+/* Does the flow go a way that this generation's programs know? */
+static __always_inline int way_is_known(const struct weft_flow *f)
+{
+        return f->dsr != WEFT_DSR_IPIP || weft_tunnels == WEFT_TUNNEL_WRAP;
 }
 
 static __always_inline int backend_is_same(const struct weft_flow *f)
@@ -170,9 +189,9 @@ static __always_inline int way_is_current(const struct weft_pkt *pkt, const stru
 
         if (READ_ONCE(f->epoch) != pkt->epoch)
                 return 0;
-        if (is_tunnel(pkt->act.route.delivery))
+        if (is_tunnel(pkt->act.route.delivery) && weft_tunnels != WEFT_TUNNEL_WRAP)
                 return remote_is_current(pkt->act.tunnel, pkt->epoch, pkt->now);
-        return !is_redirect(pkt->act.route.delivery) || read_hop(pkt->act.route, pkt->now, &hop);
+        return !is_hop(pkt->act.route.delivery) || read_hop(pkt->act.route, pkt->now, &hop);
 }
 
 static __always_inline void forget(__u8 family, const struct weft_pkt *pkt,
@@ -246,7 +265,8 @@ static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, stru
                 return FATE_SPOOFED;
         partner_tuple(f, &pkt->key, &new, &other);
         partner = flow_of(family, &other);
-        if (!is_alive(pkt, f, partner) || tells_otherwise(family, pkt, f, &other, partner) ||
+        if (!is_alive(pkt, f, partner) || !way_is_known(f) ||
+            tells_otherwise(family, pkt, f, &other, partner) ||
             (pkt->hook == WEFT_FROM_ENDPOINT && f->ifindex != pkt->ifindex)) {
                 forget(family, pkt, &other, partner);
                 return FATE_ABSENT;
@@ -256,7 +276,7 @@ static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, stru
                 return pkt->tcp_flags && !(pkt->tcp_flags & WEFT_TCP_SYN) ? FATE_RESET
                                                                           : FATE_ABSENT;
         }
-        if (weft_tunnels && !peer_is_same(f)) {
+        if (has_overlay() && !peer_is_same(f)) {
                 forget(family, pkt, &other, partner);
                 return (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN
                                ? FATE_ABSENT
@@ -265,7 +285,8 @@ static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, stru
         if (pkt->fragment != 2)
                 learn(pkt, f, partner);
         account(f, pkt->now, pkt->len);
-        if ((pkt->host && !(weft_tunnels && pkt->hook == WEFT_TO_UPLINK)) || way_is_current(pkt, f))
+        if ((pkt->host && !(has_overlay() && pkt->hook == WEFT_TO_UPLINK)) ||
+            way_is_current(pkt, f))
                 return FATE_CURRENT;
         plan_from_flow(pkt, f, &new);
         return FATE_KNOWN;
@@ -342,7 +363,14 @@ static __always_inline int is_peers_node_port(const struct weft_pkt *pkt)
         return p && p->flags & WEFT_PEER_NODE;
 }
 
-/* Fills pkt->service and service_addr. Where no module serves endpoints, a cluster-ip is none of
+/* The address under which the node ports of all nodes stand. */
+static __always_inline struct weft_addr any_node(const struct weft_pkt *pkt)
+{
+        return pkt->key.family == 4 ? weft_map_ip4(0) : (struct weft_addr) {};
+}
+
+/* Fills pkt->service and service_addr. What was wrapped may be for a node port of the node that did
+ * it. Where no module serves endpoints, a cluster-ip is none of
  * weft's. */
 static __always_inline void find_service(struct weft_pkt *pkt)
 {
@@ -356,8 +384,12 @@ static __always_inline void find_service(struct weft_pkt *pkt)
         if (!serves_here(pkt))
                 return;
         if (is_peers_node_port(pkt))
-                key.addr = pkt->key.family == 4 ? weft_map_ip4(0) : (struct weft_addr) {};
+                key.addr = any_node(pkt);
         s = bpf_map_lookup_elem(&services, &key);
+        if (!s && pkt->wrapped) {
+                key.addr = any_node(pkt);
+                s = bpf_map_lookup_elem(&services, &key);
+        }
         if (!s) {
                 key.port = 0;
                 key.proto = 0;
@@ -411,9 +443,9 @@ static __always_inline int start_own(struct __sk_buff *ctx, struct weft_pkt *pkt
 {
         const struct weft_addr *own = weft_node_address(pkt, pkt->ifindex);
 
-        if (weft_tunnels && goes_to_remote_pod(pkt))
+        if (has_overlay() && goes_to_remote_pod(pkt))
                 return start_remote(ctx, pkt);
-        if (weft_tunnels && pkt->key.proto == IPPROTO_UDP && pkt->key.dport == weft_header.port)
+        if (has_overlay() && pkt->key.proto == IPPROTO_UDP && pkt->key.dport == weft_header.port)
                 return WEFT_TCX_NEXT;
         if (!is_shared_port(pkt->key.sport) || !own || !weft_same_addr(own, &pkt->key.src) ||
             pkt->fragment == 2)
@@ -440,14 +472,14 @@ static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
         const struct weft_endpoint *e;
 
         if (!pkt->host && concerns_link_only(ctx, pkt))
-                return WEFT_TCX_NEXT;
+                return not_ours(ctx, pkt);
         if (!source_is_right(pkt))
                 return DROP(ctx, pkt, SPOOFED);
         if (pkt->hook == WEFT_TO_UPLINK)
                 return start_own(ctx, pkt);
         if (is_unguarded(pkt))
                 return WEFT_TCX_NEXT;
-        e = weft_endpoint_of(&pkt->key.dst);
+        e = weft_endpoint_of(pkt->wrapped ? &pkt->wrapped_to : &pkt->key.dst);
         find_service(pkt);
         if (is_inside_only(pkt))
                 return DROP(ctx, pkt, SERVICE_INSIDE);
@@ -456,7 +488,7 @@ static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
                 return WEFT_TCX_NEXT;
         /* an answer to nothing that is known opens nothing */
         if (is_echo_reply(pkt))
-                return WEFT_TCX_NEXT;
+                return not_ours(ctx, pkt);
         if (pkt->fragment == 1)
                 remember_fragment(pkt);
         plan_from_packet(pkt, e);
@@ -518,7 +550,7 @@ static __always_inline int miss(__u8 family, struct __sk_buff *ctx, struct weft_
         case FATE_SPOOFED:
                 return DROP(ctx, pkt, SPOOFED);
         case FATE_FOREIGN:
-                return WEFT_TCX_NEXT;
+                return not_ours(ctx, pkt);
         case FATE_RESET:
                 return weft_verdict_drop(ctx, pkt, WEFT_REJECT(BACKEND_GONE), 0);
         case FATE_LOST:

@@ -12,11 +12,12 @@
  *   dsr.h     direct server return: what the first node tells the backend's
  *   answer.h  the long replay, drops, and what weft says itself
  *   tunnel.h  into a tunnel and out of it
+ *   wrap.h    direct server return by packets in packets
  *   xdp.h     replay before there is an skb
  */
 
 #include "answer.h"
-#include "tunnel.h"
+#include "wrap.h"
 #include "xdp.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

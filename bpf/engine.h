@@ -45,6 +45,14 @@ enum {
                 5, /* how long a link-layer address is believed before the kernel is asked */
 };
 
+/* Is there a tunnel between nodes? */
+static __always_inline int has_overlay(void)
+{
+        __u8 mode = weft_tunnels;
+
+        return mode && mode != WEFT_TUNNEL_WRAP;
+}
+
 #define READ_ONCE(x) (*(volatile __typeof__(x) *) &(x))
 #define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *) &(x) = (v))
 

@@ -33,7 +33,7 @@ static __always_inline struct weft_pkt *begin(struct __sk_buff *ctx, __u32 hook)
         pkt->silent = 0;
         pkt->relayed = 0;
         if (hook != WEFT_FROM_OVERLAY)
-                pkt->remote = pkt->n_options = 0;
+                pkt->remote = pkt->n_options = pkt->wrapped = 0;
         pkt->told.given = 0;
         return pkt;
 }
@@ -72,12 +72,15 @@ static __always_inline int may_be_ours(__u32 hook, __u32 dst_bit, __u32 service_
                                        __u32 net_bit, __be16 sport)
 {
         switch (hook) {
-        case WEFT_FROM_UPLINK:
         case WEFT_FROM_OVERLAY:
+                if (weft_tunnels == WEFT_TUNNEL_WRAP)
+                        return 1;
+                /* fallthrough */
+        case WEFT_FROM_UPLINK:
                 return weft_filtered(dst_bit) || weft_filtered(service_bit) ||
                        weft_filtered(src_bit);
         case WEFT_TO_UPLINK:
-                return is_shared_port(sport) || (weft_tunnels && weft_filtered(net_bit));
+                return is_shared_port(sport) || (has_overlay() && weft_filtered(net_bit));
         case WEFT_TO_ENDPOINT:
                 return weft_has_stages[WEFT_TO_ENDPOINT];
         default:
@@ -95,7 +98,7 @@ static __always_inline int exit_flow(const struct weft_flow *f, __u32 hook,
         if (past(f->deadline, p->now) || f->watch & p->flags)
                 return SLOW;
         return ((hook == WEFT_TO_ENDPOINT && weft_has_stages[hook]) ||
-                (hook == WEFT_TO_UPLINK && weft_tunnels)) &&
+                (hook == WEFT_TO_UPLINK && has_overlay())) &&
                                READ_ONCE(f->epoch) != p->epoch
                        ? SLOW
                        : 0;
@@ -104,7 +107,7 @@ static __always_inline int exit_flow(const struct weft_flow *f, __u32 hook,
 /* What of a flow is carried by a tunnel from its exit on; word 0: nothing. */
 static __always_inline union weft_tunnel exit_tunnel(const struct weft_flow *f, __u32 hook)
 {
-        return (union weft_tunnel) { .word = weft_tunnels && hook == WEFT_TO_UPLINK
+        return (union weft_tunnel) { .word = has_overlay() && hook == WEFT_TO_UPLINK
                                                      ? READ_ONCE(f->tunnel.word)
                                                      : 0 };
 }

@@ -198,6 +198,8 @@ static __always_inline __u8 delivery_of(__u8 family, const struct weft_pkt *pkt,
         const struct weft_flow *partner;
         struct weft_tuple other;
 
+        if (weft_tunnels == WEFT_TUNNEL_WRAP && f->dsr == WEFT_DSR_IPIP)
+                return WEFT_WIRE;
         if (f->epoch)
                 return f->route.delivery;
         partner_tuple(f, wanted, new, &other);
@@ -220,13 +222,13 @@ static __always_inline void plan_quoted_tunnel(struct weft_pkt *pkt, const struc
 }
 
 /* An error about no flow: of the network between, about what this node put into a tunnel? */
-static __always_inline int about_no_flow(struct __sk_buff *ctx, const struct weft_pkt *pkt,
+static __always_inline int about_no_flow(struct __sk_buff *ctx, struct weft_pkt *pkt,
                                          const struct quote *q)
 {
-        if (weft_tunnels && pkt->hook == WEFT_FROM_UPLINK && q->inner.proto == IPPROTO_UDP &&
+        if (has_overlay() && pkt->hook == WEFT_FROM_UPLINK && q->inner.proto == IPPROTO_UDP &&
             q->inner.dport == weft_header.port)
                 weft_tail_call(ctx, WEFT_SLOT_RELAY);
-        return WEFT_TCX_NEXT;
+        return not_ours(ctx, pkt);
 }
 
 /* Finds the flow that an error is about, and its way. weft_quote goes on from there: the verifier
@@ -239,23 +241,24 @@ static __always_inline int find_quoted(__u8 family, struct __sk_buff *ctx, struc
         int no;
 
         if (pkt->l4_off > 512)
-                return WEFT_TCX_NEXT;
+                return not_ours(ctx, pkt);
         q = (struct quote *) pkt->buffer;
         __builtin_memset(q, 0, sizeof(*q));
         q->ip_off = pkt->l4_off + WEFT_ICMP_LEN;
         q->inner.family = family;
         if (!(family == 4 ? quote_ip4(ctx, q) : quote_ip6(ctx, q)))
-                return WEFT_TCX_NEXT;
+                return not_ours(ctx, pkt);
         turn_round(&q->inner, pkt->key.side, &wanted);
         wanted.family = family;
         f = flow_of(family, &wanted);
-        if (!f || past(f->deadline, pkt->now) || (q->icmp && is_echo(q->icmp_type) != is_reply(f)))
+        if (!f || past(f->deadline, pkt->now) || !way_is_known(f) ||
+            (q->icmp && is_echo(q->icmp_type) != is_reply(f)))
                 return about_no_flow(ctx, pkt, q);
         flow_new_tuple(family, f, &wanted, &new);
         act_from_flow(pkt, f, &new);
         plan_from_flow(pkt, f, &new);
         pkt->plan.delivery = delivery_of(family, pkt, f, &wanted, &new);
-        if (weft_tunnels)
+        if (has_overlay())
                 plan_quoted_tunnel(pkt, f);
         pkt->way.asked = 0;
         pkt->known = 1;

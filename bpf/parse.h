@@ -14,11 +14,12 @@
 
 /* What became of parsing. */
 enum parsed {
-        PARSED,       /* the tuple is there */
-        PARSED_ERROR, /* an ICMP error: weft_icmp's */
-        PARSED_NONE,  /* not for weft: neighbour discovery, echo of nobody, multicast control */
-        PARSED_TOLD,  /* word of DSR, which is taken out first: weft_strip's */
-        PARSED_BAD,   /* malformed */
+        PARSED,         /* the tuple is there */
+        PARSED_ERROR,   /* an ICMP error: weft_icmp's */
+        PARSED_NONE,    /* not for weft: neighbour discovery, echo of nobody, multicast control */
+        PARSED_TOLD,    /* word of DSR, which is taken out first: weft_strip's */
+        PARSED_WRAPPED, /* a packet in a packet, by DSR: weft_unwrap's */
+        PARSED_BAD,     /* malformed */
 };
 
 static __always_inline void fragment_key(const struct weft_pkt *pkt, struct weft_fragment_key *ret)
@@ -60,6 +61,19 @@ static __always_inline int is_for_us(const struct weft_pkt *pkt)
 {
         return weft_takes_dsr && pkt->hook == WEFT_FROM_UPLINK && !pkt->told.given &&
                weft_endpoint_of(&pkt->key.dst);
+}
+
+/* Is this another node's packet around one for an endpoint of this node? From others, and to
+ * others, it is a packet like any. */
+static __always_inline int is_wrapped(const struct weft_pkt *pkt, __u8 inside)
+{
+        const struct weft_peer *from;
+
+        if (weft_tunnels != WEFT_TUNNEL_WRAP || pkt->hook != WEFT_FROM_UPLINK ||
+            pkt->key.proto != inside || pkt->fragment || !weft_endpoint_of(&pkt->key.dst))
+                return 0;
+        from = weft_peer_of(&pkt->key.src);
+        return from && from->flags & WEFT_PEER_NODE;
 }
 
 static __always_inline void read_dsr4(struct __sk_buff *ctx, struct weft_pkt *pkt, __u32 ihl)
@@ -163,7 +177,7 @@ static __always_inline enum parsed parse_ip4(struct __sk_buff *ctx, struct weft_
                 if (pkt->told.given)
                         return PARSED_TOLD;
         }
-        return PARSED;
+        return is_wrapped(pkt, IPPROTO_IPIP) ? PARSED_WRAPPED : PARSED;
 }
 
 /* Walks to the transport header. Everything past EXTENSIONS_MAX headers is somebody's experiment.
@@ -210,7 +224,9 @@ static __always_inline enum parsed parse_ip6(struct __sk_buff *ctx, struct weft_
         }
         pkt->key.proto = next;
         pkt->l4_off = off;
-        return off > 512 ? PARSED_BAD : PARSED;
+        if (off > 512)
+                return PARSED_BAD;
+        return is_wrapped(pkt, IPPROTO_IPV6) ? PARSED_WRAPPED : PARSED;
 }
 
 static __always_inline int is_multicast(const struct weft_tuple *t)
@@ -268,10 +284,16 @@ static __always_inline int orphan_fragment(struct __sk_buff *ctx, struct weft_pk
 
         if (is_unguarded(pkt))
                 return WEFT_TCX_NEXT;
-        if (pkt->hook == WEFT_FROM_ENDPOINT || weft_endpoint_of(&pkt->key.dst) ||
+        if (pkt->hook == WEFT_FROM_ENDPOINT || pkt->wrapped || weft_endpoint_of(&pkt->key.dst) ||
             bpf_map_lookup_elem(&services, &service))
                 return DROP(ctx, pkt, FRAGMENT_BEFORE_FIRST);
         return WEFT_TCX_NEXT;
+}
+
+/* The stack's business; but not what was wrapped, which it would send back to where it was. */
+static __always_inline int not_ours(struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
+        return pkt->wrapped ? DROP(ctx, pkt, TUNNEL_INVALID) : WEFT_TCX_NEXT;
 }
 
 static __always_inline int after_parse(struct __sk_buff *ctx, struct weft_pkt *pkt,
@@ -287,11 +309,15 @@ static __always_inline int after_parse(struct __sk_buff *ctx, struct weft_pkt *p
         case PARSED_TOLD:
                 weft_tail_call(ctx, WEFT_SLOT_STRIP);
                 return BROKEN(ctx, pkt);
+        case PARSED_WRAPPED:
+                weft_tail_call(ctx, WEFT_SLOT_UNWRAP);
+                return BROKEN(ctx, pkt);
         case PARSED_NONE:
-                return WEFT_TCX_NEXT;
+                return not_ours(ctx, pkt);
         default:
                 /* cut short: an endpoint's is dropped, everybody else's is the stack's to judge */
-                return pkt->hook == WEFT_FROM_ENDPOINT ? DROP(ctx, pkt, INVALID) : WEFT_TCX_NEXT;
+                return pkt->hook == WEFT_FROM_ENDPOINT ? DROP(ctx, pkt, INVALID)
+                                                       : not_ours(ctx, pkt);
         }
 }
 
@@ -309,7 +335,7 @@ SEC("tc") int weft_parse(struct __sk_buff *ctx)
         if (parsed != PARSED)
                 return after_parse(ctx, pkt, parsed);
         if (concerns_link_only(ctx, pkt))
-                return WEFT_TCX_NEXT;
+                return not_ours(ctx, pkt);
         if (pkt->fragment != 2)
                 parsed = parse_l4(ctx, pkt, pkt->l4_off);
         else if (!recall_fragment(pkt))

@@ -232,19 +232,26 @@ static __always_inline int is_passable(struct __sk_buff *ctx, const struct short
                                        union weft_route route, union weft_tunnel tunnel,
                                        struct hop *ret)
 {
-        if (is_tunnel(route.delivery))
+        if (is_tunnel(route.delivery)) {
+                if (weft_tunnels == WEFT_TUNNEL_WRAP)
+                        return read_hop(route, p->now, ret) && p->hop_limit > 1 &&
+                               fits(ctx, route.mtu, p->len, p->headers);
                 return remote_is_current(tunnel, p->epoch, p->now) && p->hop_limit > 1 &&
                        fits(ctx, route.mtu, p->len, p->headers);
+        }
         if (!is_redirect(route.delivery))
                 return 1;
         return read_hop(route, p->now, ret) && p->hop_limit > 1 &&
                fits(ctx, route.mtu, p->len, p->headers);
 }
 
-/* Goes on with weft_encap, or weft_underlay: the way to the remote is to be found first. */
+/* Goes on with weft_encap, or weft_underlay: the way to the remote is to be found first. Without
+ * an overlay, with weft_wrap. */
 static __always_inline int to_encap(struct __sk_buff *ctx, struct weft_pkt *pkt, int current)
 {
-        if (current)
+        if (weft_tunnels == WEFT_TUNNEL_WRAP)
+                weft_tail_call(ctx, WEFT_SLOT_WRAP);
+        else if (current)
                 weft_tail_call(ctx, WEFT_SLOT_ENCAP);
         else
                 weft_tail_call(ctx, WEFT_SLOT_UNDERLAY);
@@ -490,7 +497,7 @@ static __always_inline int redirect_neighbour(struct __sk_buff *ctx, const struc
 static __always_inline int enters_tunnel(const struct weft_pkt *pkt, union weft_route route)
 {
         return is_tunnel(route.delivery) ||
-               (weft_tunnels && pkt->hook == WEFT_TO_UPLINK && pkt->act.tunnel.remote);
+               (has_overlay() && pkt->hook == WEFT_TO_UPLINK && pkt->act.tunnel.remote);
 }
 
 /* The way out of the node for a packet whose headers are rewritten. */

@@ -108,16 +108,19 @@ static __always_inline __u64 protocol_flag(__u8 family)
         return family == 4 ? BPF_F_ADJ_ROOM_DECAP_L3_IPV4 : BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
 }
 
-/* Opens the room between the Ethernet header and the packet. The frame inside is part of it. A
- * packet that came out of a tunnel and never left the kernel in between (veth, virtual NICs) is
- * taken for encapsulated still: where its inner headers begin is known, and is the same again. */
+/* What lies between the outer IP header and the packet: UDP, and a frame that is part of the room.
+ */
+#define IN_A_FRAME (BPF_F_ADJ_ROOM_ENCAP_L4_UDP | BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN))
+
+/* Opens the room between the Ethernet header and the packet. flags: IN_A_FRAME, or 0. A packet that
+ * came out of a tunnel and never left the kernel in between (veth, virtual NICs) is taken for
+ * encapsulated still: where its inner headers begin is known, and is the same again. */
 static __always_inline int open_room(struct __sk_buff *ctx, const struct weft_pkt *pkt, __u32 size,
-                                     __u8 family)
+                                     __u8 family, __u64 flags)
 {
-        __u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
-                      BPF_F_ADJ_ROOM_ENCAP_L2(ETH_HLEN);
         int r;
 
+        flags |= BPF_F_ADJ_ROOM_FIXED_GSO;
         flags |= family == 4 ? BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 : BPF_F_ADJ_ROOM_ENCAP_L3_IPV6;
         r = bpf_skb_adjust_room(ctx, size, BPF_ADJ_ROOM_MAC, flags);
         if (r != -EALREADY)
@@ -171,30 +174,51 @@ static __always_inline int put_outer(struct __sk_buff *ctx, struct weft_pkt *pkt
                                    BPF_F_RECOMPUTE_CSUM);
 }
 
+/* The outer header before `len` bytes. */
+static __always_inline void fill_ip4(struct iphdr *ip, __u8 proto, __u32 len, __u8 tos,
+                                     const struct weft_addr *from, const struct weft_addr *to)
+{
+        __u32 sum;
+
+        *ip = (struct iphdr) { .version = 4,
+                               .ihl = 5,
+                               .tos = tos,
+                               .tot_len = bpf_htons(sizeof(*ip) + len),
+                               .frag_off = bpf_htons(0x4000),
+                               .ttl = TUNNEL_TTL,
+                               .protocol = proto,
+                               .saddr = from->w[3],
+                               .daddr = to->w[3] };
+        sum = 0x4500u + tos + bpf_ntohs(ip->tot_len) + 0x4000u + (TUNNEL_TTL << 8) + proto;
+        sum = weft_fold(bpf_htons(weft_fold(sum)) +
+                        (__u32) weft_fold((ip->saddr & 0xffff) + (ip->saddr >> 16)) +
+                        weft_fold((ip->daddr & 0xffff) + (ip->daddr >> 16)));
+        ip->check = ~sum;
+}
+
+static __always_inline void fill_ip6(struct ipv6hdr *ip, __u8 proto, __u32 len, __u8 tos,
+                                     const struct weft_addr *from, const struct weft_addr *to)
+{
+        *ip = (struct ipv6hdr) { .version = 6,
+                                 .flow_lbl[0] = tos << 4,
+                                 .payload_len = bpf_htons(len),
+                                 .nexthdr = proto,
+                                 .hop_limit = TUNNEL_TTL };
+        __builtin_memcpy(&ip->saddr, from, 16);
+        __builtin_memcpy(&ip->daddr, to, 16);
+}
+
 static __always_inline int encap4(struct __sk_buff *ctx, struct weft_pkt *pkt,
                                   const struct weft_remote *r)
 {
-        __u32 n = pkt->act.n_options, sum;
+        __u32 n = pkt->act.n_options;
         struct outer4 o = {};
 
-        o.ip = (struct iphdr) { .version = 4,
-                                .ihl = 5,
-                                .tos = congestion(ctx, pkt),
-                                .tot_len = bpf_htons(sizeof(o.ip) + sizeof(o.head) + n + ctx->len),
-                                .frag_off = bpf_htons(0x4000),
-                                .ttl = TUNNEL_TTL,
-                                .protocol = IPPROTO_UDP,
-                                .saddr = r->local.w[3],
-                                .daddr = r->node.w[3] };
-        sum = 0x4500u + o.ip.tos + bpf_ntohs(o.ip.tot_len) + 0x4000u + (TUNNEL_TTL << 8) +
-              IPPROTO_UDP;
-        sum = weft_fold(bpf_htons(weft_fold(sum)) +
-                        (__u32) weft_fold((o.ip.saddr & 0xffff) + (o.ip.saddr >> 16)) +
-                        weft_fold((o.ip.daddr & 0xffff) + (o.ip.daddr >> 16)));
-        o.ip.check = ~sum;
+        fill_ip4(&o.ip, IPPROTO_UDP, sizeof(o.head) + n + ctx->len, congestion(ctx, pkt), &r->local,
+                 &r->node);
         fill_head(ctx, pkt, &o.head, n);
         fill_inner(pkt, r, &o.inner);
-        if (open_room(ctx, pkt, OUTER_SIZE(o) + n, 4))
+        if (open_room(ctx, pkt, OUTER_SIZE(o) + n, 4, IN_A_FRAME))
                 return -1;
         return put_outer(ctx, pkt, &o, OUTER_SIZE(o), 4);
 }
@@ -205,16 +229,11 @@ static __always_inline int encap6(struct __sk_buff *ctx, struct weft_pkt *pkt,
         __u32 n = pkt->act.n_options;
         struct outer6 o = {};
 
-        o.ip.version = 6;
-        o.ip.flow_lbl[0] = congestion(ctx, pkt) << 4;
-        o.ip.payload_len = bpf_htons(sizeof(o.head) + n + ctx->len);
-        o.ip.nexthdr = IPPROTO_UDP;
-        o.ip.hop_limit = TUNNEL_TTL;
-        __builtin_memcpy(&o.ip.saddr, &r->local, 16);
-        __builtin_memcpy(&o.ip.daddr, &r->node, 16);
+        fill_ip6(&o.ip, IPPROTO_UDP, sizeof(o.head) + n + ctx->len, congestion(ctx, pkt), &r->local,
+                 &r->node);
         fill_head(ctx, pkt, &o.head, n);
         fill_inner(pkt, r, &o.inner);
-        if (open_room(ctx, pkt, OUTER_SIZE(o) + n, 6))
+        if (open_room(ctx, pkt, OUTER_SIZE(o) + n, 6, IN_A_FRAME))
                 return -1;
         return put_outer(ctx, pkt, &o, OUTER_SIZE(o), 6);
 }
@@ -469,6 +488,12 @@ static __always_inline void learn_mac(__u32 index, const __u8 *mac)
                 WRITE_ONCE(*(__u64 *) r->mac, new.word);
 }
 
+/* 0: a congestion mark that the packet inside cannot bear (RFC 6040 §4.2). */
+static __always_inline int keep_congestion(struct __sk_buff *ctx, const struct outer *o)
+{
+        return !o->congested || bpf_skb_ecn_set_ce(ctx);
+}
+
 static __always_inline int decap(struct __sk_buff *ctx, struct weft_pkt *pkt, struct outer *o)
 {
         int no = admit(pkt, &o->src, bpf_ntohl(*(__be32 *) (o->head.header + 4)) >> 8);
@@ -486,10 +511,7 @@ static __always_inline int decap(struct __sk_buff *ctx, struct weft_pkt *pkt, st
         else
                 return DROP(ctx, pkt, TUNNEL_INVALID);
         learn_mac(pkt->remote, o->inner.h_source);
-        if (strip(ctx, o, family))
-                return DROP(ctx, pkt, TUNNEL_INVALID);
-        /* RFC 6040 §4.2: a congestion mark that the packet inside cannot bear */
-        if (o->congested && bpf_skb_ecn_set_ce(ctx) == 0)
+        if (strip(ctx, o, family) || !keep_congestion(ctx, o))
                 return DROP(ctx, pkt, TUNNEL_INVALID);
         weft_tail_call(ctx, WEFT_SLOT_OVERLAY);
         return BROKEN(ctx, pkt);

@@ -264,6 +264,19 @@ static __always_inline int resolve_tunnel(struct __sk_buff *ctx, struct weft_pkt
         return 0;
 }
 
+/* DSR by IPIP: the way that was found is the wrapped packet's. */
+static __always_inline void wrap(struct weft_pkt *pkt, union weft_route *route)
+{
+        if (pkt->plan.dsr != WEFT_DSR_IPIP || route->delivery != WEFT_WIRE)
+                return;
+        route->delivery = WEFT_TUNNEL;
+        if (route->mtu)
+                route->mtu -= pkt->key.family == 4 ? WEFT_IP4_MIN : WEFT_IP6_LEN;
+        pkt->act.tunnel.key = pkt->plan.backend;
+        pkt->act.tunnel.remote = route->nexthop;
+        pkt->act.tunnel.number = route->nexthop_number;
+}
+
 /* A flow whose answers come in without a tunnel goes without one, too. */
 static __always_inline int takes_tunnel(const struct weft_plan *plan)
 {
@@ -292,6 +305,8 @@ static __always_inline int resolve(struct __sk_buff *ctx, struct weft_pkt *pkt)
                 pkt->act.tunnel = pkt->plan.tunnel;
         } else if (route.delivery == WEFT_WIRE) {
                 no = resolve_wire(ctx, pkt, &route);
+                if (weft_tunnels == WEFT_TUNNEL_WRAP)
+                        wrap(pkt, &route);
         }
         /* to a socket of the node there is no source half: it would arrive from the node's address
          */

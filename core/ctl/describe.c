@@ -15,9 +15,9 @@
 static const char *const core_maps[] = {
         "flows4",    "flows6",        "half_open4",    "half_open6", "ring_next", "nexthops",
         "endpoints", "services",      "service_slots", "backends",   "maglev",    "affinity",
-        "members",   "source_ranges", "peers",         "remotes",    "nodes",     "overlays",
-        "links",     "fragments",     "filter",        "world",      "forwards",  "drops",
-        "events",    "chain",         "scratch",
+        "members",   "placed",        "source_ranges", "peers",      "remotes",   "nodes",
+        "overlays",  "links",         "fragments",     "filter",     "world",     "forwards",
+        "drops",     "events",        "chain",         "scratch",
 };
 
 static bool is_core_map(const char *name)

@@ -92,6 +92,17 @@ static bool service_runs(void *data, const char *module)
         return false;
 }
 
+static bool service_wraps(void *data)
+{
+        const struct build *b = data;
+
+        for (size_t i = 0; i < b->n_instances; i++)
+                if (b->instances[i]->wraps)
+                        return true;
+
+        return false;
+}
+
 static void peer_info(const struct build *b, const struct config_peer *peer,
                       struct weft_peer_info *ret)
 {
@@ -158,6 +169,7 @@ int build_config(struct daemon *d, struct build **ret, struct diagnostics *diagn
                 .untable = service_untable,
                 .native_prefixes = service_native_prefixes,
                 .runs = service_runs,
+                .wraps = service_wraps,
                 .peers = service_peers,
                 .cluster_prefixes = service_cluster_prefixes,
                 .log = service_log,

@@ -32,16 +32,22 @@ struct build {
         char btf[32]; /* a file with the engine, whose BTF the stages are relocated against */
 };
 
-
 /* Programs that only the one or the other who encapsulates has a use for; others are not loaded. */
+#define IN(mode) (1u << WEFT_TUNNEL_##mode)
+
 static const struct {
         const char *name;
-        uint32_t mode; /* enum weft_tunnel_mode; NONE: both */
+        uint32_t modes; /* of enum weft_tunnel_mode, those that run it: 1 << mode */
 } tunnel_programs[] = {
-        { "weft_encap", WEFT_TUNNEL_NONE },        { "weft_underlay", WEFT_TUNNEL_NONE },
-        { "weft_relay", WEFT_TUNNEL_NONE },        { "weft_decap", WEFT_TUNNEL_ENGINE },
-        { "weft_overlay", WEFT_TUNNEL_ENGINE },    { "weft_from_overlay", WEFT_TUNNEL_DEVICE },
-        { "weft_to_overlay", WEFT_TUNNEL_DEVICE },
+        { "weft_encap", IN(ENGINE) | IN(DEVICE) },
+        { "weft_underlay", IN(ENGINE) | IN(DEVICE) },
+        { "weft_relay", IN(ENGINE) | IN(DEVICE) },
+        { "weft_decap", IN(ENGINE) },
+        { "weft_overlay", IN(ENGINE) | IN(WRAP) },
+        { "weft_from_overlay", IN(DEVICE) },
+        { "weft_to_overlay", IN(DEVICE) },
+        { "weft_wrap", IN(WRAP) },
+        { "weft_unwrap", IN(WRAP) },
 };
 
 static const char *const slot_programs[] = {
@@ -101,10 +107,25 @@ static int place(struct generation *g, const struct part *p, const struct stage_
         return 0;
 }
 
+/* enum weft_tunnel_mode. */
+static uint32_t tunnel_mode(const struct generation *g)
+{
+        const struct weft_tunnel_spec *tunnel = generation_tunnel(g);
+
+        if (tunnel)
+                return tunnel->mode;
+
+        for (size_t i = 0; i < g->n_parts; i++)
+                if (g->parts[i].instance->wraps)
+                        return WEFT_TUNNEL_WRAP;
+
+        return WEFT_TUNNEL_NONE;
+}
+
 /* Nothing comes out of a tunnel where none is loaded. */
 static bool has_hook(const struct generation *g, uint32_t hook)
 {
-        return hook != WEFT_FROM_OVERLAY || generation_tunnel(g);
+        return hook != WEFT_FROM_OVERLAY || tunnel_mode(g) != WEFT_TUNNEL_NONE;
 }
 
 static int place_stages(struct generation *g, const struct part *p, struct weft_error *reterr)
@@ -270,14 +291,13 @@ const struct weft_tunnel_spec *generation_tunnel(const struct generation *g)
 
 static void leave_out_tunnel_programs(const struct generation *g)
 {
-        const struct weft_tunnel_spec *tunnel = generation_tunnel(g);
+        uint32_t mode = tunnel_mode(g);
 
         for (size_t i = 0; i < ELEMENTS(tunnel_programs); i++) {
                 struct bpf_program *p =
                         bpf_object__find_program_by_name(g->engine, tunnel_programs[i].name);
-                uint32_t mode = tunnel_programs[i].mode;
 
-                if (p && (!tunnel || (mode != WEFT_TUNNEL_NONE && mode != tunnel->mode)))
+                if (p && !(tunnel_programs[i].modes & 1u << mode))
                         (void) bpf_program__set_autoload(p, false);
         }
 }
@@ -290,7 +310,7 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
                 can_cast = s->can_cast, track = must_track(b->g), dsr = takes_dsr(b->g),
                 count_lookups = s->count_lookups;
         const struct weft_tunnel_spec none = { 0 }, *tunnel = generation_tunnel(b->g) ?: &none;
-        uint8_t tunnels = (uint8_t) tunnel->mode, can_decap = s->can_decap;
+        uint8_t tunnels = (uint8_t) tunnel_mode(b->g), can_decap = s->can_decap;
         uint32_t overlay = s->number % WEFT_OVERLAYS;
         struct weft_ports given, contested;
         uint32_t half_open = half_open_stretch(b);

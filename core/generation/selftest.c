@@ -68,6 +68,17 @@ static int fill_tunnel(const struct run *run, struct weft_error *reterr)
         return r < 0 ? weft_fail(reterr, r, "peers table: %s", strerror(-r)) : 0;
 }
 
+/* Its own address, from which it sends. */
+static int fill_node(const struct run *run)
+{
+        struct weft_peer peer = { .identity = WEFT_IDENTITY_REMOTE_NODE, .flags = WEFT_PEER_NODE };
+        struct weft_prefix own = { .len = 128 };
+
+        (void) parse_address(DRY_PEER4, &own.addr);
+        peer.node = own.addr;
+        return tables_set_peer(run->tables, &own, &peer);
+}
+
 static int fill_tables(const struct run *run, struct weft_error *reterr)
 {
         struct weft_link link = { .flags = WEFT_NEXTHOP_MARK, .mtu = 1500 };
@@ -76,11 +87,22 @@ static int fill_tables(const struct run *run, struct weft_error *reterr)
         (void) parse_address(DRY_ADDRESS4, &link.addr4);
         (void) parse_address(DRY_ADDRESS6, &link.addr6);
         r = tables_set_link(run->tables, run->network->uplink, &link);
+        if (r == 0)
+                r = fill_node(run);
         if (r == 0 && generation_tunnel(run->generation))
                 r = fill_tunnel(run, reterr);
 
         return r < 0 ? weft_fail(reterr, r, "links table: %s", strerror(-r))
                      : fill_endpoint(run, reterr);
+}
+
+static bool is_endpoint(const struct weft_addr *a)
+{
+        struct weft_addr four, six;
+
+        (void) parse_address(DRY_ENDPOINT4, &four);
+        (void) parse_address(DRY_ENDPOINT6, &six);
+        return memcmp(a, &four, sizeof(four)) == 0 || memcmp(a, &six, sizeof(six)) == 0;
 }
 
 static int set_service(const struct run *run, const char *name, const struct weft_test_service *s,
@@ -101,6 +123,7 @@ static int set_service(const struct run *run, const char *name, const struct wef
                 b->weight = 1;
                 valid = c.n_backends < BACKENDS_MAX - 1 &&
                         parse_address_port(s->backends[c.n_backends], &b->addr, &b->port) >= 0;
+                b->local = is_endpoint(&b->addr);
         }
         if (s->external_ip) {
                 valid = valid && parse_address(s->external_ip, &external) >= 0;

@@ -284,6 +284,18 @@ static void api_tunnel(struct weft_instance *self, const struct weft_tunnel_spec
                                                                             : WEFT_TUNNEL_ENGINE;
 }
 
+static void api_wrap(struct weft_instance *self)
+{
+        of(self)->wraps = true;
+}
+
+static int api_wraps(struct weft_instance *self)
+{
+        const struct core_services *s = of(self)->services;
+
+        return s->wraps && s->wraps(s->data);
+}
+
 static void *api_data(struct weft_instance *self)
 {
         return of(self)->data;
@@ -322,4 +334,6 @@ const struct weft_api core_api = {
         .native_prefixes = api_native_prefixes,
         .tunnel = api_tunnel,
         .runs = api_runs,
+        .wrap = api_wrap,
+        .wraps = api_wraps,
 };

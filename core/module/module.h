@@ -65,6 +65,7 @@ struct core_services {
                                  void *f_data);
         const struct weft_prefixes *(*native_prefixes)(void *data, const char *module);
         bool (*runs)(void *data, const char *module);
+        bool (*wraps)(void *data); /* NULL: nothing is tested */
         void (*log)(void *data, const char *module, int level, const char *text);
 };
 
@@ -91,6 +92,7 @@ struct instance {
         char *table;                    /* body held through weft_api.nft_table(); owned */
         struct weft_prefixes native;    /* from weft_api.set_native_prefixes(); items owned */
         struct weft_tunnel_spec tunnel; /* from weft_api.tunnel(); mode NONE: none */
+        bool wraps;                     /* from weft_api.wrap() */
         bool attached, degraded;
 
         /* On a reload. An instance that goes on stands in both builds. */

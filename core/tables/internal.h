@@ -20,6 +20,7 @@
         X(BACKENDS, "backends")                                                                    \
         X(MAGLEV, "maglev")                                                                        \
         X(MEMBERS, "members")                                                                      \
+        X(PLACED, "placed")                                                                        \
         X(SOURCE_RANGES, "source_ranges")                                                          \
         X(PEERS, "peers")                                                                          \
         X(REMOTES, "remotes")                                                                      \

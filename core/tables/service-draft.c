@@ -366,6 +366,23 @@ static int add_members(struct tables *t, struct draft *d, bool ipv6, bool local_
         return r;
 }
 
+/* From the last to the first: of several ports at one address, the first one's stays. */
+static int add_placed(struct tables *t, struct draft *d)
+{
+        const struct config_service *s = d->config;
+        int r = 0;
+
+        for (size_t i = s->n_backends; r == 0 && i-- > 0;) {
+                struct weft_placed_key key = { d->id, s->backends[i].addr };
+
+                if (s->backends[i].local)
+                        r = service_set_add(t, TABLE_PLACED, &d->placed, &key,
+                                            d->backends[i]->index);
+        }
+
+        return r;
+}
+
 static int add_sources(struct tables *t, struct draft *d)
 {
         const struct weft_prefixes *list = &d->config->source_range;
@@ -391,6 +408,9 @@ static int draft_sets(struct tables *t, struct draft *d)
 
         for (int ipv6 = 0; r == 0 && d->config->affinity && ipv6 < 2; ipv6++)
                 r = add_members(t, d, ipv6, local);
+
+        if (r == 0)
+                r = add_placed(t, d);
 
         return r < 0 ? r : add_sources(t, d);
 }
@@ -428,6 +448,7 @@ void draft_done(struct tables *t, struct draft *d)
         }
 
         service_set_done(&d->members);
+        service_set_done(&d->placed);
         service_set_done(&d->sources);
         free(d->keys);
         free(d->backends);

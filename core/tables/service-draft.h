@@ -29,7 +29,7 @@ struct draft {
         struct backend **backends; /* one reference each, in the configuration's order */
         size_t n_backends;
         struct face faces[2];
-        struct service_set members, sources;
+        struct service_set members, placed, sources;
 };
 
 /* The addresses. config is set; node_addrs: where a node port is. -ENOMEM. */

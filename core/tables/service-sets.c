@@ -8,7 +8,7 @@
 #include "config/values.h"
 #include "tables/service-sets.h"
 
-static const enum table set_tables[] = { TABLE_MEMBERS, TABLE_SOURCE_RANGES };
+static const enum table set_tables[] = { TABLE_MEMBERS, TABLE_PLACED, TABLE_SOURCE_RANGES };
 
 static uint32_t key_size(const struct tables *t, enum table id)
 {

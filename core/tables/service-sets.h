@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-/* What a service has in maps whose keys carry its id: members (whom affinity may lead back to) and
- * source ranges. No two services share an entry. */
+/* What a service has in maps whose keys carry its id: members (whom affinity may lead back to),
+ * backends by where they are placed, and source ranges. No two services share an entry. */
 
 #include "tables/internal.h"
 

@@ -17,7 +17,7 @@ struct service {
         size_t n_keys;
         struct backend **backends; /* one reference each */
         size_t n_backends;
-        struct service_set members, sources;
+        struct service_set members, placed, sources;
         uint32_t round; /* when it was set */
 };
 
@@ -185,11 +185,13 @@ static void adopt_draft(struct tables *t, struct service *s, struct draft *d)
 {
         adopt_keys(t, s, d);
         service_set_leave(t, TABLE_MEMBERS, &s->members, &d->members);
+        service_set_leave(t, TABLE_PLACED, &s->placed, &d->placed);
         service_set_leave(t, TABLE_SOURCE_RANGES, &s->sources, &d->sources);
 
         SWAP(s->backends, d->backends);
         SWAP(s->n_backends, d->n_backends);
         SWAP(s->members, d->members);
+        SWAP(s->placed, d->placed);
         SWAP(s->sources, d->sources);
 }
 
@@ -219,6 +221,7 @@ static void free_service(void *p)
         struct service *s = p;
 
         service_set_done(&s->members);
+        service_set_done(&s->placed);
         service_set_done(&s->sources);
         free(s->name);
         free(s->keys);
@@ -252,6 +255,8 @@ static int write_draft(struct tables *t, struct draft *d)
 
         r = service_set_enter(t, TABLE_MEMBERS, &d->members);
         if (r == 0)
+                r = service_set_enter(t, TABLE_PLACED, &d->placed);
+        if (r == 0)
                 r = service_set_enter(t, TABLE_SOURCE_RANGES, &d->sources);
         if (r == 0)
                 r = write_keys(t, d);
@@ -271,6 +276,7 @@ static int set_service(struct tables *t, struct service *s, struct draft *d,
         r = write_draft(t, d);
         if (r < 0) {
                 service_set_leave(t, TABLE_MEMBERS, &d->members, &s->members);
+                service_set_leave(t, TABLE_PLACED, &d->placed, &s->placed);
                 service_set_leave(t, TABLE_SOURCE_RANGES, &d->sources, &s->sources);
                 if (!s->keys)
                         tables_del_service(t, s->name);
@@ -345,6 +351,7 @@ void tables_del_service(struct tables *t, const char *name)
         for (size_t i = 0; i < s->n_keys; i++)
                 release_key(t, s, &s->keys[i].key);
         service_set_leave(t, TABLE_MEMBERS, &s->members, &none);
+        service_set_leave(t, TABLE_PLACED, &s->placed, &none);
         service_set_leave(t, TABLE_SOURCE_RANGES, &s->sources, &none);
         for (size_t i = 0; i < s->n_backends; i++)
                 backend_drop(t, s->backends[i]);

@@ -58,6 +58,16 @@ static bool tcp_is_direct(struct weft_instance *self, const struct weft_api *api
         return ((const struct hybrid_config *) api->config(self))->tcp == 1;
 }
 
+static bool tcp_tells(struct weft_instance *self, const struct weft_api *api)
+{
+        return tcp_is_direct(self, api) && !api->wraps(self);
+}
+
+static bool tcp_is_wrapped(struct weft_instance *self, const struct weft_api *api)
+{
+        return tcp_is_direct(self, api) && api->wraps(self);
+}
+
 static bool udp_is_not(struct weft_instance *self, const struct weft_api *api)
 {
         return ((const struct hybrid_config *) api->config(self))->udp == 0;
@@ -78,7 +88,14 @@ static const struct weft_test tests[] = { { .name = "TCP goes by DSR",
                                             .services = services,
                                             .verdict = WEFT_TEST_REDIRECT,
                                             .expected = WEFT_TEST_BYTES(syn_telling),
-                                            .applies = tcp_is_direct },
+                                            .applies = tcp_tells },
+                                          { .name = "TCP goes by DSR in packets of its own",
+                                            .hook = WEFT_FROM_UPLINK,
+                                            .packet = WEFT_TEST_BYTES(syn),
+                                            .services = services,
+                                            .verdict = WEFT_TEST_REDIRECT,
+                                            .expected = WEFT_TEST_BYTES(syn_wrapped),
+                                            .applies = tcp_is_wrapped },
                                           { .name = "UDP goes by SNAT",
                                             .hook = WEFT_FROM_UPLINK,
                                             .packet = WEFT_TEST_BYTES(datagram),

@@ -6,6 +6,26 @@
 
 #include <weft/service.bpf.h>
 
+const volatile __u8 how = WEFT_DSR_OPTION; /* enum weft_dsr */
+
+/* The node that wrapped the packet has chosen the endpoint. Of a service that is not known here,
+ * the endpoint has the address itself. */
+static __always_inline int as_wrapped(struct weft_pkt *pkt, const struct weft_service *service)
+{
+        const struct weft_backend *backend;
+        __u32 index = 0;
+
+        if (!service) {
+                weft_plan_as_wrapped(pkt);
+                return WEFT_DONE;
+        }
+        backend = weft_backend_at(service, &pkt->wrapped_to, &index);
+        if (!backend)
+                return WEFT_REJECT(NO_BACKEND);
+        weft_plan_backend(pkt, index, backend);
+        return WEFT_DONE;
+}
+
 WEFT_STAGE(nodeport_dsr, FROM_UPLINK | FROM_OVERLAY, SERVICE)
 {
         const struct weft_service *service = weft_service_of(pkt);
@@ -17,6 +37,8 @@ WEFT_STAGE(nodeport_dsr, FROM_UPLINK | FROM_OVERLAY, SERVICE)
                 weft_plan_direct(pkt);
                 return WEFT_DONE;
         }
+        if (pkt->wrapped)
+                return as_wrapped(pkt, service);
         if (!service)
                 return pkt->service_addr ? weft_address_only(pkt) : WEFT_NEXT;
         if (service->forwarding == WEFT_FORWARDING_SNAT)
@@ -26,7 +48,7 @@ WEFT_STAGE(nodeport_dsr, FROM_UPLINK | FROM_OVERLAY, SERVICE)
                 return no;
         weft_plan_backend(pkt, index, backend);
         if (!pkt->plan.endpoint)
-                weft_plan_dsr(pkt, WEFT_DSR_OPTION);
+                weft_plan_dsr(pkt, how);
         return WEFT_DONE;
 }
 

@@ -13,14 +13,14 @@
 
 WEFT_OBJECT("nodeport-dsr.bpf.o");
 
-enum dispatch { DISPATCH_OPTION, DISPATCH_GENEVE };
+enum dispatch { DISPATCH_OPTION, DISPATCH_GENEVE, DISPATCH_IPIP };
 
 struct dsr_config {
         struct weft_ports port_range;
         uint32_t dispatch;
 };
 
-static const char *const dispatches[] = { "option", "geneve", NULL };
+static const char *const dispatches[] = { "option", "geneve", "ipip", NULL };
 
 static const struct weft_option options[] = {
         WEFT_OPT_PORTS(struct dsr_config, port_range, "port-range", "30000-32767",
@@ -28,7 +28,10 @@ static const struct weft_option options[] = {
         WEFT_OPT_ENUM(struct dsr_config, dispatch, "dispatch", "option", dispatches,
                       "How the backend's node is told of the service. option: by an IPv4 option or "
                       "an IPv6 destination option, which the network between the nodes has to let "
-                      "through. geneve: by an option of the tunnel, with [module geneve]."),
+                      "through. geneve: by an option of the tunnel, with [module geneve]. ipip: "
+                      "each packet of the client goes inside another one, to the backend's "
+                      "address; a backend without weft that has the service's address and port "
+                      "can take it out itself."),
         {}
 };
 
@@ -61,6 +64,12 @@ static int dsr_configure(struct weft_instance *self, const struct weft_api *api,
                         "dispatch = option cannot run with [module geneve]: IP options need "
                         "packets that the network outside routes as they are; write dispatch = "
                         "geneve, or take [module native-routing] instead of [module geneve]");
+        if (config->dispatch == DISPATCH_IPIP && api->runs(self, "geneve"))
+                return api->fail(
+                        reterr, -EINVAL,
+                        "dispatch = ipip cannot run with [module geneve]: its packets to pods need "
+                        "a network outside that routes them; write dispatch = geneve, or take "
+                        "[module native-routing] instead of [module geneve]");
         if (config->dispatch == DISPATCH_GENEVE && !api->runs(self, "geneve"))
                 return api->fail(
                         reterr, -EINVAL,
@@ -75,9 +84,16 @@ static int dsr_load(struct weft_instance *self, const struct weft_api *api,
                     struct weft_error *reterr)
 {
         const struct dsr_config *config = api->config(self);
+        uint8_t how = WEFT_DSR_IPIP;
 
-        (void) reterr;
         api->node_ports(self, config->port_range.low, config->port_range.high);
+        if (config->dispatch != DISPATCH_IPIP)
+                return 0;
+
+        api->wrap(self);
+        if (api->constant(self, "how", &how, sizeof(how)) < 0)
+                return api->fail(reterr, -EINVAL, "its programs are another version's");
+
         return 0;
 }
 
@@ -107,6 +123,14 @@ static const struct weft_test_service remote6[] = {
         {}
 };
 
+static const struct weft_test_service local[] = {
+        { .port = 80,
+          .node_port = 30080,
+          .proto = IPPROTO_TCP,
+          .backends = (const char *const[]) { "10.244.1.10:8080", NULL } },
+        {}
+};
+
 static const struct weft_test_service external[] = {
         { .external_ip = "198.51.100.7",
           .port = 80,
@@ -115,6 +139,24 @@ static const struct weft_test_service external[] = {
         {}
 };
 
+static bool wraps(struct weft_instance *self, const struct weft_api *api)
+{
+        return ((const struct dsr_config *) api->config(self))->dispatch == DISPATCH_IPIP;
+}
+
+static bool tells(struct weft_instance *self, const struct weft_api *api)
+{
+        return !wraps(self, api);
+}
+
+/* Of the outer header, behind Ethernet: a hash. */
+#define FLOW_LABEL                                                                                 \
+        {                                                                                          \
+                {                                                                                  \
+                        15, 3                                                                      \
+                }                                                                                  \
+        }
+
 static const struct weft_test tests[] = {
         { .name = "the backend's node is told by the first packet",
           .hook = WEFT_FROM_UPLINK,
@@ -122,21 +164,65 @@ static const struct weft_test tests[] = {
           .packet = WEFT_TEST_BYTES(syn),
           .services = remote,
           .verdict = WEFT_TEST_REDIRECT,
-          .expected = WEFT_TEST_BYTES(syn_telling) },
+          .expected = WEFT_TEST_BYTES(syn_telling),
+          .applies = tells },
         { .name = "later packets tell nothing",
           .hook = WEFT_FROM_UPLINK,
           .without = "hybrid",
           .goes_on = 1,
           .packet = WEFT_TEST_BYTES(ack),
           .verdict = WEFT_TEST_REDIRECT,
-          .expected = WEFT_TEST_BYTES(ack_to_backend) },
+          .expected = WEFT_TEST_BYTES(ack_to_backend),
+          .applies = tells },
         { .name = "the backend's node is told over IPv6",
           .hook = WEFT_FROM_UPLINK,
           .without = "hybrid",
           .packet = WEFT_TEST_BYTES(syn6),
           .services = remote6,
           .verdict = WEFT_TEST_REDIRECT,
-          .expected = WEFT_TEST_BYTES(syn6_telling) },
+          .expected = WEFT_TEST_BYTES(syn6_telling),
+          .applies = tells },
+        { .name = "every packet goes on in another one",
+          .hook = WEFT_FROM_UPLINK,
+          .without = "hybrid",
+          .packet = WEFT_TEST_BYTES(syn),
+          .services = remote,
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_wrapped),
+          .applies = wraps },
+        { .name = "later packets do, too",
+          .hook = WEFT_FROM_UPLINK,
+          .without = "hybrid",
+          .goes_on = 1,
+          .packet = WEFT_TEST_BYTES(ack),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(ack_wrapped),
+          .applies = wraps },
+        { .name = "every packet goes on in another one over IPv6",
+          .hook = WEFT_FROM_UPLINK,
+          .without = "hybrid",
+          .packet = WEFT_TEST_BYTES(syn6),
+          .services = remote6,
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn6_wrapped),
+          .any = FLOW_LABEL,
+          .applies = wraps },
+        { .name = "what a peer wrapped for an endpoint is taken out",
+          .hook = WEFT_FROM_UPLINK,
+          .packet = WEFT_TEST_BYTES(wrapped_in),
+          .services = local,
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn_delivered),
+          .with = "host-routing",
+          .applies = wraps },
+        { .name = "and answered from the service's address",
+          .hook = WEFT_FROM_ENDPOINT,
+          .goes_on = 1,
+          .packet = WEFT_TEST_BYTES(answer),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(answer_to_client),
+          .with = "host-routing",
+          .applies = wraps },
         { .name = "what this node is told is taken out of the packet",
           .hook = WEFT_FROM_UPLINK,
           .packet = WEFT_TEST_BYTES(syn_told),

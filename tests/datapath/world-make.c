@@ -218,6 +218,8 @@ static struct config_assignment snat_options[] = { { .key = "snat-ports",
 static struct config_assignment small_options[] = { { .key = "snat-ports",
                                                       .value = "61000-61003" } };
 
+static struct config_assignment ipip_options[] = { { .key = "dispatch", .value = "ipip" } };
+
 #define MODULES 16
 
 /* clang-format off */
@@ -244,6 +246,19 @@ static const struct config_module sections[VARIANTS][MODULES] = {
                             { .name = "bpf-masq",
                               .assignments = masq_options,
                               .n_assignments = 3 } },
+        [WRAPPED] = { { .name = "native-routing" },
+                      { .name = "clusterip" },
+                      { .name = "nodeport-dsr", .assignments = ipip_options, .n_assignments = 1 },
+                      { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
+                      { .name = "host-routing" } },
+        [WRAPPED_LEGACY] = { { .name = "native-routing" },
+                             { .name = "clusterip" },
+                             { .name = "nodeport-dsr",
+                               .assignments = ipip_options,
+                               .n_assignments = 1 },
+                             { .name = "bpf-masq",
+                               .assignments = masq_options,
+                               .n_assignments = 3 } },
         [DIVIDED] = { { .name = "native-routing" },
                       { .name = "clusterip" },
                       { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },

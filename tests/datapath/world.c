@@ -128,10 +128,10 @@ static void wipe(enum variant v, const char *name)
 static void wipe_all(enum variant v)
 {
         static const char *const maps[] = {
-                "flows4",   "flows6",    "nexthops", "endpoints", "services",      "service_slots",
-                "backends", "maglev",    "affinity", "members",   "source_ranges", "peers",
-                "links",    "fragments", "filter",   "world",     "forwards",      "drops",
-                "events",   "ring_next", "nodes",    "remotes",   "overlays",
+                "flows4",   "flows6", "nexthops",  "endpoints", "services", "service_slots",
+                "backends", "maglev", "affinity",  "members",   "placed",   "source_ranges",
+                "peers",    "links",  "fragments", "filter",    "world",    "forwards",
+                "drops",    "events", "ring_next", "nodes",     "remotes",  "overlays",
         };
 
         for (size_t i = 0; i < ELEMENTS(maps); i++)
@@ -206,6 +206,7 @@ void world_set_service(struct world *w, int family, const struct service *s)
                         .addr = at(family, s->backends[i]),
                         .port = BACKEND_PORT,
                         .weight = 1,
+                        .local = s->backends[i] == POD || s->backends[i] == POD2,
                 };
         must(tables_set_service(w->tables, &c, &node, 1, &error), &error);
 }

@@ -58,10 +58,12 @@ enum variant {
         GUARDED, /* LEGACY with a stage of somebody else at both exit hooks, which shuts SHUT_PORT
                   */
         DIRECT,  /* FULL with nodeport-dsr instead of nodeport-snat */
-        DIRECT_LEGACY, /* LEGACY with it */
-        DIVIDED,       /* FULL with both and hybrid */
-        VXLAN,         /* FULL with vxlan, by the engine, instead of native-routing */
-        GENEVE,        /* geneve, by the engine, and host-routing */
+        DIRECT_LEGACY,  /* LEGACY with it */
+        DIVIDED,        /* FULL with both and hybrid */
+        WRAPPED,        /* DIRECT with dispatch = ipip */
+        WRAPPED_LEGACY, /* DIRECT_LEGACY with it */
+        VXLAN,          /* FULL with vxlan, by the engine, instead of native-routing */
+        GENEVE,         /* geneve, by the engine, and host-routing */
         /* of the bench alone */
         VXLAN_DEVICE, /* VXLAN by a device of the kernel, which is not there */
         MODULES_2,    /* native-routing and nodeport-snat, */

@@ -188,6 +188,19 @@ weft_choose(const struct weft_pkt *pkt, const struct weft_service *s, __u32 *ret
         return *ret_index ? bpf_map_lookup_elem(&backends, ret_index) : NULL;
 }
 
+/* The service's backend at an address of this node, which another node chose; NULL: none. */
+static __always_inline const struct weft_backend *
+weft_backend_at(const struct weft_service *s, const struct weft_addr *addr, __u32 *ret_index)
+{
+        struct weft_placed_key key = { .service = s->id, .addr = *addr };
+        const __u32 *index = bpf_map_lookup_elem(&placed, &key);
+
+        if (!index)
+                return NULL;
+        *ret_index = *index;
+        return bpf_map_lookup_elem(&backends, ret_index);
+}
+
 /* What is said of a packet to a service's own address, but to none of its ports. */
 static __always_inline int weft_address_only(const struct weft_pkt *pkt)
 {

@@ -109,6 +109,8 @@ struct weft_pkt {
         __u8 options[WEFT_TUNNEL_OPTIONS];
         __u16 remote, remote_number; /* from a tunnel: who sent it, as in union weft_tunnel */
         __u32 identity; /* from a tunnel: what it said of the sender; see weft_identity_of() */
+        __u8 wrapped;   /* 1: it came in another packet, by WEFT_DSR_IPIP of another node */
+        struct weft_addr wrapped_to; /* that one's destination, a local endpoint */
         /* the engine's */
         __u8 absent;    /* looked up and not found */
         __u8 exit_done; /* the exit hook's stages have run */
@@ -362,6 +364,14 @@ static __always_inline void weft_plan_dsr(struct weft_pkt *pkt, enum weft_dsr ho
 static __always_inline void weft_plan_direct(struct weft_pkt *pkt)
 {
         pkt->plan.flags |= WEFT_PLAN_DIRECT | WEFT_PLAN_TRACK;
+        pkt->plan.module = weft_module_id;
+}
+
+/* The packet goes on as it was wrapped, into the endpoint that it was wrapped for, which has its
+ * destination for an address of its own; so do the answers. */
+static __always_inline void weft_plan_as_wrapped(struct weft_pkt *pkt)
+{
+        pkt->plan.flags |= WEFT_PLAN_WHOLE | WEFT_PLAN_TRACK;
         pkt->plan.module = weft_module_id;
 }
 

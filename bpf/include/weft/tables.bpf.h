@@ -52,6 +52,7 @@ WEFT_MAP(BPF_MAP_TYPE_HASH, maglev, struct weft_maglev_key, struct weft_maglev_p
          BPF_F_NO_PREALLOC);
 WEFT_MAP(BPF_MAP_TYPE_LRU_HASH, affinity, struct weft_affinity_key, struct weft_affinity, 65536, 0);
 WEFT_MAP(BPF_MAP_TYPE_HASH, members, struct weft_member_key, __u32, 131072, BPF_F_NO_PREALLOC);
+WEFT_MAP(BPF_MAP_TYPE_HASH, placed, struct weft_placed_key, __u32, 131072, BPF_F_NO_PREALLOC);
 WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, source_ranges, struct weft_source_key, __u32, 65536,
          BPF_F_NO_PREALLOC);
 WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, peers, struct weft_peer_key, struct weft_peer, 16384,

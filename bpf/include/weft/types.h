@@ -132,6 +132,7 @@ enum weft_dsr {
         WEFT_DSR_NONE,
         WEFT_DSR_OPTION, /* by an IPv4 option or an IPv6 destination option; of what goes through a
                             tunnel, by an option of Geneve */
+        WEFT_DSR_IPIP,   /* every packet as it came, in another one to the backend's address */
 };
 
 /* What of the packet a plan changes. */
@@ -152,7 +153,8 @@ union weft_route {
         };
 };
 
-/* How the packets of a flow are carried to another node, in one word too; all zero: as they are. */
+/* How the packets of a flow are carried to another node, in one word too; all zero: as they are. Of
+ * WEFT_TUNNEL_WRAP: index of the backend, next hop, number of that. */
 union weft_tunnel {
         __u64 word;
         struct {
@@ -356,6 +358,14 @@ enum weft_member {
         WEFT_MEMBER_LOCAL = 2 /* … of those for this node alone */
 };
 
+/* placed: (service, address) -> the backend of this node that has it, for packets that another node
+ * sent to that address; it may take none but those. Of several ports at one address, the first's.
+ */
+struct weft_placed_key {
+        __u32 service;
+        struct weft_addr addr;
+};
+
 /* source_ranges: LPM of (32 bits of service id, address) -> nothing. */
 struct weft_source_key {
         __u32 prefixlen; /* over 160 bits */
@@ -445,6 +455,7 @@ enum weft_tunnel_mode {
         WEFT_TUNNEL_NONE,
         WEFT_TUNNEL_ENGINE, /* the engine, from the header below */
         WEFT_TUNNEL_DEVICE, /* a flow-based device of the kernel */
+        WEFT_TUNNEL_WRAP,   /* none between nodes: what WEFT_DSR_IPIP says is wrapped */
 };
 
 /* What a tunnel's packets carry between UDP and the inner Ethernet header: eight bytes, of which 4

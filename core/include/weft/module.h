@@ -257,6 +257,13 @@ struct weft_api {
         /* Is the module NAME part of the generation that is being built? */
         int (*runs)(struct weft_instance *self, const char *name);
 
+        /* In load: the module's stages plan WEFT_DSR_IPIP. The engine wraps such packets, and
+         * unwraps what peers wrapped for endpoints of this node. Not beside a tunnel. */
+        void (*wrap)(struct weft_instance *self);
+
+        /* In `applies` of a self-test: did a module of the generation call wrap()? */
+        int (*wraps)(struct weft_instance *self);
+
         /* append here */
 };
 
@@ -275,7 +282,8 @@ struct weft_api {
  *     endpoint    10.244.1.10 and fd00:244:1::10, MAC 02:00:00:00:03:00; the host's side of its
  *                 device 02:00:00:00:04:00
  *     10.244.2.0/24 and fd00:244:2::/64 are behind 192.0.2.12 and 2001:db8::12, same MAC
- *     10.244.3.0/24 are the pods of the peer 192.0.2.12, where there is a tunnel
+ *     10.244.3.0/24 are the pods of the peer 192.0.2.12, where there is a tunnel; a peer it is
+ * always
  *
  * Before each test the flow tables are empty and the services its own; one that `goes_on` finds
  * what the test before it left. */
