@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The other ways of direct server return: told by a tunnel's option, and divided with SNAT."""
+"""The other ways of direct server return: told by a tunnel's option, by packets in packets, and divided
+with SNAT."""
 
+import fcntl
+import os
 import socket
 import struct
+import threading
 
 import pytest
 
@@ -12,7 +16,7 @@ from lab import has_link_kind, wait_for
 from packets import Sniffer, mac, send_frame
 from test_core import answers, refused
 from test_dsr import Frame, seen
-from traffic import Echo, datagram, download, numbers, tcp_who, udp_who, upload
+from traffic import Echo, Server, datagram, download, numbers, tcp_who, udp_who, upload
 
 GENEVE = 6081
 CRITICAL = 0x40  # in the second byte of the header
@@ -141,7 +145,147 @@ def test_services_from_pods_pass_the_tunnel(over_geneve, family):
         way.close()
 
 
+# ---- packets in packets -----------------------------------------------------------------------------------
+
+OWNER = {"ipv4": "192.0.2.50", "ipv6": "2001:db8::50"}
+OWNED = 8085  # a service on `balancer`, whose backend is OWNER
+
+
+def ipip_modules(dispatch="ipip"):
+    modules = standard_modules(host_routing=False)
+    del modules["nodeport-snat"]
+    return {"nodeport-dsr": {"dispatch": dispatch}} | modules
+
+
+@pytest.fixture(scope="module")
+def over_ipip():
+    more = [(f"service owned-{f.name}", {"port": f"{OWNED}/tcp", "load-balancer-ip": f.balancer,
+                                         "backend": f.with_port(OWNER[f.name], OWNED)}) for f in FAMILIES]
+    made = lab(ipip_modules(), more)
+    made.more = more
+    made.owner = made.lab.namespace("owner")
+    made.lab.plug(made.switch, made.owner)
+    made.owner.ip(*(f"addr add {OWNER[f.name]}/{64 if ':' in f.n1 else 24} dev eth0" for f in FAMILIES))
+    yield made
+    finish(made)
+
+
+def test_through_the_stack_backends_see_the_client_and_answer_directly(over_ipip, family):
+    cluster = over_ipip
+    expected = {"p1": {family.client}, "p2": {family.client}}
+    with Sniffer(cluster.n1) as n1, Sniffer(cluster.client) as client:
+        assert answers(tcp_who, cluster.client, family.n1, family.web, 20) == expected
+        assert answers(udp_who, cluster.client, family.n1, family.dns, 20) == expected
+        assert tcp_who(cluster.client, family.n1, family.far)[:2] == ("p2", family.client)
+        assert not [f for f in seen(n1, family.far) if f.sport == family.far]
+        back = [f for f in seen(client, family.far) if f.sport == family.far]
+        assert back and {f.source_mac for f in back} == {mac(cluster.n2)}
+
+
+def test_through_the_stack_large_and_unhappy_traffic_passes(over_ipip, family):
+    cluster = over_ipip
+    assert upload(cluster.client, family.n1, family.far, 4 << 20)
+    assert download(cluster.client, family.n1, family.far, 4 << 20)
+    assert refused(cluster.client, family.n1, family.shut)
+    data = numbers(5, 1200)
+    assert datagram(cluster.client, family.n1, family.far_udp, data) == data
+
+
+def test_scapy_and_tshark_see_the_clients_packet_in_the_nodes(over_ipip, family, tmp_path):
+    from scapy.layers.inet import IP, UDP
+    from scapy.layers.inet6 import IPv6
+    from scapy.layers.l2 import Ether
+    from scapy.utils import wrpcap
+
+    cluster, layer = over_ipip, IPv6 if ":" in family.n1 else IP
+    with Sniffer(cluster.n2) as n2, Sniffer(cluster.n1) as n1:
+        udp_who(cluster.client, family.n1, family.far_udp, source=("", 40888))
+        frame = next(f for f in n2.frames() if Frame(f).told and Frame(f).sport == 40888)
+        sent = next(f for f in n1.frames() if Frame(f).sport == 40888 and not Frame(f).told)
+    outer, came = Ether(frame)[layer], Ether(sent)[layer]
+    inner = outer.payload
+    assert isinstance(inner, layer) and inner[UDP].dport == family.far_udp
+    assert (outer.src, outer.dst) == (family.n1, family.p2)
+    if layer is IP:
+        assert (outer.proto, outer.ttl, outer.flags, outer.ihl) == (4, 64, "DF", 5)
+        assert outer.len == inner.len + 20 and inner.ttl == came.ttl - 1
+        again = IP(bytes(outer))
+        del again.chksum
+        assert IP(bytes(again)).chksum == outer.chksum
+        inner.ttl, inner.chksum = came.ttl, came.chksum
+    else:
+        assert (outer.nh, outer.hlim) == (41, 64) and outer.plen == inner.plen + 40
+        assert outer.fl != 0 and inner.hlim == came.hlim - 1
+        inner.hlim = came.hlim
+    assert bytes(inner) == bytes(came)
+    wrpcap(str(tmp_path / "w.pcap"), Ether(frame))
+    name, address = ("ipv6", "ipv6.dst") if layer is IPv6 else ("ip", "ip.dst")
+    said = cluster.n1.run("tshark", "-r", tmp_path / "w.pcap", "-T", "fields", "-e", "frame.protocols", "-e",
+                          address, "-e", "udp.dstport").stdout
+    assert f":{name}:{name}:udp" in said and f"{family.p2},{family.n1}" in said, said
+    assert str(family.far_udp) in said
+
+
+class Unwrapper:
+    """What the kernel's ipip and ip6tnl devices do, where it has none: raw sockets for what comes, and a TUN
+    device for what was in it."""
+
+    def __init__(self, ns):
+        with ns.inside():
+            self.tun = os.open("/dev/net/tun", os.O_RDWR)
+            fcntl.ioctl(self.tun, 0x400454CA, struct.pack("16sH", b"unwrapped", 0x1001))  # TUN, no prefix
+            self.sockets = [socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP),
+                            socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_IPV6)]
+        ns.ip("link set unwrapped up")
+        for s in self.sockets:
+            threading.Thread(target=self.take, args=(s,), daemon=True).start()
+
+    def take(self, s):
+        while True:
+            packet = s.recv(1 << 16)
+            os.write(self.tun, packet[20:] if s.family == socket.AF_INET else packet)
+
+
+def own(cluster, f):
+    """Makes OWNER a backend without weft: it has the service's address, and takes packets out of packets."""
+    kind, mode = ("ip6tnl", "mode ip6ip6") if ":" in f.n1 else ("ipip", "")
+    made = cluster.owner.run("ip", "link", "add", f"in-{f.name}", "type", kind, *mode.split(), "local",
+                             OWNER[f.name], check=False).returncode == 0
+    if made:
+        cluster.owner.ip(f"link set in-{f.name} up")
+    elif not hasattr(cluster, "unwrapper"):
+        cluster.owner.run("ethtool", "-K", "eth0", "gro", "off")
+        cluster.client.run("ethtool", "-K", "eth0", "tx", "off")  # sums that are whole inside, too
+        cluster.unwrapper = Unwrapper(cluster.owner)
+    for key in ("all", "default", f"in-{f.name}" if made else "unwrapped"):
+        cluster.owner.sysctl(f"ipv4/conf/{key}/rp_filter", 0)
+    cluster.owner.ip(f"addr add {f.balancer}/{128 if ':' in f.n1 else 32} dev lo")
+
+
+def test_a_backend_without_weft_that_has_the_address_takes_the_packets_out_itself(over_ipip, family):
+    own(over_ipip, family)
+    if not hasattr(over_ipip, "server"):
+        over_ipip.server = Server(over_ipip.owner, "owner", tcp=OWNED, udp=OWNED)
+        over_ipip.lab.on_close(over_ipip.server.close)
+    assert tcp_who(over_ipip.client, family.balancer, OWNED)[:2] == ("owner", family.client)
+    assert upload(over_ipip.client, family.balancer, OWNED, 1 << 20)
+    assert download(over_ipip.client, family.balancer, OWNED, 1 << 20)
+
+
+def test_connections_go_on_when_the_dispatch_changes(over_ipip, family):
+    held = Echo(over_ipip.client, family.n1, family.far)
+    for dispatch in ("option", "ipip"):
+        for number, weft in over_ipip.wefts.items():
+            weft.configure(over_ipip.sections(number, ipip_modules(dispatch), more=over_ipip.more))
+            weft.ctl("reload")
+        assert held.alive() and held.alive()
+    held.close()
+
+
 @pytest.mark.parametrize("modules, words", [
+    ({"vxlan": {}, "nodeport-dsr": {"dispatch": "ipip"}}, ["[module vxlan]", "[module native-routing]"]),
+    ({"geneve": {}, "nodeport-dsr": {"dispatch": "ipip"}},
+     ["dispatch = ipip", "[module geneve]", "dispatch = geneve", "[module native-routing]"]),
     ({"vxlan": {}, "nodeport-dsr": {}}, ["nodeport-dsr", "[module vxlan]", "[module geneve]", "[module nodeport-snat]"]),
     ({"geneve": {}, "nodeport-dsr": {}}, ["dispatch = option", "[module geneve]", "dispatch = geneve"]),
     ({"native-routing": {}, "nodeport-dsr": {"dispatch": "geneve"}},
@@ -162,9 +306,9 @@ def test_what_does_not_go_together_says_why_and_what_would(over_geneve, tmp_path
 # ---- hybrid -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def divided():
-    modules = standard_modules()
+@pytest.fixture(scope="module", params=["option", "ipip"])
+def divided(request):
+    modules = standard_modules() | {"nodeport-dsr": {"dispatch": request.param}}
     del modules["nodeport-snat"]
     more = [(f"service by-{way}-{f.name}", {
         "port": f"{port}/tcp", "external-ip": f.external, "forwarding": way,
