@@ -189,9 +189,9 @@ static __always_inline int way_is_current(const struct weft_pkt *pkt, const stru
 
         if (READ_ONCE(f->epoch) != pkt->epoch)
                 return 0;
-        if (is_tunnel(pkt->act.route.delivery) && weft_tunnels != WEFT_TUNNEL_WRAP)
+        if (is_tunnel(pkt->act.route.delivery))
                 return remote_is_current(pkt->act.tunnel, pkt->epoch, pkt->now);
-        return !is_hop(pkt->act.route.delivery) || read_hop(pkt->act.route, pkt->now, &hop);
+        return !is_redirect(pkt->act.route.delivery) || read_hop(pkt->act.route, pkt->now, &hop);
 }
 
 static __always_inline void forget(__u8 family, const struct weft_pkt *pkt,

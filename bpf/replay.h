@@ -163,13 +163,22 @@ static __always_inline int remote_is_same(const struct weft_remote *r, union wef
         return (__u16) READ_ONCE(r->number) == tunnel.number;
 }
 
+/* The next hop of what is wrapped. */
+static __always_inline union weft_route wrapped_route(union weft_tunnel tunnel)
+{
+        return (union weft_route) { .nexthop = tunnel.remote, .nexthop_number = tunnel.number };
+}
+
 /* Is what is known of the way to a remote still believed? A device of the kernel finds its own. */
 static __always_inline int remote_is_current(union weft_tunnel tunnel, __u64 epoch, __u64 now)
 {
-        struct weft_remote *r = remote_at(tunnel.remote);
+        struct weft_remote *r;
         union weft_route route;
         struct hop hop;
 
+        if (weft_tunnels == WEFT_TUNNEL_WRAP)
+                return read_hop(wrapped_route(tunnel), now, &hop);
+        r = remote_at(tunnel.remote);
         if (!r || !remote_is_same(r, tunnel))
                 return 0;
         if (weft_tunnels == WEFT_TUNNEL_DEVICE)
@@ -232,13 +241,9 @@ static __always_inline int is_passable(struct __sk_buff *ctx, const struct short
                                        union weft_route route, union weft_tunnel tunnel,
                                        struct hop *ret)
 {
-        if (is_tunnel(route.delivery)) {
-                if (weft_tunnels == WEFT_TUNNEL_WRAP)
-                        return read_hop(route, p->now, ret) && p->hop_limit > 1 &&
-                               fits(ctx, route.mtu, p->len, p->headers);
+        if (is_tunnel(route.delivery))
                 return remote_is_current(tunnel, p->epoch, p->now) && p->hop_limit > 1 &&
                        fits(ctx, route.mtu, p->len, p->headers);
-        }
         if (!is_redirect(route.delivery))
                 return 1;
         return read_hop(route, p->now, ret) && p->hop_limit > 1 &&

@@ -48,7 +48,6 @@ SEC("tc") int weft_wrap(struct __sk_buff *ctx)
         struct weft_pkt *pkt = weft_packet();
         __u32 index = pkt ? pkt->act.tunnel.key : 0;
         struct weft_backend *b = bpf_map_lookup_elem(&backends, &index);
-        union weft_route route = {};
         const struct weft_addr *from;
 
         if (!pkt || !b)
@@ -59,9 +58,7 @@ SEC("tc") int weft_wrap(struct __sk_buff *ctx)
         if (pkt->key.family == 4 ? wrap4(ctx, pkt, from, &b->addr)
                                  : wrap6(ctx, pkt, from, &b->addr))
                 return DROP(ctx, pkt, INVALID);
-        route.nexthop = pkt->act.tunnel.remote;
-        route.nexthop_number = pkt->act.tunnel.number;
-        return send(ctx, pkt, route);
+        return send(ctx, pkt, wrapped_route(pkt->act.tunnel));
 }
 
 /* ---- the backend's node ------------------------------------------------------------------- */
