@@ -370,8 +370,7 @@ static __always_inline struct weft_addr any_node(const struct weft_pkt *pkt)
 }
 
 /* Fills pkt->service and service_addr. What was wrapped may be for a node port of the node that did
- * it. Where no module serves endpoints, a cluster-ip is none of
- * weft's. */
+ * it. Where no module serves endpoints, a cluster-ip is none of weft's. */
 static __always_inline void find_service(struct weft_pkt *pkt)
 {
         struct weft_service_key key = { .addr = pkt->key.dst,

@@ -107,35 +107,11 @@ static void dsr_status(struct weft_instance *self, const struct weft_api *api, c
 
 /* ---- self-tests --------------------------------------------------------------------------- */
 
-static const struct weft_test_service remote[] = {
-        { .port = 80,
-          .node_port = 30080,
-          .proto = IPPROTO_TCP,
-          .backends = (const char *const[]) { "10.244.2.10:8080", NULL } },
-        {}
-};
-
-static const struct weft_test_service remote6[] = {
-        { .port = 80,
-          .node_port = 30080,
-          .proto = IPPROTO_TCP,
-          .backends = (const char *const[]) { "[fd00:244:2::10]:8080", NULL } },
-        {}
-};
-
 static const struct weft_test_service local[] = {
         { .port = 80,
           .node_port = 30080,
           .proto = IPPROTO_TCP,
           .backends = (const char *const[]) { "10.244.1.10:8080", NULL } },
-        {}
-};
-
-static const struct weft_test_service external[] = {
-        { .external_ip = "198.51.100.7",
-          .port = 80,
-          .proto = IPPROTO_TCP,
-          .backends = (const char *const[]) { "10.244.2.10:8080", NULL } },
         {}
 };
 

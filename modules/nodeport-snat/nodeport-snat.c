@@ -118,30 +118,6 @@ static bool keeps_port(struct weft_instance *self, const struct weft_api *api)
                (CLIENT_PORT < config->port_range.low || CLIENT_PORT > config->port_range.high);
 }
 
-static const struct weft_test_service remote[] = {
-        { .port = 80,
-          .node_port = 30080,
-          .proto = IPPROTO_TCP,
-          .backends = (const char *const[]) { "10.244.2.10:8080", NULL } },
-        {}
-};
-
-static const struct weft_test_service remote6[] = {
-        { .port = 80,
-          .node_port = 30080,
-          .proto = IPPROTO_TCP,
-          .backends = (const char *const[]) { "[fd00:244:2::10]:8080", NULL } },
-        {}
-};
-
-static const struct weft_test_service external[] = {
-        { .external_ip = "198.51.100.7",
-          .port = 80,
-          .proto = IPPROTO_TCP,
-          .backends = (const char *const[]) { "10.244.2.10:8080", NULL } },
-        {}
-};
-
 /* Source port and checksum of TCP, behind Ethernet and IPv4 or IPv6. */
 #define ANY_PORT4                                                                                  \
         {                                                                                          \
