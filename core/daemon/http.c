@@ -59,12 +59,28 @@ static enum MHD_Result on_request(void *data, struct MHD_Connection *connection,
 
 /* ---- the server in the loop --------------------------------------------------------------- */
 
+static unsigned connections(const struct http *h)
+{
+        const union MHD_DaemonInfo *info =
+                MHD_get_daemon_info(h->server, MHD_DAEMON_INFO_CURRENT_CONNECTIONS);
+
+        return info ? info->num_connections : 0;
+}
+
 static void run(struct http *h)
 {
         MHD_UNSIGNED_LONG_LONG left = 0;
+        unsigned before;
         bool waits;
 
-        (void) MHD_run(h->server);
+        /* A server that is full does not watch its listening socket, and looks at it again only
+         * when it runs the next time: after the last client has gone nothing else would make it
+         * run. */
+        do {
+                before = connections(h);
+                (void) MHD_run(h->server);
+        } while (connections(h) < before);
+
         waits = MHD_get_timeout(h->server, &left) == MHD_YES;
         if (waits)
                 (void) sd_event_source_set_time_relative(h->timer, left * 1000);

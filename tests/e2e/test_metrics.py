@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The metrics: their text, where it is served, and what it counts."""
 
+import contextlib
 import http.client
 import json
 import re
+import signal
 import socket
 import time
 
@@ -256,6 +258,25 @@ def test_silent_clients_hold_nobody_up_and_are_let_go(cluster):
     assert scrape(cluster.n1).get("weft_generation") > 0, "as soon as the first are let go"
     for s in silent:
         s.close()
+
+
+@contextlib.contextmanager
+def stopped(process):
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def test_clients_that_go_all_at_once_leave_room_for_others(cluster):
+    with stopped(cluster.weft1.process), cluster.n1.inside():
+        silent = [socket.create_connection(("127.0.0.1", 9964)) for _ in range(64)]
+    assert cluster.weft1.ctl("status").returncode == 0, "it has taken them all by now"
+    with stopped(cluster.weft1.process):
+        for s in silent:
+            s.close()
+    assert scrape(cluster.n1).get("weft_generation") > 0
 
 
 def test_another_address_counts_from_a_reload_on_and_an_empty_one_is_none(cluster):
