@@ -485,11 +485,11 @@ static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
         if (pkt->hook != WEFT_FROM_ENDPOINT && !pkt->host && !e && !pkt->service.id &&
             !pkt->service_addr)
                 return WEFT_TCX_NEXT;
+        if (pkt->fragment == 1)
+                remember_fragment(pkt);
         /* an answer to nothing that is known opens nothing */
         if (is_echo_reply(pkt))
                 return not_ours(ctx, pkt);
-        if (pkt->fragment == 1)
-                remember_fragment(pkt);
         plan_from_packet(pkt, e);
         weft_event(WEFT_EVENT_MISS);
         to_first(ctx, pkt->hook);

@@ -162,6 +162,22 @@ BOTH(fragment, a_fragment_before_its_first_is_dropped)
         expect_dropped(w, FROM_UPLINK, &second, FRAGMENT_BEFORE_FIRST);
 }
 
+BOTH(fragment, all_fragments_of_an_echo_reply_to_nothing_known_are_left_alone)
+{
+        _cleanup_world_ struct world *w = world_open(LEGACY);
+        struct shape in = echo(family, POD, CLIENT, 40000);
+        struct packet whole;
+
+        shape_icmp(&in, ICMP_IS_REPLY);
+        in.payload = 1800;
+        whole = packet_build(&in);
+        for (size_t at = 0; at < 1808; at += 1000) {
+                struct packet piece = packet_fragment(&whole, 7, at, 1000);
+
+                expect_untouched(w, FROM_POD, &piece);
+        }
+}
+
 BOTH(fragment, an_endpoints_fragment_before_its_first_is_dropped)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
