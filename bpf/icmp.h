@@ -8,6 +8,8 @@
 
 #include "commit.h"
 
+#define QUOTED_EXTENSIONS_MAX 3 /* a fragment header, and what may stand around it */
+
 /* The error, as far as it is read. */
 struct quote {
         struct weft_tuple inner; /* the quoted packet, as sent */
@@ -79,6 +81,24 @@ static __always_inline int quote_ip4(struct __sk_buff *ctx, struct quote *q)
         return quote_ports(ctx, q);
 }
 
+/* Steps over the extension headers of the quoted packet; 0: there is no transport header. */
+static __always_inline int quote_extensions(struct __sk_buff *ctx, struct quote *q)
+{
+        struct extension ext;
+
+        for (int i = 0; i < QUOTED_EXTENSIONS_MAX; i++) {
+                if (!is_extension(q->inner.proto))
+                        return 1;
+                if (!LOAD(ctx, q->l4_off, ext))
+                        return 0;
+                if (q->inner.proto == IPPROTO_FRAGMENT && ext.frag_off & bpf_htons(0xfff8))
+                        return 0;
+                q->l4_off += q->inner.proto == IPPROTO_FRAGMENT ? 8 : 8 + ext.len * 8;
+                q->inner.proto = ext.next;
+        }
+        return !is_extension(q->inner.proto);
+}
+
 static __always_inline int quote_ip6(struct __sk_buff *ctx, struct quote *q)
 {
         struct ipv6hdr ip;
@@ -89,7 +109,7 @@ static __always_inline int quote_ip6(struct __sk_buff *ctx, struct quote *q)
         __builtin_memcpy(&q->inner.src, &ip.saddr, 16);
         __builtin_memcpy(&q->inner.dst, &ip.daddr, 16);
         q->inner.proto = ip.nexthdr;
-        return quote_ports(ctx, q);
+        return quote_extensions(ctx, q) && quote_ports(ctx, q);
 }
 
 /* Stores 16 bits inside the error and notes what that does to its checksum. */

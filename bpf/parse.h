@@ -180,17 +180,26 @@ static __always_inline enum parsed parse_ip4(struct __sk_buff *ctx, struct weft_
         return is_wrapped(pkt, IPPROTO_IPIP) ? PARSED_WRAPPED : PARSED;
 }
 
+/* How IPv6's extension headers begin (RFC 8200 §4); a fragment's is all of this. */
+struct extension {
+        __u8 next, len; /* in 8 bytes, less the first */
+        __be16 frag_off;
+        __be32 id;
+};
+
+static __always_inline int is_extension(__u8 proto)
+{
+        return proto == IPPROTO_HOPOPTS || proto == IPPROTO_ROUTING || proto == IPPROTO_DSTOPTS ||
+               proto == IPPROTO_FRAGMENT;
+}
+
 /* Walks to the transport header. Everything past EXTENSIONS_MAX headers is somebody's experiment.
  */
 static __always_inline enum parsed parse_ip6(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         __u32 off = ETH_HLEN + WEFT_IP6_LEN;
+        struct extension ext;
         struct ipv6hdr ip;
-        struct {
-                __u8 next, len;
-                __be16 frag_off;
-                __be32 id;
-        } ext;
         __u8 next;
 
         if (!LOAD(ctx, ETH_HLEN, ip) || ip.version != 6)
@@ -204,8 +213,7 @@ static __always_inline enum parsed parse_ip6(struct __sk_buff *ctx, struct weft_
                         return PARSED_TOLD;
         }
         for (int i = 0; i < EXTENSIONS_MAX; i++) {
-                if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS &&
-                    next != IPPROTO_FRAGMENT)
+                if (!is_extension(next))
                         break;
                 if (!LOAD(ctx, off, ext))
                         return PARSED_BAD;
@@ -276,6 +284,12 @@ static __always_inline int is_unguarded(const struct weft_pkt *pkt)
         return pkt->hook == WEFT_TO_ENDPOINT && !weft_has_stages[WEFT_TO_ENDPOINT];
 }
 
+/* The stack's business; but not what was wrapped, which it would send back to where it was. */
+static __always_inline int not_ours(struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
+        return pkt->wrapped ? DROP(ctx, pkt, TUNNEL_INVALID) : WEFT_TCX_NEXT;
+}
+
 /* A later fragment whose first is not known: of ours it is dropped, of the node's own addresses the
  * stack's business. */
 static __always_inline int orphan_fragment(struct __sk_buff *ctx, struct weft_pkt *pkt)
@@ -288,12 +302,6 @@ static __always_inline int orphan_fragment(struct __sk_buff *ctx, struct weft_pk
             bpf_map_lookup_elem(&services, &service))
                 return DROP(ctx, pkt, FRAGMENT_BEFORE_FIRST);
         return WEFT_TCX_NEXT;
-}
-
-/* The stack's business; but not what was wrapped, which it would send back to where it was. */
-static __always_inline int not_ours(struct __sk_buff *ctx, struct weft_pkt *pkt)
-{
-        return pkt->wrapped ? DROP(ctx, pkt, TUNNEL_INVALID) : WEFT_TCX_NEXT;
 }
 
 static __always_inline int after_parse(struct __sk_buff *ctx, struct weft_pkt *pkt,

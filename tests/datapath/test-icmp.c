@@ -133,6 +133,51 @@ BOTH(icmp, an_error_about_a_masqueraded_packet_reaches_the_endpoint)
         expect(w, FROM_UPLINK, &error, REDIRECT, &want);
 }
 
+/* Routers fragment nothing over IPv6, so the fragments are what they find too big. */
+Test(icmp, too_big_about_a_fragment_reaches_the_client)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape in, out, error, want;
+        struct packet quote, own;
+
+        begin_remote(w, AF_INET6, IPPROTO_UDP, &in, &out);
+        in.payload = out.payload = 1800;
+        in.ttl = out.ttl = 5;
+        quote = packet_build(&out);
+        quote = packet_fragment(&quote, 7, 0, 1400);
+        own = packet_build(&in);
+        own = packet_fragment(&own, 7, 0, 1400);
+        error = error_from(AF_INET6, ROUTER, ICMP_IS_TOO_BIG, NODE, &quote, 1232);
+        want = error;
+        want.dst = at(AF_INET6, CLIENT);
+        want.quote = &own;
+        want = sent(want, CLIENT);
+        expect(w, FROM_UPLINK, &error, REDIRECT, &want);
+}
+
+/* Destination options, a header of whose length nobody knows in advance, before UDP. */
+Test(icmp, an_error_about_a_packet_with_extension_headers_reaches_the_client)
+{
+        static const uint8_t padding[16] = { IPPROTO_UDP, 1, 1, 12 };
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape in, out, error, want;
+        struct packet quote, own;
+
+        begin_remote(w, AF_INET6, IPPROTO_UDP, &in, &out);
+        in.options = out.options = padding;
+        in.n_options = out.n_options = sizeof(padding);
+        in.extension = out.extension = IPPROTO_DSTOPTS;
+        in.ttl = out.ttl = 5;
+        quote = packet_build(&out);
+        own = packet_build(&in);
+        error = error_from(AF_INET6, ROUTER, ICMP_IS_UNREACHABLE, NODE, &quote, 0);
+        want = error;
+        want.dst = at(AF_INET6, CLIENT);
+        want.quote = &own;
+        want = sent(want, CLIENT);
+        expect(w, FROM_UPLINK, &error, REDIRECT, &want);
+}
+
 BOTH(icmp, an_error_about_a_masqueraded_echo_reaches_the_endpoint)
 {
         _cleanup_world_ struct world *w = world_open(FULL);
