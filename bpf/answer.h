@@ -10,6 +10,7 @@
 #define ANSWERS_PER_SECOND 100
 #define ANSWERS_BURST 1000
 #define ANSWER_TTL 64
+#define ENOTSUPP 524
 #define QUOTE_MAX 512 /* what bpf_csum_diff() takes at once; RFC 1812 §4.3.2.3 wants up to 548 */
 
 /* A token bucket for each CPU, in units of 1/hz answers. */
@@ -136,6 +137,19 @@ static __always_inline struct icmp_error error6(__u16 reason, __u32 mtu)
         }
 }
 
+/* Makes it a packet of `size` bytes; what they are is nobody's business before they are written.
+ * The kernel cuts nothing off the end of a packet that it takes for encapsulated still, as
+ * open_room() says: there as much goes from the front. */
+static __always_inline int resize(struct __sk_buff *ctx, const struct weft_pkt *pkt, __u32 size)
+{
+        int r = bpf_skb_change_tail(ctx, ETH_HLEN + size, 0);
+
+        if (r != -ENOTSUPP || size == pkt->len)
+                return r == -ENOTSUPP ? 0 : r;
+        return bpf_skb_adjust_room(ctx, (__s32) (size - pkt->len), BPF_ADJ_ROOM_MAC,
+                                   BPF_F_ADJ_ROOM_FIXED_GSO);
+}
+
 /* Cuts the packet down to what is quoted, sums that up and makes room for `headers` bytes in front.
  * Returns the length of the quote, or 0. */
 static __always_inline __u32 quote_packet(struct __sk_buff *ctx, struct weft_pkt *pkt,
@@ -153,7 +167,8 @@ static __always_inline __u32 quote_packet(struct __sk_buff *ctx, struct weft_pkt
         if (len > QUOTE_MAX || bpf_skb_load_bytes(ctx, ETH_HLEN, pkt->buffer, len))
                 return 0;
         *ret_sum = bpf_csum_diff(NULL, 0, (__be32 *) pkt->buffer, len, 0);
-        if (bpf_skb_change_tail(ctx, ETH_HLEN + len, 0) ||
+        if (resize(ctx, pkt, len) ||
+            bpf_skb_store_bytes(ctx, ETH_HLEN, pkt->buffer, len, BPF_F_RECOMPUTE_CSUM) ||
             bpf_skb_adjust_room(ctx, headers, BPF_ADJ_ROOM_MAC, 0))
                 return 0;
         return len;
@@ -272,8 +287,7 @@ static __always_inline int answer_reset4(struct __sk_buff *ctx, struct weft_pkt 
         struct tcp_header segment;
         __u32 len;
 
-        if (!read_segment(ctx, pkt, &segment, &len) ||
-            bpf_skb_change_tail(ctx, ETH_HLEN + sizeof(h), 0))
+        if (!read_segment(ctx, pkt, &segment, &len) || resize(ctx, pkt, sizeof(h)))
                 return WEFT_TCX_DROP;
         h.tcp = reset_for(&segment, len);
         h.ip.version = 4;
@@ -309,8 +323,7 @@ static __always_inline int answer_reset6(struct __sk_buff *ctx, struct weft_pkt 
         struct tcp_header segment;
         __u32 len;
 
-        if (!read_segment(ctx, pkt, &segment, &len) ||
-            bpf_skb_change_tail(ctx, ETH_HLEN + sizeof(h), 0))
+        if (!read_segment(ctx, pkt, &segment, &len) || resize(ctx, pkt, sizeof(h)))
                 return WEFT_TCX_DROP;
         h.tcp = reset_for(&segment, len);
         h.ip.version = 6;
