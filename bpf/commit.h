@@ -603,7 +603,7 @@ static __always_inline int without_entry(struct __sk_buff *ctx, struct weft_pkt 
         if (!pkt->host && pkt->plan.set)
                 return weft_verdict_drop(ctx, pkt, reason, 0);
         weft_event(WEFT_EVENT_UNTRACKED);
-        if (pkt->host)
+        if (pkt->host && !pkt->act.tunnel.word)
                 return WEFT_TCX_NEXT;
         weft_tail_call(ctx, WEFT_SLOT_REPLAY);
         return BROKEN(ctx, pkt);
@@ -717,7 +717,7 @@ static __always_inline int commit(__u8 family, struct __sk_buff *ctx, struct wef
                 return renew(family, ctx, pkt);
         act_from_plan(pkt);
         set_deltas(pkt);
-        if (pkt->fragment == 2 || is_own_reply(family, pkt) ||
+        if (pkt->fragment == 2 || pkt->loose || is_own_reply(family, pkt) ||
             (pkt->plan.set && !is_translatable(pkt)))
                 return without_entry(ctx, pkt, WEFT_DROP(UNSUPPORTED_PROTOCOL));
         prepare_reply(family, pkt);

@@ -549,7 +549,7 @@ static __always_inline int miss(__u8 family, struct __sk_buff *ctx, struct weft_
         case FATE_SPOOFED:
                 return DROP(ctx, pkt, SPOOFED);
         case FATE_FOREIGN:
-                return not_ours(ctx, pkt);
+                return without_flow(ctx, pkt);
         case FATE_RESET:
                 return weft_verdict_drop(ctx, pkt, WEFT_REJECT(BACKEND_GONE), 0);
         case FATE_LOST:

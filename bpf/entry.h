@@ -32,6 +32,7 @@ static __always_inline struct weft_pkt *begin(struct __sk_buff *ctx, __u32 hook)
         pkt->absent = 0;
         pkt->silent = 0;
         pkt->relayed = 0;
+        pkt->loose = 0;
         if (hook != WEFT_FROM_OVERLAY)
                 pkt->remote = pkt->n_options = pkt->wrapped = 0;
         pkt->told.given = 0;

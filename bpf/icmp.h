@@ -248,7 +248,7 @@ static __always_inline int about_no_flow(struct __sk_buff *ctx, struct weft_pkt 
         if (has_overlay() && pkt->hook == WEFT_FROM_UPLINK && q->inner.proto == IPPROTO_UDP &&
             q->inner.dport == weft_header.port)
                 weft_tail_call(ctx, WEFT_SLOT_RELAY);
-        return not_ours(ctx, pkt);
+        return without_flow(ctx, pkt);
 }
 
 /* Finds the flow that an error is about, and its way. weft_quote goes on from there: the verifier
@@ -261,13 +261,13 @@ static __always_inline int find_quoted(__u8 family, struct __sk_buff *ctx, struc
         int no;
 
         if (pkt->l4_off > 512)
-                return not_ours(ctx, pkt);
+                return without_flow(ctx, pkt);
         q = (struct quote *) pkt->buffer;
         __builtin_memset(q, 0, sizeof(*q));
         q->ip_off = pkt->l4_off + WEFT_ICMP_LEN;
         q->inner.family = family;
         if (!(family == 4 ? quote_ip4(ctx, q) : quote_ip6(ctx, q)))
-                return not_ours(ctx, pkt);
+                return without_flow(ctx, pkt);
         turn_round(&q->inner, pkt->key.side, &wanted);
         wanted.family = family;
         f = flow_of(family, &wanted);

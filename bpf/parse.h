@@ -290,6 +290,17 @@ static __always_inline int not_ours(struct __sk_buff *ctx, struct weft_pkt *pkt)
         return pkt->wrapped ? DROP(ctx, pkt, TUNNEL_INVALID) : WEFT_TCX_NEXT;
 }
 
+/* Of no flow, and none is made of it. Where the stack sends something into a tunnel it goes there
+ * all the same. */
+static __always_inline int without_flow(struct __sk_buff *ctx, struct weft_pkt *pkt)
+{
+        if (!has_overlay() || pkt->hook != WEFT_TO_UPLINK)
+                return not_ours(ctx, pkt);
+        pkt->absent = pkt->loose = 1;
+        weft_tail_call(ctx, WEFT_SLOT_MISS);
+        return BROKEN(ctx, pkt);
+}
+
 /* A later fragment whose first is not known: of ours it is dropped, of the node's own addresses the
  * stack's business. */
 static __always_inline int orphan_fragment(struct __sk_buff *ctx, struct weft_pkt *pkt)
@@ -301,7 +312,7 @@ static __always_inline int orphan_fragment(struct __sk_buff *ctx, struct weft_pk
         if (pkt->hook == WEFT_FROM_ENDPOINT || pkt->wrapped || weft_endpoint_of(&pkt->key.dst) ||
             bpf_map_lookup_elem(&services, &service))
                 return DROP(ctx, pkt, FRAGMENT_BEFORE_FIRST);
-        return WEFT_TCX_NEXT;
+        return without_flow(ctx, pkt);
 }
 
 static __always_inline int after_parse(struct __sk_buff *ctx, struct weft_pkt *pkt,
@@ -321,7 +332,7 @@ static __always_inline int after_parse(struct __sk_buff *ctx, struct weft_pkt *p
                 weft_tail_call(ctx, WEFT_SLOT_UNWRAP);
                 return BROKEN(ctx, pkt);
         case PARSED_NONE:
-                return not_ours(ctx, pkt);
+                return without_flow(ctx, pkt);
         default:
                 /* cut short: an endpoint's is dropped, everybody else's is the stack's to judge */
                 return pkt->hook == WEFT_FROM_ENDPOINT ? DROP(ctx, pkt, INVALID)

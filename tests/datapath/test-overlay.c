@@ -241,6 +241,43 @@ OVERLAY(the_node_itself_goes_out_as_a_remote_node)
         expect_carried(way, TO_UPLINK, &in, &out, REMOTE_NODE);
 }
 
+/* As the stack of this node sends it, on behalf of an endpoint that passes it or on its own. */
+static struct shape error_to_remote(const struct way *way, enum who from,
+                                    const struct packet *quote)
+{
+        struct shape s = of_the_node(way, 0);
+
+        shape_icmp(&s, ICMP_IS_UNREACHABLE);
+        s.src = at(way->family, from);
+        s.payload = 0;
+        s.quote = quote;
+        return s;
+}
+
+OVERLAY(an_error_about_no_known_flow_goes_to_the_other_nodes_pod_all_the_same)
+{
+        struct shape blamed = from_outside(way->family, IPPROTO_UDP, REMOTE_POD, 1, POD, 9);
+        struct packet quote = packet_build(&blamed);
+        struct shape in = error_to_remote(way, NODE, &quote), out = inside(way, in, NODE, NODE2, 0);
+
+        expect_carried(way, TO_UPLINK, &in, &out, REMOTE_NODE);
+        in = error_to_remote(way, POD, &quote);
+        out = inside(way, in, NODE, NODE2, 0);
+        expect_carried(way, TO_UPLINK, &in, &out, OWN_IDENTITY);
+        cr_expect_eq(world_flows(way->w, NULL, 0), 0, "an error opens nothing");
+}
+
+OVERLAY(icmp_of_no_flow_goes_to_the_other_nodes_pod_all_the_same)
+{
+        struct shape in = of_the_node(way, 0), out;
+
+        shape_icmp(&in, ICMP_IS_REPLY);
+        in.type = way->family == AF_INET ? 13 : 200; /* a timestamp; private experimentation */
+        out = inside(way, in, NODE, NODE2, 0);
+        expect_carried(way, TO_UPLINK, &in, &out, REMOTE_NODE);
+        cr_expect_eq(world_flows(way->w, NULL, 0), 0);
+}
+
 /* ---- out of it ---------------------------------------------------------------------------- */
 
 OVERLAY(what_the_other_node_carries_here_is_delivered_and_answered_through_the_tunnel)

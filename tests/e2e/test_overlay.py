@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from cluster import Cluster, overlay_modules
+from cluster import FAMILIES, Cluster, overlay_modules
 from conftest import start_servers
 from lab import has_link_kind
 from packets import Sniffer
@@ -184,6 +184,11 @@ def test_a_refusal_by_the_other_nodes_pod_comes_back(cluster, family):
         datagram(cluster.n1, family.p2, 9, b"x")
 
 
+def test_a_packet_that_has_too_few_hops_for_the_other_node_is_told_by_it(cluster, family):
+    said = cluster.p1.run("ping", "-n", "-c", 1, "-W", 5, "-t", 2, family.p2, check=False).stdout
+    assert re.search(rf"From {family.n2}.*exceeded", said), said
+
+
 # ---- what the host has of it ----------------------------------------------------------------------
 
 
@@ -199,9 +204,22 @@ def test_the_host_routes_the_peers_pods_into_the_tunnel(cluster, family):
 def test_nothing_is_dropped_but_what_was_too_big(cluster):
     for weft in cluster.wefts.values():
         reasons = {row["what"] for row in weft.ctl_json("status")["drops"]}
-        assert reasons <= {"TOO_BIG", "FRAGMENT_BEFORE_FIRST"}  # the rest of what was too big
+        assert reasons <= {"TOO_BIG", "FRAGMENT_BEFORE_FIRST", "TTL_EXPIRED"}  # the rest of what was too big
 
 
 def test_the_outer_packets_are_no_flows(cluster):
     for row in cluster.weft1.ctl_json("flows")["flows"]:
         assert row.get("destination_port") != PORTS[cluster.kind]
+
+
+# ---- without a module that tracks -----------------------------------------------------------------
+
+
+def test_where_no_flow_is_stored_refusals_and_fragments_come_back_all_the_same():
+    with Cluster() as cluster:
+        cluster.weft({"vxlan": {}})
+        for f in FAMILIES:
+            with pytest.raises(ConnectionRefusedError):
+                datagram(cluster.p2, f.p1, 9, b"x")
+            for ns in (cluster.p2, cluster.client):
+                assert ns.run("ping", "-n", "-c", 1, "-W", 5, "-s", 3000, f.p1, check=False).returncode == 0

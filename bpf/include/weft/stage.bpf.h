@@ -119,6 +119,7 @@ struct weft_pkt {
         __u8 silent;    /* an ICMP error: never answered (RFC 1122 §3.2.2) */
         __u8 relayed;   /* what a tunnel carried, as an error of the network between quotes it */
         __u8 word_at;   /* where DSR's word is among the options; WEFT_TUNNEL_OPTIONS: nowhere */
+        __u8 loose;     /* of no flow, and makes none */
         __u16 drop_module, drop_reason;
         __be32 fragment_id;
         __u64 answer_tokens, answer_last; /* rate limit of what weft sends itself */
@@ -482,10 +483,11 @@ static __always_inline __u32 weft_identity_of(const struct weft_pkt *pkt)
         const struct weft_peer *peer;
         const struct weft_addr *own;
 
-        if (pkt->hook == WEFT_FROM_ENDPOINT) {
-                e = weft_endpoint_of(&pkt->key.src);
-                return e ? e->identity : WEFT_IDENTITY_UNKNOWN;
-        }
+        e = pkt->hook == WEFT_FROM_ENDPOINT || pkt->host ? weft_endpoint_of(&pkt->key.src) : NULL;
+        if (e)
+                return e->identity;
+        if (pkt->hook == WEFT_FROM_ENDPOINT)
+                return WEFT_IDENTITY_UNKNOWN;
         if (pkt->hook == WEFT_FROM_OVERLAY && pkt->identity != WEFT_IDENTITY_REMOTE_NODE)
                 return pkt->identity;
         peer = weft_peer_of(&pkt->key.src);
