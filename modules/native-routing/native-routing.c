@@ -12,6 +12,8 @@
 
 #include <weft/module.h>
 
+#include "frames.h"
+
 WEFT_OBJECT("native-routing.bpf.o");
 
 struct native_config {
@@ -176,6 +178,115 @@ static int native_event(struct weft_instance *self, const struct weft_api *api,
         return 0;
 }
 
+/* ---- self-tests --------------------------------------------------------------------------- */
+
+static bool holds(const struct weft_prefix *p, const struct weft_addr *a)
+{
+        for (__u32 bit = 0; bit < p->len; bit++)
+                if (ntohl(p->addr.w[bit / 32] ^ a->w[bit / 32]) >> (31 - bit % 32) & 1)
+                        return false;
+
+        return true;
+}
+
+static bool is_native(struct weft_instance *self, const struct weft_api *api,
+                      const struct weft_addr *a)
+{
+        const struct native_config *config = api->config(self);
+
+        for (size_t i = 0; i < config->cidr.n; i++)
+                if (holds(&config->cidr.items[i], a))
+                        return true;
+
+        return false;
+}
+
+/* Does the network route to the frames' destination, 10.244.2.10? */
+static bool is_native4(struct weft_instance *self, const struct weft_api *api)
+{
+        const struct weft_addr to = { { 0, 0, htonl(0xffff), htonl(0x0af4020a) } };
+
+        return is_native(self, api, &to);
+}
+
+/* fd00:244:2::10 */
+static bool is_native6(struct weft_instance *self, const struct weft_api *api)
+{
+        const struct weft_addr to = { { htonl(0xfd000244), htonl(0x00020000), 0, htonl(0x10) } };
+
+        return is_native(self, api, &to);
+}
+
+/* Address, port and checksums, behind Ethernet and IPv4: another module may masquerade. */
+#define ANY_SOURCE                                                                                 \
+        {                                                                                          \
+                { 24, 6 }, { 34, 2 },                                                              \
+                {                                                                                  \
+                        50, 2                                                                      \
+                }                                                                                  \
+        }
+
+static const struct weft_test tests[] = {
+        { .name = "an endpoint's packet goes the way of the routing table",
+          .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn4),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn4_wire),
+          .any = ANY_SOURCE,
+          .with = "host-routing" },
+        { .name = "without host-routing the host's stack gets it as it is",
+          .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn4),
+          .verdict = WEFT_TEST_NEXT,
+          .expected = WEFT_TEST_BYTES(syn4),
+          .without = "host-routing" },
+        { .name = "what is native keeps the endpoint's address",
+          .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn4),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn4_wire),
+          .with = "host-routing",
+          .applies = is_native4 },
+        { .name = "what is native keeps the endpoint's address, over IPv6",
+          .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn6),
+          .verdict = WEFT_TEST_REDIRECT,
+          .expected = WEFT_TEST_BYTES(syn6_wire),
+          .with = "host-routing",
+          .applies = is_native6 },
+        { .name = "what is native goes to the host's stack",
+          .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn4),
+          .verdict = WEFT_TEST_NEXT,
+          .expected = WEFT_TEST_BYTES(syn4),
+          .without = "host-routing",
+          .applies = is_native4 },
+        { .name = "and leaves it with the endpoint's address",
+          .hook = WEFT_TO_UPLINK,
+          .goes_on = 1,
+          .packet = WEFT_TEST_BYTES(syn4_wire),
+          .verdict = WEFT_TEST_NEXT,
+          .expected = WEFT_TEST_BYTES(syn4_wire),
+          .without = "host-routing",
+          .applies = is_native4 },
+        { .name = "what is native goes to the host's stack, over IPv6",
+          .hook = WEFT_FROM_ENDPOINT,
+          .packet = WEFT_TEST_BYTES(syn6),
+          .verdict = WEFT_TEST_NEXT,
+          .expected = WEFT_TEST_BYTES(syn6),
+          .without = "host-routing",
+          .applies = is_native6 },
+        { .name = "and leaves it with the endpoint's address, over IPv6",
+          .hook = WEFT_TO_UPLINK,
+          .goes_on = 1,
+          .packet = WEFT_TEST_BYTES(syn6_wire),
+          .verdict = WEFT_TEST_NEXT,
+          .expected = WEFT_TEST_BYTES(syn6_wire),
+          .without = "host-routing",
+          .applies = is_native6 },
+        {}
+};
+
 WEFT_MODULE(.name = "native-routing", .summary = "Pod traffic routed by the kernel and the network",
             .provides = (const char *const[]) { "routing", NULL }, .exclusive = "routing",
             .remedy = "say of the peers how each is reached (routing = native, routing = tunnel)",
@@ -183,4 +294,4 @@ WEFT_MODULE(.name = "native-routing", .summary = "Pod traffic routed by the kern
             .rank = 20, .condition = WEFT_PEERS_SHARE_L2,
             .chosen_options = (const char *const[]) { "direct-node-routes", "yes", NULL },
             .object = weft_object, .object_end = weft_object_end, .load = native_load,
-            .attach = native_attach, .event = native_event, );
+            .attach = native_attach, .event = native_event, .tests = tests, );

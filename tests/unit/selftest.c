@@ -2,12 +2,15 @@
 
 /* The shipped modules' own packets on the real engine, and a refusal for each way to be wrong. */
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
 #include <criterion/criterion.h>
 
 #include "generation-fixture.h"
@@ -158,6 +161,58 @@ Test(selftest, what_does_not_hold_for_the_settings_is_left_out)
         add_module("nodeport-snat", "snat-ports", "40000-40100");
         add_module("bpf-masq", "non-masquerade-cidr", "9.0.0.0/8");
         expect_all(3);
+}
+
+Test(selftest, native_routing_is_tested_as_far_as_its_list_reaches)
+{
+        add_module("native-routing", "cidr", "10.244.0.0/16, fd00:244::/32");
+        add_module("bpf-masq", NULL, NULL);
+        expect_all(7);
+}
+
+Test(selftest, native_routing_without_a_list_is_tested_too)
+{
+        add_module("native-routing", NULL, NULL);
+        add_module("bpf-masq", NULL, NULL);
+        add_module("host-routing", NULL, NULL);
+        expect_all(4);
+}
+
+/* A list that is not in the map is one that the stage does not find: as with a stage that is
+ * wrong, what is native is masqueraded. */
+static void expect_native_refused(const char *test)
+{
+        const struct {
+                uint32_t prefixlen;
+                struct weft_addr addr;
+        } key = { 96 + 16, { { 0, 0, htonl(0xffff), htonl(0x0af40000) } } };
+        struct generation *g = start();
+        struct weft_error why = { 0 };
+
+        cr_assert_eq(bpf_map_delete_elem(
+                             bpf_object__find_map_fd_by_name(instances[0]->object, "native_cidrs"),
+                             &key),
+                     0);
+        cr_expect_eq(generation_selftest(&settings, instances, n, &network, NULL, &why), -EBADMSG);
+        cr_expect(strstr(why.text, test) == why.text, "%s", why.text);
+        (void) generation_free(g);
+}
+
+Test(selftest, native_routing_that_lets_native_packets_be_masqueraded_is_refused)
+{
+        add_module("native-routing", "cidr", "10.244.0.0/16");
+        add_module("bpf-masq", NULL, NULL);
+        add_module("host-routing", NULL, NULL);
+        expect_native_refused("module native-routing, self-test \"what is native keeps the "
+                              "endpoint's address\": byte 24 came out");
+}
+
+Test(selftest, native_routing_is_refused_for_it_without_host_routing_too)
+{
+        add_module("native-routing", "cidr", "10.244.0.0/16");
+        add_module("bpf-masq", NULL, NULL);
+        expect_native_refused("module native-routing, self-test \"and leaves it with the "
+                              "endpoint's address\": byte 24 came out");
 }
 
 static struct weft_test tests[2];
