@@ -22,7 +22,7 @@
 #define RAM_PER_FLOW (64 << 10)
 #define FLOWS_MIN (16 << 10)
 #define FLOWS_MAX (1 << 20)
-#define DRY_ENTRIES 1024
+#define SMALL_ENTRIES 1024
 
 static const char *const table_names[] = {
 #define X(id, name) name,
@@ -125,18 +125,31 @@ static uint32_t flows_by_ram(void)
         return n < FLOWS_MIN ? FLOWS_MIN : n > FLOWS_MAX ? FLOWS_MAX : power_of_two_below(n);
 }
 
+/* A dry run holds a handful of objects; what code indexes with a constant stays as large as it is.
+ */
+static int set_small_size(struct bpf_map *m)
+{
+        static const char *const large[] = { "nexthops", "filter", "world", "forwards", "events" };
+
+        for (size_t i = 0; i < ELEMENTS(large); i++)
+                if (strcmp(bpf_map__name(m), large[i]) == 0)
+                        return 0;
+
+        return bpf_map__set_max_entries(m, SMALL_ENTRIES);
+}
+
 static int set_size(struct bpf_map *m, const struct tables_settings *s)
 {
         uint64_t size = s->flow_table_size ? s->flow_table_size : flows_by_ram();
 
+        if (!is_flow_table(bpf_map__name(m)))
+                return s->small ? set_small_size(m) : 0;
         if (size > UINT32_MAX)
                 return -ERANGE;
         if (strncmp(bpf_map__name(m), "flows", 5) == 0)
                 return bpf_map__set_max_entries(m, size);
-        if (strncmp(bpf_map__name(m), "half_open", 9) == 0)
-                return bpf_map__set_max_entries(m, size / 4 ? size / 4 : 1);
 
-        return 0;
+        return bpf_map__set_max_entries(m, size / 4 ? size / 4 : 1);
 }
 
 /* A map that a predecessor pinned is used if it fits. */
@@ -173,19 +186,6 @@ static int pin_path(const struct tables_settings *s, const char *name, char *buf
                        : weft_fail(reterr, -ENAMETOOLONG, "%s: path too long", s->bpffs);
 }
 
-/* A dry run holds a handful of objects; what code indexes with a constant stays as large as it is.
- */
-static int set_dry_size(struct bpf_map *m)
-{
-        static const char *const large[] = { "nexthops", "filter", "world", "forwards", "events" };
-
-        for (size_t i = 0; i < ELEMENTS(large); i++)
-                if (strcmp(bpf_map__name(m), large[i]) == 0)
-                        return 0;
-
-        return bpf_map__set_max_entries(m, DRY_ENTRIES);
-}
-
 static int prepare_map(struct bpf_map *m, const struct tables_settings *s,
                        struct weft_error *reterr)
 {
@@ -195,7 +195,7 @@ static int prepare_map(struct bpf_map *m, const struct tables_settings *s,
         if (!is_shared(m))
                 return bpf_map__set_autocreate(m, false);
         if (s->dry)
-                return set_dry_size(m);
+                return set_small_size(m);
 
         r = pin_path(s, bpf_map__name(m), path, sizeof(path), reterr);
         if (r < 0)
@@ -209,7 +209,20 @@ static int prepare_map(struct bpf_map *m, const struct tables_settings *s,
         return adopt_pinned(m, path, reterr);
 }
 
-/* Only the maps of the object, no program. */
+/* A predecessor left every one of them. */
+static bool all_are_there(const struct bpf_object *o)
+{
+        struct bpf_map *m;
+
+        bpf_object__for_each_map (m, o)
+                if (is_shared(m) && bpf_map__fd(m) < 0)
+                        return false;
+
+        return true;
+}
+
+/* Only the maps of the object, no program. To load it is to read the kernel's types, too, which
+ * takes longer than all else: where there is nothing to make it is left be. */
 static int load_maps(struct bpf_object *o, const struct tables_settings *s,
                      struct weft_error *reterr)
 {
@@ -226,7 +239,7 @@ static int load_maps(struct bpf_object *o, const struct tables_settings *s,
                         return r;
         }
 
-        r = bpf_object__load(o);
+        r = all_are_there(o) ? 0 : bpf_object__load(o);
         if (r < 0)
                 return weft_fail(reterr, r, "tables cannot be made: %s", strerror(-r));
 
