@@ -4,6 +4,11 @@
 
 #include "world.h"
 
+static int run_tests(void *tests)
+{
+        return criterion_run_all_tests(tests) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 /* Tests share the loaded programs and the tables, and so run one after the other. The symbol is
  * exported because that is how Criterion finds what not to run again in the tests' processes. */
 __attribute__((visibility("default"))) int main(int argc, char **argv)
@@ -13,7 +18,7 @@ __attribute__((visibility("default"))) int main(int argc, char **argv)
 
         criterion_options.jobs = 1;
         if (criterion_handle_args(argc, argv, true)) {
-                r = world_prepare(TESTED_VARIANTS) && criterion_run_all_tests(tests) ? EXIT_SUCCESS : EXIT_FAILURE;
+                r = world_prepare(0) ? world_serve(run_tests, tests) : EXIT_FAILURE;
                 world_finish();
         }
         criterion_finalize(tests);

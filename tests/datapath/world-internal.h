@@ -19,12 +19,19 @@ extern const char *const device_names[DEVICES];
 const char *variant_directory(enum variant v, char path[64]);
 const char *variant_program(enum variant v, uint32_t hook, char path[64]);
 
-/* The engine's object, as WEFT_ENGINE says. The reason goes to stderr. */
-int engine_read(struct blob *ret);
+/* The object that an environment variable names. The reason goes to stderr. */
+int object_read(const char *variable, struct blob *ret);
 void blob_done(struct blob *b);
 
-int variant_tables(enum variant v, const struct blob *engine, struct tables **ret,
-                   struct weft_error *reterr);
+/* BPFFS directory of the tables that a variant is loaded with: tests have one open at a time, and
+ * all but SMALL the same tables. */
+const char *tables_directory(enum variant v, char path[64]);
+int variant_tables(enum variant v, struct tables **ret, struct weft_error *reterr);
+
+/* Loads a variant, once. False: it cannot be, and the reason went to stderr the first time. */
+bool variant_load(enum variant v);
+/* In a test's process: has world_serve() load it. */
+bool variant_ask(enum variant v);
 
 /* Jiffies per second: the tick of the coarse clocks is one jiffy. */
 uint32_t machine_hz(void);

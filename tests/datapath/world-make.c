@@ -319,6 +319,7 @@ static struct loaded {
         struct instance *instances[MODULES];
         size_t n;
         struct generation *generation;
+        bool tried, good;
 } loaded[VARIANTS];
 
 static bool load_module(struct loaded *l, const struct config_module *section)
@@ -367,20 +368,32 @@ static bool pin_programs(enum variant v)
         return true;
 }
 
-static bool build(enum variant v, const struct blob *engine)
+/* Of the machine, once for all variants. */
+static struct {
+        struct blob engine;
+        bool can_cast, can_decap;
+} given;
+
+static bool look_around(void)
+{
+        given.can_cast = kernel_can_cast();
+        given.can_decap = !getenv("WEFT_NO_CAST") && probe_has(WEFT_NEED_FEATURE, "decap-protocol");
+        return object_read("WEFT_ENGINE", &given.engine) == 0;
+}
+
+static bool build(enum variant v)
 {
         struct generation_settings settings = {
                 .number = v + 1,
                 .hz = machine_hz(),
                 .mark_mask = 0x0100,
-                .can_cast = kernel_can_cast(),
-                .can_decap =
-                        !getenv("WEFT_NO_CAST") && probe_has(WEFT_NEED_FEATURE, "decap-protocol"),
+                .can_cast = given.can_cast,
+                .can_decap = given.can_decap,
                 .count_lookups = !getenv("WEFT_BENCH"),
                 .host_ports_low = 32768,
-                .engine = engine->data,
+                .engine = given.engine.data,
                 .host_ports_high = v == SMALL ? SNAT_LOW + SMALL_PORTS - 1 : SNAT_LOW - 1,
-                .engine_size = engine->size,
+                .engine_size = given.engine.size,
         };
         struct loaded *l = &loaded[v];
         struct weft_error error = {};
@@ -393,41 +406,37 @@ static bool build(enum variant v, const struct blob *engine)
         return pin_programs(v);
 }
 
-static bool make_variant(enum variant v, const struct blob *engine)
+static bool make_variant(enum variant v)
 {
         struct weft_error error = {};
         char path[64];
 
-        if (mkdir(variant_directory(v, path), 0700) < 0)
+        if (mkdir(variant_directory(v, path), 0700) < 0 && errno != EEXIST)
                 return complain(path);
-        if (variant_tables(v, engine, &loaded[v].tables, &error) < 0)
+        if (variant_tables(v, &loaded[v].tables, &error) < 0)
                 return said(&error, "tables");
         for (size_t i = 0; i < MODULES && sections[v][i].name; i++)
                 if (!load_module(&loaded[v], &sections[v][i]))
                         return false;
-        return build(v, engine);
+        return build(v);
 }
 
-/* Every loaded object has a file for each map: more than the 1024 that are the rule. */
-static void raise_file_limit(void)
+bool variant_load(enum variant v)
 {
-        struct rlimit files;
+        struct loaded *l = &loaded[v];
 
-        if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-                return;
-        files.rlim_cur = files.rlim_max;
-        (void) setrlimit(RLIMIT_NOFILE, &files);
+        if (!l->tried)
+                l->good = make_variant(v);
+        l->tried = true;
+        return l->good;
 }
 
 bool world_prepare(uint32_t variants)
 {
-        _cleanup_(blob_done) struct blob engine = {};
-
-        raise_file_limit();
-        if (!make_namespaces() || !make_network() || engine_read(&engine) < 0)
+        if (!make_namespaces() || !make_network() || !look_around())
                 return false;
         for (enum variant v = 0; v < VARIANTS; v++)
-                if (variants & 1u << v && !make_variant(v, &engine))
+                if (variants & 1u << v && !variant_load(v))
                         return false;
         return true;
 }
@@ -444,4 +453,5 @@ void world_finish(void)
                         l->modules[i] = module_close(l->modules[i]);
                 l->tables = tables_close(l->tables);
         }
+        blob_done(&given.engine);
 }

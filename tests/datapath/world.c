@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "util.h"
 #include "world-internal.h"
@@ -34,14 +35,14 @@ uint32_t machine_hz(void)
         return (1000000000 + tick.tv_nsec / 2) / tick.tv_nsec;
 }
 
-int engine_read(struct blob *ret)
+int object_read(const char *variable, struct blob *ret)
 {
-        const char *path = getenv("WEFT_ENGINE") ?: "engine.bpf.o";
+        const char *path = getenv(variable) ?: "(not set)";
         _cleanup_fclose_ FILE *f = fopen(path, "re");
         long size = f && fseek(f, 0, SEEK_END) == 0 ? ftell(f) : -1;
 
         if (size <= 0) {
-                fprintf(stderr, "world: cannot read %s\n", path);
+                fprintf(stderr, "world: %s: cannot read %s\n", variable, path);
                 return -EINVAL;
         }
         rewind(f);
@@ -55,17 +56,29 @@ void blob_done(struct blob *b)
         free(b->data);
 }
 
-int variant_tables(enum variant v, const struct blob *engine, struct tables **ret,
-                   struct weft_error *reterr)
+const char *tables_directory(enum variant v, char path[64])
 {
+        bool own = v == SMALL || v >= MODULES_2;
+
+        return variant_directory(own ? v : FULL, path);
+}
+
+int variant_tables(enum variant v, struct tables **ret, struct weft_error *reterr)
+{
+        _cleanup_(blob_done) struct blob object = {};
+        bool few = getenv("WEFT_TABLES") != NULL;
         char path[64];
         struct tables_settings settings = {
-                .bpffs = variant_directory(v, path),
+                .bpffs = tables_directory(v, path),
                 .hz = machine_hz(),
-                .flow_table_size = v == SMALL ? SMALL_TABLE : 65536,
+                .flow_table_size = v == SMALL ? SMALL_TABLE
+                                   : few      ? 16384
+                                              : 65536,
+                .small = few,
         };
+        int r = object_read(few ? "WEFT_TABLES" : "WEFT_ENGINE", &object);
 
-        return tables_open(&settings, engine->data, engine->size, ret, reterr);
+        return r < 0 ? r : tables_open(&settings, object.data, object.size, ret, reterr);
 }
 
 /* ---- every test begins with nothing ------------------------------------------------------- */
@@ -111,7 +124,7 @@ static void wipe(enum variant v, const char *name)
         uint32_t size = sizeof(info);
         char path[128], directory[64];
 
-        snprintf(path, sizeof(path), "%s/maps/%s", variant_directory(v, directory), name);
+        snprintf(path, sizeof(path), "%s/maps/%s", tables_directory(v, directory), name);
         fd = bpf_obj_get(path);
         if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &size) < 0)
                 abort();
@@ -294,6 +307,9 @@ static void open_programs(struct world *w)
 {
         char path[64];
 
+        if (access(variant_program(w->variant, WEFT_FROM_UPLINK, path), F_OK) < 0 &&
+            !variant_ask(w->variant))
+                abort();
         for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++)
                 w->programs[hook] = bpf_obj_get(variant_program(w->variant, hook, path));
         w->to_overlay = bpf_obj_get(variant_program(w->variant, WEFT_HOOKS, path));
@@ -301,17 +317,15 @@ static void open_programs(struct world *w)
 
 struct world *world_open(enum variant variant)
 {
-        _cleanup_(blob_done) struct blob engine = {};
         struct world *w = calloc(1, sizeof(*w));
         struct weft_error error = {};
 
         assert(w);
         w->variant = variant;
         w->hz = machine_hz();
-        wipe_all(variant);
-        must(engine_read(&engine), NULL);
-        must(variant_tables(variant, &engine, &w->tables, &error), &error);
         open_programs(w);
+        wipe_all(variant);
+        must(variant_tables(variant, &w->tables, &error), &error);
         for (size_t i = 0; i < DEVICES; i++)
                 w->ifindex[i] = if_nametoindex(device_names[i]);
         world_set_link(w, true, true, 1500);

@@ -102,8 +102,12 @@ struct world {
 
 /* In the runner, as root, before any test: makes the namespaces and loads the variants of the set
  * (bits 1 << variant). False with the reason on stderr. The environment says where things are:
- * WEFT_ENGINE (engine.bpf.o), WEFT_MODULES, WEFT_TEST_MODULES (directories of NAME.so). */
+ * WEFT_ENGINE (engine.bpf.o), WEFT_MODULES, WEFT_TEST_MODULES (directories of NAME.so); WEFT_TABLES
+ * (an object with the core's tables): these are made from it, and small. */
 bool world_prepare(uint32_t variants);
+/* Then: runs the tests in a child, and loads each variant when one of them opens it first. The exit
+ * status of the child. */
+int world_serve(int (*run)(void *data), void *data);
 /* Lets go of the programs; after a world_prepare() that failed, too. */
 void world_finish(void);
 
