@@ -175,8 +175,18 @@ static void each_address(struct each_claim *e, struct claim c, const struct orig
 
 static void each_node_claim(struct each_claim *e, const struct config_node *n)
 {
-        each_address(e, (struct claim) { .kind = "node", .name = "" }, &n->origin, "address",
-                     &n->address);
+        const struct owner owner = { "node", "", &n->origin };
+        struct claim c = { .kind = owner.kind, .name = owner.name };
+
+        each_address(e, c, &n->origin, "address", &n->address);
+
+        /* The node's own address may be its endpoints' gateway. */
+        c.key = "pod-cidr";
+        for (size_t i = 0; i < n->pod_cidr.n; i++) {
+                c.origin = place(e->written, owner, c.key, i);
+                if (pod_gateway(&n->pod_cidr.items[i], &c.addr) == 0 && !find_claim(e->config, &c))
+                        e->f(e, &c);
+        }
 }
 
 static void each_peer_claim(struct each_claim *e, const void *object)

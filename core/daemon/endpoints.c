@@ -58,15 +58,7 @@ void endpoints_pending_addresses(const struct daemon *d, struct weft_addresses *
 /* Not to be lent. */
 static bool is_configured(void *data, const struct weft_addr *a)
 {
-        const struct config *c = data;
-        struct weft_addr gateway;
-
-        for (size_t i = 0; i < c->node.pod_cidr.n; i++)
-                if (pod_gateway(&c->node.pod_cidr.items[i], &gateway) == 0 &&
-                    address_equal(&gateway, a))
-                        return true;
-
-        return config_address_is_taken(c, a);
+        return config_address_is_taken(data, a);
 }
 
 /* What is lent must be on the disk before anybody uses it; of many, once for all. */

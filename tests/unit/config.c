@@ -496,6 +496,8 @@ Test(config, two_objects_that_want_the_same_are_refused_at_the_later_one_or_the_
         static const struct refusal rows[] = {
                 { "[node]\naddress = 192.0.2.12\n" PEER, 4,
                   "[peer p] address = 192.0.2.12: is taken by [node] in" },
+                { "[node]\npod-cidr = 10.0.0.0/24\n" ENDPOINT, 5,
+                  "[endpoint e] address = 10.0.0.1: is taken by [node]" },
                 { ENDPOINT "[endpoint f]\npid = 1\naddress = 10.0.0.1\n", 6,
                   "[endpoint f] address = 10.0.0.1: is taken by [endpoint e]" },
                 { ENDPOINT "address = 10.0.0.1\n", 4, "taken by [endpoint e]" },
