@@ -236,7 +236,7 @@ static int add_address(void *list, const char *item, struct weft_error *reterr)
                 return weft_fail(reterr, -EINVAL, "\"%s\" is no address: write 10.0.0.1 or fd00::1",
                                  item);
         if (!address_is_unicast(&a))
-                return weft_fail(reterr, -EINVAL, "\"%s\" is no address that a host can have",
+                return weft_fail(reterr, -EINVAL, "\"%s\" is no address that other hosts reach",
                                  item);
 
         return addresses_add(list, &a);

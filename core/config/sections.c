@@ -197,7 +197,7 @@ static int parse_backend(char *text, struct config_backend *ret, struct weft_err
                                  "[fd00::1]:8080",
                                  word ?: "");
         if (!address_is_unicast(&b.addr))
-                return weft_fail(reterr, -EINVAL, "\"%s\" is no address that a host can have",
+                return weft_fail(reterr, -EINVAL, "\"%s\" is no address that other hosts reach",
                                  word);
 
         while ((word = strtok_r(NULL, " \t", &next))) {

@@ -156,10 +156,11 @@ bool address_is_unicast(const struct weft_addr *a)
 {
         uint32_t first = ntohl(a->w[3]) >> 24;
 
-        if (address_is_ipv4(a)) /* 0.0.0.0/8 is no host's (RFC 1122), 224.0.0.0/4 is multicast */
-                return first > 0 && first < 224;
+        if (address_is_ipv4(a)) /* 0.0.0.0/8 and 127.0.0.0/8: RFC 1122; 224.0.0.0/4 is multicast */
+                return first > 0 && first != 127 && first < 224;
 
-        return !address_is_zero(a) && ntohl(a->w[0]) >> 24 != 0xff;
+        return !address_is_zero(a) && !IN6_IS_ADDR_LOOPBACK((const struct in6_addr *) a) &&
+               ntohl(a->w[0]) >> 24 != 0xff;
 }
 
 int parse_address(const char *s, struct weft_addr *ret)

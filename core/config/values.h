@@ -39,7 +39,8 @@ int parse_port_proto(const char *s, uint16_t *ret_port, uint8_t *ret_proto);
 
 bool address_is_ipv4(const struct weft_addr *a);
 bool address_is_zero(const struct weft_addr *a);
-/* Something that one host can have: not unspecified, multicast or broadcast. */
+/* Something that one host can have and others reach: not unspecified, loopback, multicast or
+ * broadcast. */
 bool address_is_unicast(const struct weft_addr *a);
 bool address_equal(const struct weft_addr *a, const struct weft_addr *b);
 bool prefix_contains(const struct weft_prefix *p, const struct weft_addr *a);

@@ -31,7 +31,7 @@ static int connect_to(const char *path, struct weft_error *reterr)
                 if (errno == EACCES)
                         return weft_fail(reterr, -errno,
                                          "%s: permission denied: ask as root or as a member "
-                                         "of group weft",
+                                         "of group weft; to look, weft-ro is enough",
                                          path);
                 return weft_fail(reterr, -errno, "%s: %m", path);
         }

@@ -459,7 +459,7 @@ def test_a_service_gets_no_port_of_the_nodes_own_addresses_but_node_ports(cluste
     weft, node = cluster.weft1, cluster.n1
     node.ip("addr add 192.0.2.99/24 dev eth0", "addr add 192.0.2.98/32 dev lo")
     try:
-        for address in ("192.0.2.99", "192.0.2.98", "127.0.0.1"):
+        for address in ("192.0.2.99", "192.0.2.98"):
             for key in ("external-ip", "load-balancer-ip", "cluster-ip"):
                 result = weft.ctl("service", "set", "own", "port=22/tcp", f"{key}={address}", check=False)
                 assert result.returncode == 1 and f"{address} is an address of this node" in result.stderr

@@ -188,7 +188,7 @@ Test(option, every_refusal_says_what_would_be_right)
                 { "prefixes", "10.0.0.0/8,", "between two commas" },
                 { "addresses", "10.0.0.0/8", "\"10.0.0.0/8\" is no address" },
                 { "addresses", "10.0.0.1, 224.0.0.1",
-                  "\"224.0.0.1\" is no address that a host can" },
+                  "\"224.0.0.1\" is no address that other hosts reach" },
                 { "prot", "1", "unknown key, did you mean \"port\"?" },
                 { "enable", "yes", "unknown key, did you mean \"enabled\"?" },
                 { "weather", "1", "unknown key" },

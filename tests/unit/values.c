@@ -152,16 +152,18 @@ Test(values, ipv4_is_kept_mapped_in_network_order)
         cr_expect_not(address_is_ipv4(&a));
 }
 
-Test(values, unicast_is_what_a_host_can_have)
+Test(values, unicast_is_what_a_host_can_have_and_others_reach)
 {
         static const struct {
                 const char *text;
                 bool unicast;
         } rows[] = {
-                { "10.0.0.1", true },   { "127.0.0.1", true },        { "fd00::1", true },
-                { "fe80::1", true },    { "0.0.0.0", false },         { "0.1.2.3", false },
-                { "224.0.0.1", false }, { "255.255.255.255", false }, { "::", false },
-                { "ff02::1", false },
+                { "10.0.0.1", true },   { "127.0.0.1", false },
+                { "fd00::1", true },    { "fe80::1", true },
+                { "0.0.0.0", false },   { "0.1.2.3", false },
+                { "224.0.0.1", false }, { "255.255.255.255", false },
+                { "::", false },        { "ff02::1", false },
+                { "::1", false },
         };
 
         for (size_t i = 0; i < ELEMENTS(rows); i++) {
