@@ -103,9 +103,10 @@ static const struct section *find_section(const char *kind, struct nearest *near
 static void refuse_section(struct loader *l, const struct ini_item *item,
                            const struct nearest *near)
 {
-        diagnostics_add(l->diagnostics, &item->origin, "[%s]: unknown section%s%s%s", item->section,
-                        near->best ? ", did you mean \"" : "", near->best ?: "",
-                        near->best ? "\"?" : "");
+        char hint[NEAREST_HINT];
+
+        diagnostics_add(l->diagnostics, &item->origin, "[%s]: unknown section%s", item->section,
+                        nearest_hint(near, hint, sizeof(hint)));
 }
 
 static void refuse_name(struct loader *l, const struct ini_item *item, const struct section *s)
@@ -290,7 +291,9 @@ static int read_file(struct loader *l, const char *path)
         if (r == 0)
                 r = ini_read(f, path, take_item, l, l->diagnostics);
         if (r < 0)
-                diagnostics_add(l->diagnostics, &origin, "cannot be read: %s", strerror(-r));
+                diagnostics_add(l->diagnostics, &origin, "cannot be read: %s%s",
+                                r == -EINVAL ? "not a file" : strerror(-r),
+                                r == -EINVAL || r == -EISDIR ? ": take it away" : "");
 
         return r;
 }

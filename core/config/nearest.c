@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <ctype.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "config/nearest.h"
@@ -27,7 +29,8 @@ static unsigned edit_distance(const char *a, const char *b)
                 row[0] = i;
                 for (unsigned j = 1; j <= n; j++) {
                         above = row[j];
-                        row[j] = min3(above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1]));
+                        row[j] = min3(above + 1, row[j - 1] + 1,
+                                      diagonal + (tolower(a[i - 1]) != tolower(b[j - 1])));
                         diagonal = above;
                 }
         }
@@ -37,9 +40,11 @@ static unsigned edit_distance(const char *a, const char *b)
 
 void nearest_try(struct nearest *n, const char *candidate)
 {
-        size_t length = strlen(n->word);
+        size_t length = strlen(n->word), known = strlen(n->known);
         unsigned distance;
 
+        (void) snprintf(n->known + known, sizeof(n->known) - known, "%s%s", known > 0 ? ", " : "",
+                        candidate);
         if (length > WORD_MAX || strlen(candidate) > WORD_MAX)
                 return;
 
@@ -49,4 +54,12 @@ void nearest_try(struct nearest *n, const char *candidate)
 
         n->best = candidate;
         n->distance = distance;
+}
+
+const char *nearest_hint(const struct nearest *n, char *buf, size_t size)
+{
+        const char *before = n->best ? ", did you mean \"" : n->known[0] != '\0' ? "; known: " : "";
+
+        (void) snprintf(buf, size, "%s%s%s", before, n->best ?: n->known, n->best ? "\"?" : "");
+        return buf;
 }

@@ -38,7 +38,8 @@ int each_item(const char *list, int (*f)(void *data, const char *item, struct we
                         item[n - 1] = '\0';
 
                 if (*item == '\0')
-                        return weft_fail(reterr, -EINVAL, "nothing stands between two commas");
+                        return weft_fail(reterr, -EINVAL,
+                                         "nothing stands between two commas: take one away");
                 r = f(data, item, reterr);
                 if (r < 0)
                         return r;
@@ -374,14 +375,14 @@ static void refuse_key(const struct weft_option *options, const char *section,
                        const struct config_assignment *a, struct diagnostics *diagnostics)
 {
         struct nearest near = { .word = a->key };
+        char hint[NEAREST_HINT];
 
         for (const struct weft_option *o = options; o && o->key; o++)
                 nearest_try(&near, o->key);
         nearest_try(&near, "enabled");
 
-        diagnostics_add(diagnostics, &a->origin, "[%s] %s = %s: unknown key%s%s%s", section, a->key,
-                        a->value, near.best ? ", did you mean \"" : "", near.best ?: "",
-                        near.best ? "\"?" : "");
+        diagnostics_add(diagnostics, &a->origin, "[%s] %s = %s: unknown key%s", section, a->key,
+                        a->value, nearest_hint(&near, hint, sizeof(hint)));
 }
 
 int options_fill(const struct weft_option *options, void *config, const char *section,

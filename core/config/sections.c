@@ -605,6 +605,7 @@ struct origin object_origin(const struct section *s, const void *object)
 const struct key *keys_find(const struct key *keys, const char *name, struct weft_error *reterr)
 {
         struct nearest near = { .word = name };
+        char hint[NEAREST_HINT];
 
         for (const struct key *k = keys; k->o.key; k++) {
                 if (strcmp(k->o.key, name) == 0)
@@ -612,8 +613,7 @@ const struct key *keys_find(const struct key *keys, const char *name, struct wef
                 nearest_try(&near, k->o.key);
         }
 
-        (void) weft_fail(reterr, -ENOENT, "unknown key%s%s%s", near.best ? ", did you mean \"" : "",
-                         near.best ?: "", near.best ? "\"?" : "");
+        (void) weft_fail(reterr, -ENOENT, "unknown key%s", nearest_hint(&near, hint, sizeof(hint)));
         return NULL;
 }
 

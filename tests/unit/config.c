@@ -410,7 +410,9 @@ Test(config, sections_that_are_none_are_refused)
         static const struct refusal rows[] = {
                 { "[wefd]\nmode = probe\n", 1, "[wefd]: unknown section, did you mean \"weft\"?" },
                 { "[serivce web]\nport = 80/tcp\n", 1, "did you mean \"service\"?" },
-                { "[quagga]\n", 1, "[quagga]: unknown section" },
+                { "[NODE]\n", 1, "[NODE]: unknown section, did you mean \"node\"?" },
+                { "[quagga]\n", 1,
+                  "[quagga]: unknown section; known: weft, node, peer, endpoint, service, module" },
                 { "[]\n", 1, "unknown section" },
                 { "[weft main]\n", 1, "has no name: write [weft]" },
                 { "[service]\nport = 80/tcp\n", 1, "must follow: write [service NAME]" },
@@ -432,7 +434,10 @@ Test(config, keys_and_values_that_are_wrong_are_refused_with_what_would_be_right
         static const struct refusal rows[] = {
                 { "[weft]\nmdoe = probe\n", 2,
                   "[weft] mdoe = probe: unknown key, did you mean \"mode\"?" },
+                { "[node]\ngateway = 10.0.0.1\n", 2,
+                  "unknown key; known: name, address, pod-cidr, uplink" },
                 { "[weft]\nmode = lenient\n", 2, "must be one of probe, strict, partial" },
+                { "[weft]\nmode = STRICT\n", 2, "did you mean \"strict\"?" },
                 { "[weft]\nxdp = on\n", 2, "one of auto, off, best-effort, native" },
                 { "[weft]\nflow-table-size = big\n", 2, "must be auto or a number" },
                 { "[weft]\nflow-table-size = 12\n", 2, "from 1K to 256M" },

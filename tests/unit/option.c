@@ -191,7 +191,7 @@ Test(option, every_refusal_says_what_would_be_right)
                   "\"224.0.0.1\" is no address that other hosts reach" },
                 { "prot", "1", "unknown key, did you mean \"port\"?" },
                 { "enable", "yes", "unknown key, did you mean \"enabled\"?" },
-                { "weather", "1", "unknown key" },
+                { "weather", "1", "unknown key; known: " },
         };
 
         for (size_t i = 0; i < ELEMENTS(rows); i++) {
