@@ -466,6 +466,16 @@ static __always_inline int is_echo_reply(const struct weft_pkt *pkt)
                !is_echo(pkt->icmp_type);
 }
 
+/* Addresses that are no destination on a wire: "this network" (RFC 1122 §3.2.1.3), none at all, and
+ * IPv4's where weft keeps it among those of IPv6 (RFC 4291 §2.5.5.2). The routing lookup does not
+ * ask. */
+static __always_inline int is_nowhere(const struct weft_tuple *t)
+{
+        return t->family == 4
+                       ? !(t->dst.w[3] & bpf_htonl(0xff000000))
+                       : is_unspecified(&t->dst) || weft_is_ip4(&t->dst) || weft_is_ip4(&t->src);
+}
+
 static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
         const struct weft_endpoint *e;
@@ -476,6 +486,9 @@ static __always_inline int start(struct __sk_buff *ctx, struct weft_pkt *pkt)
                 return DROP(ctx, pkt, SPOOFED);
         if (pkt->hook == WEFT_TO_UPLINK)
                 return start_own(ctx, pkt);
+        if (is_nowhere(&pkt->key))
+                return pkt->hook == WEFT_FROM_ENDPOINT ? DROP(ctx, pkt, INVALID)
+                                                       : not_ours(ctx, pkt);
         if (is_unguarded(pkt))
                 return WEFT_TCX_NEXT;
         e = weft_endpoint_of(pkt->wrapped ? &pkt->wrapped_to : &pkt->key.dst);

@@ -458,3 +458,41 @@ BOTH(odd, an_endpoint_that_sends_to_itself_gets_its_packet_back)
         }
         cr_expect_eq(world_orphans(w), 0);
 }
+
+/* ---- nowhere ------------------------------------------------------------------------------ */
+
+Test(nowhere, an_endpoint_reaches_no_address_of_this_network)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape in = from_pod(AF_INET, IPPROTO_UDP, POD, 40000, WORLD, 53);
+
+        in.dst.w[3] = 0;
+        expect_dropped(w, FROM_POD, &in, INVALID);
+        in.dst.w[3] = htonl(1);
+        expect_dropped(w, FROM_POD, &in, INVALID);
+        in = from_pod(AF_INET6, IPPROTO_UDP, POD, 40000, WORLD, 53);
+        in.dst = (struct weft_addr) {};
+        expect_dropped(w, FROM_POD, &in, INVALID);
+}
+
+/* Which is how weft keeps IPv4 addresses; on a wire they are none. */
+Test(nowhere, an_ipv6_packet_reaches_nothing_by_an_ipv4_address)
+{
+        _cleanup_world_ struct world *w = world_open(FULL);
+        struct shape in = from_pod(AF_INET6, IPPROTO_UDP, POD, 40000, WORLD, 53);
+        struct weft_addr source = at(AF_INET, POD);
+        struct packet p = packet_build(&in);
+
+        memcpy(p.data + 14 + 8, &source, sizeof(source));
+        expect_dropped(w, FROM_POD, &p, INVALID);
+        in.dst = at(AF_INET, POD2);
+        expect_dropped(w, FROM_POD, &in, INVALID);
+        in.dst = at(AF_INET, EXTERNAL);
+        in.dport = SERVICE_PORT;
+        expect_dropped(w, FROM_POD, &in, INVALID);
+        in = from_outside(AF_INET6, IPPROTO_UDP, CLIENT, 40000, NODE, NODE_PORT);
+        in.dst = at(AF_INET, NODE);
+        expect_untouched(w, FROM_UPLINK, &in);
+        in.dst = at(AF_INET, POD);
+        expect_untouched(w, FROM_UPLINK, &in);
+}
