@@ -171,7 +171,7 @@ static __always_inline int backend_is_same(const struct weft_flow *f)
         return b && b->number == f->backend_number;
 }
 
-/* Does the node still exist that the flow's packets are carried to? */
+/* Is the node still there that the flow's packets are carried to? */
 static __always_inline int peer_is_same(const struct weft_flow *f)
 {
         union weft_tunnel tunnel = { .word = READ_ONCE(f->tunnel.word) };
@@ -181,6 +181,15 @@ static __always_inline int peer_is_same(const struct weft_flow *f)
                 return 1;
         r = remote_at(tunnel.remote);
         return r && remote_is_same(r, tunnel);
+}
+
+/* Is the address one of a peer's that is reached through a tunnel? It may have come to be another
+ * node's. */
+static __always_inline int is_behind_tunnel(const struct weft_addr *a)
+{
+        const struct weft_peer *peer = weft_peer_of(a);
+
+        return peer && peer->flags & WEFT_PEER_TUNNEL;
 }
 
 static __always_inline int way_is_current(const struct weft_pkt *pkt, const struct weft_flow *f)
@@ -254,6 +263,7 @@ static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, stru
 {
         struct weft_tuple new, other;
         struct weft_flow *partner;
+        int same;
 
         if (!is_of_flow(pkt, f))
                 return FATE_FOREIGN;
@@ -276,7 +286,8 @@ static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, stru
                 return pkt->tcp_flags && !(pkt->tcp_flags & WEFT_TCP_SYN) ? FATE_RESET
                                                                           : FATE_ABSENT;
         }
-        if (has_overlay() && !peer_is_same(f)) {
+        same = !has_overlay() || peer_is_same(f);
+        if (!same && !is_behind_tunnel(&new.dst)) {
                 forget(family, pkt, &other, partner);
                 return (pkt->tcp_flags & (WEFT_TCP_SYN | WEFT_TCP_ACK)) == WEFT_TCP_SYN
                                ? FATE_ABSENT
@@ -285,8 +296,8 @@ static __always_inline enum fate examine(__u8 family, struct weft_pkt *pkt, stru
         if (pkt->fragment != 2)
                 learn(pkt, f, partner);
         account(f, pkt->now, pkt->len);
-        if ((pkt->host && !(has_overlay() && pkt->hook == WEFT_TO_UPLINK)) ||
-            way_is_current(pkt, f))
+        if (same && ((pkt->host && !(has_overlay() && pkt->hook == WEFT_TO_UPLINK)) ||
+                     way_is_current(pkt, f)))
                 return FATE_CURRENT;
         plan_from_flow(pkt, f, &new);
         return FATE_KNOWN;

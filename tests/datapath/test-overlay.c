@@ -278,6 +278,25 @@ OVERLAY(icmp_of_no_flow_goes_to_the_other_nodes_pod_all_the_same)
         cr_expect_eq(world_flows(way->w, NULL, 0), 0);
 }
 
+OVERLAY(a_flow_goes_on_to_the_new_address_of_its_node)
+{
+        int other = way->underlay == AF_INET ? AF_INET6 : AF_INET;
+        const struct way moved = { way->w, way->kind, other, way->family };
+        struct shape in = to_remote(way, IPPROTO_TCP, 42000), next = later(&in, ACK);
+        struct shape out = inside(way, in, NODE, NODE2, 1), next_out;
+        const struct weft_addr old = at(way->underlay, NODE2);
+        uint64_t stored;
+
+        expect_carried(way, FROM_POD, &in, &out, OWN_IDENTITY);
+        stored = world_event(way->w, WEFT_EVENT_COMMIT);
+        world_set_tunnel(way->w, other);
+        tables_del_node(way->w->tables, &old);
+        next_out = inside(&moved, next, NODE, NODE2, 1);
+        for (int i = 0; i < 2; i++)
+                expect_carried(&moved, FROM_POD, &next, &next_out, OWN_IDENTITY);
+        cr_expect_eq(world_event(way->w, WEFT_EVENT_COMMIT), stored);
+}
+
 /* ---- out of it ---------------------------------------------------------------------------- */
 
 OVERLAY(what_the_other_node_carries_here_is_delivered_and_answered_through_the_tunnel)
