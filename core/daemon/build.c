@@ -526,13 +526,31 @@ static struct generation_settings settings(const struct build *b, uint32_t numbe
         return s;
 }
 
+/* A sandbox that forbids network namespaces is no fault of the modules. */
+static bool can_test(struct daemon *d)
+{
+        struct weft_error why = { 0 };
+
+        if (d->dry.ns < 0 && dry_network_open(&d->dry, &why) < 0)
+                log_message(LOG_WARNING, SELFTEST_SKIPPED, "no self-tests: %s", why.text);
+
+        return d->dry.ns >= 0;
+}
+
 int build_generation(struct build *b, struct weft_error *reterr)
 {
         struct daemon *d = b->daemon;
         struct generation_settings s = settings(b, generation_last(d->paths.bpffs) + 1);
+        int r = 0;
 
-        return generation_build(d->tables, &s, b->instances, b->n_instances, &b->generation,
-                                reterr);
+        if (can_test(d))
+                r = selftest_begin(&s, b->instances, b->n_instances, &b->selftest, reterr);
+        if (r >= 0)
+                r = generation_build(d->tables, &s, b->instances, b->n_instances, &b->generation,
+                                     reterr);
+
+        selftest_wait(b->selftest);
+        return r;
 }
 
 int build_prepare(struct build *b, struct weft_error *reterr)
@@ -558,17 +576,10 @@ int build_attach(struct build *b, struct weft_error *reterr)
 
 int build_selftest(struct build *b, struct weft_error *reterr)
 {
-        struct generation_settings s = settings(b, generation_number(b->generation));
-        struct daemon *d = b->daemon;
-        struct weft_error why = { 0 };
+        int r = selftest_run(b->selftest, &b->daemon->dry, NULL, reterr);
 
-        /* A sandbox that forbids network namespaces is no fault of the modules. */
-        if (d->dry.ns < 0 && dry_network_open(&d->dry, &why) < 0) {
-                log_message(LOG_WARNING, SELFTEST_SKIPPED, "no self-tests: %s", why.text);
-                return 0;
-        }
-
-        return generation_selftest(&s, b->instances, b->n_instances, &d->dry, NULL, reterr);
+        b->selftest = selftest_free(b->selftest);
+        return r;
 }
 
 void build_takeover(struct build *b)
@@ -661,6 +672,7 @@ struct build *build_free(struct build *b)
 
         /* What an instance undoes in detach may need its maps, which go with the generation. */
         leave_instances(b);
+        (void) selftest_free(b->selftest);
         (void) generation_free(b->generation);
         free_instances(b);
         module_set_close(&b->modules);

@@ -65,6 +65,7 @@ struct build {
         enum instance_change *changes; /* of each, against the build that ran before */
         size_t n_instances;
         struct generation *generation;
+        struct selftest *selftest;     /* of it, until it was run; NULL: there is none */
         struct core_services services; /* for the instances */
         const struct module *barred; /* a module that something of others' keeps out; NULL: none */
         struct weft_error why_barred;

@@ -598,20 +598,22 @@ static int finish_parts(const struct build *b, struct weft_error *reterr)
         }
 
         for (size_t i = 0; i < b->g->n_parts; i++)
-                if (!b->g->parts[i].instance->kept && !b->settings->dry)
+                if (!b->g->parts[i].instance->kept && !b->g->dry)
                         b->g->parts[i].instance->object = b->g->parts[i].object;
 
         return 0;
 }
 
-static struct generation *generation_new(uint32_t number, struct instance *const *modules, size_t n)
+static struct generation *generation_new(const struct generation_settings *s,
+                                         struct instance *const *modules, size_t n)
 {
         struct generation *g = calloc(1, sizeof(*g));
 
         if (!g)
                 return NULL;
 
-        g->number = number;
+        g->number = s->number;
+        g->dry = s->dry;
         g->parts = calloc(n + 1, sizeof(*g->parts));
         if (!g->parts)
                 return generation_free(g);
@@ -642,8 +644,7 @@ int generation_build(struct tables *t, const struct generation_settings *s,
                      struct instance *const *modules, size_t n_modules, struct generation **ret,
                      struct weft_error *reterr)
 {
-        _cleanup_(generation_freep) struct generation *g =
-                generation_new(s->number, modules, n_modules);
+        _cleanup_(generation_freep) struct generation *g = generation_new(s, modules, n_modules);
         _cleanup_free_ char *log = calloc(1, OBJECT_LOG_SIZE);
         _cleanup_close_ int engine = engine_file(s, reterr);
         struct build b = { .g = g, .tables = t, .settings = s, .log = log };
@@ -669,9 +670,9 @@ int generation_build(struct tables *t, const struct generation_settings *s,
         return 0;
 }
 
-static void part_done(struct part *p)
+static void part_done(struct part *p, bool dry)
 {
-        if (p->instance->object == p->object)
+        if (!dry && p->instance->object == p->object)
                 p->instance->object = NULL;
 
         bpf_object__close(p->object);
@@ -690,7 +691,7 @@ struct generation *generation_free(struct generation *g)
                                 (void) close(g->chains[hook].fds[i]);
 
         for (size_t i = 0; i < g->n_parts; i++)
-                part_done(&g->parts[i]);
+                part_done(&g->parts[i], g->dry);
         free(g->parts);
         bpf_object__close(g->engine);
         free(g);

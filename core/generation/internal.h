@@ -26,6 +26,7 @@ struct chain {
 
 struct generation {
         uint32_t number;
+        bool dry; /* its objects are no instance's; built beside the one that has them */
         struct bpf_object *engine;
         struct part *parts;
         size_t n_parts;

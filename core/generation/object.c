@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,8 +13,9 @@
 #include "util.h"
 
 /* libbpf says what is wrong with an object only through its global print function, which has no
- * parameter for us: the last warning is kept here while one of its calls runs. */
-static char warning[256];
+ * parameter for us: the last warning of one of its calls is kept here. Two threads may load at once
+ * (selftest.c), so the function stays once it is set. */
+static _Thread_local char warning[256];
 
 static int keep_warning(enum libbpf_print_level level, const char *format, va_list ap)
 {
@@ -21,6 +23,12 @@ static int keep_warning(enum libbpf_print_level level, const char *format, va_li
                 (void) vsnprintf(warning, sizeof(warning), format, ap);
 
         return 0;
+}
+
+static void keep_warnings(void)
+{
+        (void) libbpf_set_print(keep_warning);
+        warning[0] = '\0';
 }
 
 /* The kept warning without "libbpf: " and the end of its line. */
@@ -37,14 +45,12 @@ int object_open(const void *bytes, size_t size, const char *name, char *log, con
 {
         LIBBPF_OPTS(bpf_object_open_opts, opts, .object_name = name, .btf_custom_path = btf,
                     .kernel_log_buf = log, .kernel_log_size = log ? OBJECT_LOG_SIZE : 0);
-        libbpf_print_fn_t print = libbpf_set_print(keep_warning);
         struct bpf_object *o;
         int r;
 
-        warning[0] = '\0';
+        keep_warnings();
         o = bpf_object__open_mem(bytes, size, &opts);
         r = o ? 0 : -errno;
-        (void) libbpf_set_print(print);
 
         if (r < 0)
                 return weft_fail(reterr, r, "the eBPF object of %s cannot be read: %s", name,
@@ -181,36 +187,58 @@ static void describe(const char *log, char *ret, size_t size)
         }
 }
 
-static uint64_t load_time;
-static char *refusal;
+/* Loads may overlap. */
+static struct {
+        pthread_mutex_t lock;
+        unsigned n;            /* that run now */
+        uint64_t since, spent; /* since when one does */
+} loads = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void count_load(int more)
+{
+        uint64_t now = monotonic_now();
+
+        (void) pthread_mutex_lock(&loads.lock);
+        if (loads.n > 0)
+                loads.spent += now - loads.since;
+        loads.since = now;
+        loads.n += (unsigned) more;
+        (void) pthread_mutex_unlock(&loads.lock);
+}
 
 uint64_t object_load_time(void)
 {
-        return load_time;
+        count_load(0);
+        return loads.spent;
 }
+
+static _Thread_local char *refusal;
 
 char *object_take_refusal(void)
 {
         return TAKE(refusal);
 }
 
+void object_put_refusal(char *log)
+{
+        free(refusal);
+        refusal = log;
+}
+
 int object_load(struct bpf_object *o, const char *log, struct weft_error *reterr)
 {
-        libbpf_print_fn_t print = libbpf_set_print(keep_warning);
-        uint64_t start = monotonic_now();
         char text[320];
         int r;
 
-        warning[0] = '\0';
+        keep_warnings();
+        count_load(1);
         r = bpf_object__load(o);
-        load_time += monotonic_now() - start;
-        (void) libbpf_set_print(print);
+        count_load(-1);
 
         if (r >= 0)
                 return 0;
 
-        free(refusal);
-        refusal = log && *log ? strdup(log) : NULL;
+        object_put_refusal(log && *log ? strdup(log) : NULL);
         describe(log, text, sizeof(text));
         return weft_fail(reterr, r, "%s: %s", strerror(-r), text);
 }

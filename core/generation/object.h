@@ -31,8 +31,11 @@ int object_map_is_constants(const struct bpf_map *map);
 
 /* Loads what is set to autoload. A refusal ends with the last lines of the verifier's log. */
 int object_load(struct bpf_object *o, const char *log, struct weft_error *reterr);
-/* The verifier's whole log of the last refusal, which is forgotten by this; NULL: there was none
- * since, or it says nothing. Caller frees. */
+/* The verifier's whole log of this thread's last refusal, which is forgotten by this; NULL: there
+ * was none since, or it says nothing. Caller frees. */
 char *object_take_refusal(void);
-/* Microseconds spent so far in loading objects, which is the verifier's time but for a little. */
+/* Hands one on, from the thread that met it to the one that tells of it; log is taken. */
+void object_put_refusal(char *log);
+/* Microseconds spent so far in loading objects, by whichever threads, which is the verifier's time
+ * but for a little. What overlaps counts once. */
 uint64_t object_load_time(void);

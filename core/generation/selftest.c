@@ -2,6 +2,8 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -417,32 +419,114 @@ static int run_all(struct run *run, struct weft_error *reterr)
         return r;
 }
 
-int generation_selftest(const struct generation_settings *s, struct instance *const *modules,
-                        size_t n_modules, const struct dry_network *network, size_t *ret_run,
-                        struct weft_error *reterr)
-{
-        const struct tables_settings dry_tables = { .hz = s->hz, .dry = true };
-        struct generation_settings dry = *s;
-        struct run run = { .network = network, .modules = modules, .n_modules = n_modules };
-        int r = 0;
+/* ---- the dry load ------------------------------------------------------------------------- */
 
+struct selftest {
+        struct run run;
+        struct generation_settings settings;
+        pthread_t thread;
+        bool is_loading;
+        int r; /* of the load */
+        struct weft_error why;
+        char *refusal; /* the verifier's */
+};
+
+static void load(struct selftest *t)
+{
+        const struct generation_settings *s = &t->settings;
+        const struct tables_settings tables = { .hz = s->hz, .dry = true };
+        struct run *run = &t->run;
+
+        t->r = tables_open(&tables, s->engine, s->engine_size, &run->tables, &t->why);
+        if (t->r >= 0)
+                t->r = generation_build(run->tables, s, run->modules, run->n_modules,
+                                        &run->generation, &t->why);
+}
+
+static void *load_beside(void *data)
+{
+        struct selftest *t = data;
+
+        load(t);
+        t->refusal = object_take_refusal();
+        return NULL;
+}
+
+/* Two loads that take turns on one CPU would only be in each other's way. */
+static bool has_two_cpus(void)
+{
+        cpu_set_t set;
+
+        return sched_getaffinity(0, sizeof(set), &set) < 0 || CPU_COUNT(&set) > 1;
+}
+
+int selftest_begin(const struct generation_settings *s, struct instance *const *modules,
+                   size_t n_modules, struct selftest **ret, struct weft_error *reterr)
+{
+        struct selftest *t;
+
+        *ret = NULL;
         if (!any_tests(modules, n_modules))
                 return 0;
 
-        dry.dry = true;
-        r = tables_open(&dry_tables, s->engine, s->engine_size, &run.tables, reterr);
-        if (r >= 0)
-                r = generation_build(run.tables, &dry, modules, n_modules, &run.generation, reterr);
-        if (r >= 0)
-                r = copy_all_maps(&run, reterr);
-        if (r >= 0)
-                r = fill_tables(&run, reterr);
-        if (r >= 0)
-                r = run_all(&run, reterr);
+        t = *ret = calloc(1, sizeof(*t));
+        if (!t)
+                return weft_fail(reterr, -ENOMEM, "out of memory");
 
-        (void) generation_free(run.generation);
-        (void) tables_close(run.tables);
+        t->run = (struct run) { .modules = modules, .n_modules = n_modules };
+        t->settings = *s;
+        t->settings.dry = true;
+        t->is_loading = has_two_cpus() && pthread_create(&t->thread, NULL, load_beside, t) == 0;
+        if (!t->is_loading) /* one after the other, then */
+                (void) load_beside(t);
+
+        return 0;
+}
+
+void selftest_wait(struct selftest *t)
+{
+        if (t && t->is_loading)
+                (void) pthread_join(t->thread, NULL);
+        if (t)
+                t->is_loading = false;
+}
+
+int selftest_run(struct selftest *t, const struct dry_network *network, size_t *ret_run,
+                 struct weft_error *reterr)
+{
+        struct run *run;
+        int r;
+
+        if (!t)
+                return 0;
+
+        selftest_wait(t);
+        if (t->r < 0) {
+                object_put_refusal(TAKE(t->refusal));
+                return weft_fail(reterr, t->r, "%s", t->why.text);
+        }
+
+        run = &t->run;
+        run->network = network;
+        r = copy_all_maps(run, reterr);
+        if (r >= 0)
+                r = fill_tables(run, reterr);
+        if (r >= 0)
+                r = run_all(run, reterr);
         if (ret_run)
-                *ret_run = run.n_run;
+                *ret_run = run->n_run;
         return r;
+}
+
+struct selftest *selftest_free(struct selftest *t)
+{
+        if (!t)
+                return NULL;
+
+        selftest_wait(t);
+        (void) generation_free(t->run.generation);
+        (void) tables_close(t->run.tables);
+        free(t->refusal);
+        free(t);
+        return NULL;
 }

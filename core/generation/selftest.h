@@ -7,9 +7,21 @@
 #include "generation/generation.h"
 #include "net/net.h"
 
-/* g: built from s and modules and attached, so that the modules' maps, which are copied, are
- * filled. 0, also where no module ships a packet; -EBADMSG: a packet came out otherwise, and the
- * reason names module, test and difference. ret_run (may be NULL): how many ran. */
-int generation_selftest(const struct generation_settings *s, struct instance *const *modules,
-                        size_t n_modules, const struct dry_network *network, size_t *ret_run,
-                        struct weft_error *reterr);
+struct selftest;
+
+/* Begins the dry load of what generation_build() is about to load of s and modules, in a thread of
+ * its own beside it where there are two CPUs: the kernel verifies two objects at once. Until
+ * selftest_wait() the caller may call nothing that changes the instances. *ret is NULL where no
+ * module ships a packet. */
+int selftest_begin(const struct generation_settings *s, struct instance *const *modules,
+                   size_t n_modules, struct selftest **ret, struct weft_error *reterr);
+/* Ends the thread. t may be NULL. */
+void selftest_wait(struct selftest *t);
+/* Runs the packets, after the generation was built and attached, so that the modules' maps, which
+ * are copied, are filled. t may be NULL. 0; -EBADMSG: a packet came out otherwise, and the reason
+ * names module, test and difference; else why the dry load failed. ret_run (may be NULL): how many
+ * ran. */
+int selftest_run(struct selftest *t, const struct dry_network *network, size_t *ret_run,
+                 struct weft_error *reterr);
+/* t may be NULL and may still be loading. */
+struct selftest *selftest_free(struct selftest *t);

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -104,6 +105,8 @@ static void setup(void)
 
 TestSuite(selftest, .init = setup);
 
+static struct selftest *dry;
+
 static struct generation *start(void)
 {
         struct tables_settings t = { .bpffs = BPFFS, .flow_table_size = 1024, .hz = probe_hz() };
@@ -112,8 +115,10 @@ static struct generation *start(void)
 
         cr_assert_eq(tables_open(&t, settings.engine, settings.engine_size, &tables, &why), 0, "%s",
                      why.text);
+        cr_assert_eq(selftest_begin(&settings, instances, n, &dry, &why), 0, "%s", why.text);
         cr_assert_eq(generation_build(tables, &settings, instances, n, &g, &why), 0, "%s",
                      why.text);
+        selftest_wait(dry);
         for (size_t i = 0; i < n; i++)
                 cr_assert_eq(instance_attach(instances[i], &why), 0, "%s", why.text);
         cr_assert_eq(dry_network_open(&network, &why), 0, "%s", why.text);
@@ -126,12 +131,12 @@ static void expect_all(size_t expected)
         struct weft_error why = { 0 };
         size_t run = 0;
 
-        cr_expect_eq(generation_selftest(&settings, instances, n, &network, &run, &why), 0, "%s",
-                     why.text);
+        cr_expect_eq(selftest_run(dry, &network, &run, &why), 0, "%s", why.text);
         cr_expect_eq(run, expected, "%zu ran", run);
         for (size_t i = 0; i < n; i++)
                 cr_expect(!modules[i]->desc.object || instances[i]->object,
                           "the self-test took %s its maps", modules[i]->desc.name);
+        dry = selftest_free(dry);
         (void) generation_free(g);
 }
 
@@ -141,6 +146,17 @@ Test(selftest, the_shipped_modules_pass_together)
         add_module("bpf-masq", NULL, NULL);
         add_module("host-routing", NULL, NULL);
         expect_all(8);
+}
+
+Test(selftest, on_one_cpu_the_loads_come_one_after_the_other)
+{
+        cpu_set_t one;
+
+        CPU_ZERO(&one);
+        CPU_SET(sched_getcpu(), &one);
+        cr_assert_eq(sched_setaffinity(0, sizeof(one), &one), 0);
+        add_module("host-routing", NULL, NULL);
+        expect_all(2);
 }
 
 Test(selftest, without_host_routing_the_halves_are_tested)
@@ -193,8 +209,9 @@ static void expect_native_refused(const char *test)
                              bpf_object__find_map_fd_by_name(instances[0]->object, "native_cidrs"),
                              &key),
                      0);
-        cr_expect_eq(generation_selftest(&settings, instances, n, &network, NULL, &why), -EBADMSG);
+        cr_expect_eq(selftest_run(dry, &network, NULL, &why), -EBADMSG);
         cr_expect(strstr(why.text, test) == why.text, "%s", why.text);
+        dry = selftest_free(dry);
         (void) generation_free(g);
 }
 
@@ -224,9 +241,9 @@ static void expect_refused(int r, const char *text)
 
         g = start();
         modules[0]->desc.tests = tests;
-        cr_expect_eq(generation_selftest(&settings, instances, n, &network, NULL, &why), r, "%s",
-                     why.text);
+        cr_expect_eq(selftest_run(dry, &network, NULL, &why), r, "%s", why.text);
         cr_expect_str_eq(why.text, text);
+        dry = selftest_free(dry);
         (void) generation_free(g);
 }
 
