@@ -209,6 +209,29 @@ static int prepare_map(struct bpf_map *m, const struct tables_settings *s,
         return adopt_pinned(m, path, reterr);
 }
 
+static int make_map(struct bpf_map *m)
+{
+        LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = bpf_map__map_flags(m));
+        _cleanup_close_ int fd =
+                bpf_map_create(bpf_map__type(m), bpf_map__name(m), bpf_map__key_size(m),
+                               bpf_map__value_size(m), bpf_map__max_entries(m), &opts);
+
+        return fd < 0 ? fd : bpf_map__reuse_fd(m, fd);
+}
+
+/* As bpf_object__load() would, but for their BTF, by which nobody looks at these. */
+static int make_dry_maps(struct bpf_object *o)
+{
+        struct bpf_map *m;
+        int r = 0;
+
+        bpf_object__for_each_map (m, o)
+                if (r >= 0 && is_shared(m))
+                        r = make_map(m);
+
+        return r;
+}
+
 /* A predecessor left every one of them. */
 static bool all_are_there(const struct bpf_object *o)
 {
@@ -239,7 +262,9 @@ static int load_maps(struct bpf_object *o, const struct tables_settings *s,
                         return r;
         }
 
-        r = all_are_there(o) ? 0 : bpf_object__load(o);
+        r = s->dry ? make_dry_maps(o) : 0;
+        if (r >= 0 && !all_are_there(o))
+                r = bpf_object__load(o);
         if (r < 0)
                 return weft_fail(reterr, r, "tables cannot be made: %s", strerror(-r));
 
