@@ -69,6 +69,8 @@ static inline void lab_open(void)
         cr_assert_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
         cr_assert_eq(mount("run", "/run", "tmpfs", 0, NULL), 0);
         cr_assert_geq(sd_event_new(&lab_loop), 0);
+        /* Addresses that are tried first would be told of a second time, a second later. */
+        lab_run("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad");
         lab_run("ip link set lo up");
 }
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,8 +24,11 @@ static void count(void *data, const struct net_event *event)
         n_events++;
 }
 
+/* Until all has been told of: the kernel tells that a device is up some time after it was made. */
 static void settle(void)
 {
+        lab_run("for i in $(seq 500); do ip -o link show type veth | grep -qv 'state UP' || exit 0;"
+                "sleep 0.02; done; exit 1");
         while (sd_event_run(lab_loop, 100000) > 0)
                 ;
 }
@@ -479,6 +483,7 @@ Test(wire, a_process_names_its_namespace)
         if (pid == 0) {
                 int fd = open("/run/netns/web-1", O_RDONLY | O_CLOEXEC);
 
+                (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
                 if (setns(fd, CLONE_NEWNET) == 0)
                         (void) creat("/run/there", 0600);
                 (void) pause();
