@@ -15,6 +15,10 @@ from traffic import Server  # noqa: E402
 from weft import BUILD  # noqa: E402
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "timing: has a bound of time, which holds on a machine that does nothing else")
+
+
 def pytest_sessionstart(session):
     if os.geteuid() != 0:
         pytest.exit("the end-to-end tests make network namespaces: run them as root", 2)

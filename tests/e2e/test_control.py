@@ -331,6 +331,7 @@ def reload_time(weft):
     return time.monotonic() - begin
 
 
+@pytest.mark.timing
 def test_a_thousand_bad_clients_neither_delay_a_reload_nor_keep_others_from_their_answers():
     """Medians of reloads with and without the crowd, one after the other. On an idle machine they differ
     by less than a tenth (WEFT_RELOAD_PAIRS=25, printed); the bound leaves room for a busy one, and is far

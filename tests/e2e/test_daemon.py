@@ -285,6 +285,7 @@ def world_epoch(weft):
     return int.from_bytes(bytes(int(byte, 16) for byte in row["value"][:4]), "little")
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("change", ["addr {} 10.99.{}.{}/32 dev lo", "route {} 10.99.{}.{}/32 dev lo",
                                     "route {} 192.0.2.100/32 dev eth0"])
 def test_a_thousand_changes_a_second_neither_starve_the_daemon_nor_move_the_epoch_often(cluster, change):

@@ -231,6 +231,7 @@ def timed(what, f):
     return took
 
 
+@pytest.mark.timing
 def test_two_hundred_endpoints_are_added_in_under_two_seconds_each_way(crowd):
     made, names = crowd
     weft = made.weft1
@@ -303,6 +304,7 @@ def left_of_many(made):
     return [line for line in text if re.search(r"weft[0-9a-f]{11}", line) and made.p1_device not in line]
 
 
+@pytest.mark.timing
 def test_while_two_hundred_go_others_are_answered_and_the_caller_when_they_are_gone(crowd):
     made, names = crowd
     weft = made.weft1

@@ -83,6 +83,7 @@ def slowest_answer(cluster, until):
     return slowest
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("options", [[], ["--port", 9], ["--top", 10]], ids=["all", "none", "top"])
 def test_a_listing_of_a_large_table_does_not_delay_others(cluster, options):
     process = cluster.n1.start(cluster.weft1.build / "core/ctl/weftctl", "--root", cluster.weft1.root,
@@ -97,6 +98,7 @@ def test_every_flow_of_a_large_table_is_told(cluster):
     assert len(text.splitlines()) >= FLOWS
 
 
+@pytest.mark.timing
 def test_the_status_of_a_large_table_is_quick(cluster):
     begin = time.monotonic()
     cluster.weft1.ctl_json("status")

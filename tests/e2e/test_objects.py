@@ -430,6 +430,7 @@ def test_a_peer_added_at_run_time_has_its_routes_at_once_and_after_restart(clust
     assert "10.244.3.0" not in routes(cluster) and "10.244.2.0/24" in routes(cluster)
 
 
+@pytest.mark.timing
 def test_a_thousand_peers_are_added_in_under_a_second(cluster):
     weft = cluster.weft1
     words = []

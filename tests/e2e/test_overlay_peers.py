@@ -159,6 +159,7 @@ def timed(what, f):
     return took
 
 
+@pytest.mark.timing
 def test_a_thousand_peers_are_added_in_a_second_and_disturb_nobody(three):
     weft, own = three.weft1, len(three.weft1.ctl_json("peer", "list")["peers"])
     with Undisturbed(three):
