@@ -44,7 +44,8 @@ static int join_netns(pid_t pid, struct weft_error *reterr)
         fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
                 return weft_fail(reterr, -errno,
-                                 "cannot enter the network namespace of weftd (pid %d): %m",
+                                 "cannot enter the network namespace of weftd (pid %d): %m; "
+                                 "cleanup needs root",
                                  (int) pid);
 
         return 0;

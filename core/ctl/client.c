@@ -105,7 +105,7 @@ static int explain(const json_t *reply, struct weft_error *reterr)
         if (!error)
                 return 0;
         if (strcmp(error, "org.varlink.service.PermissionDenied") == 0)
-                return weft_fail(reterr, -EREMOTEIO,
+                return weft_fail(reterr, -EACCES,
                                  "not allowed: reading needs group weft-ro, changing "
                                  "needs group weft or root");
         if (strcmp(error, "org.varlink.service.InvalidParameter") == 0)

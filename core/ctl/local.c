@@ -2,6 +2,7 @@
 
 /* Verbs that need no daemon. */
 
+#include <errno.h>
 #include <stdio.h>
 
 #include "ctl/cleanup.h"
@@ -88,8 +89,12 @@ const struct verb verb_module_describe = {
 static int clean(const struct call *c)
 {
         struct weft_error why = { 0 };
+        int r = cleanup(&c->paths, stdout, &why);
 
-        return cleanup(&c->paths, stdout, &why) < 0 ? fail(why.text) : EXIT_OK;
+        if (r == -EACCES || r == -EPERM)
+                return call_failed(r, &why);
+
+        return r < 0 ? fail(why.text) : EXIT_OK;
 }
 
 const struct verb verb_cleanup = {
