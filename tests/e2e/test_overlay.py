@@ -2,6 +2,7 @@
 """Pods of two nodes in a tunnel between them: each module, each mode, each underlay."""
 
 import errno
+import os
 import re
 import socket
 import struct
@@ -40,7 +41,7 @@ def make(kind, mode, underlay="ipv4", host_routing=True, build=BUILD, prepare=No
     except BaseException:
         cluster.close()
         raise
-    cluster.kind, cluster.underlay = kind, underlay
+    cluster.kind, cluster.mode, cluster.underlay = kind, mode, underlay
     return cluster
 
 
@@ -109,9 +110,17 @@ def test_a_node_port_leads_to_a_pod_of_the_other_node(cluster, family):
     assert upload(cluster.client, family.n1, family.far, 1 << 20)
 
 
+def turns_back(cluster, family):
+    """Can what came out of the tunnel on a virtual NIC go into it again? Docs: weaker than specified."""
+    crosses = (":" in family.p2) != (cluster.underlay == "ipv6")
+    release = tuple(int(n) for n in os.uname().release.split(".")[:2])
+    return cluster.mode == "device" or not crosses or release >= (6, 3)
+
+
 def test_a_pod_reaches_a_node_port_of_the_other_node(cluster, family):
     assert tcp_who(cluster.p1, family.n2, family.far)[:2] == ("p2", family.p1)
-    assert tcp_who(cluster.p2, family.n1, family.far)[0] == "p2"
+    if turns_back(cluster, family):
+        assert tcp_who(cluster.p2, family.n1, family.far)[0] == "p2"
 
 
 def test_the_world_outside_is_reached_without_the_tunnel(cluster, family):
