@@ -14,10 +14,12 @@
  *   tunnel.h  into a tunnel and out of it
  *   wrap.h    direct server return by packets in packets
  *   xdp.h     replay before there is an skb
+ *   early.h   in front of all that, where a module must see every packet
  */
 
 #include "answer.h"
 #include "wrap.h"
 #include "xdp.h"
+#include "early.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

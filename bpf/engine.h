@@ -22,7 +22,8 @@ const volatile __u8 weft_track;                     /* a module needs replies to
 const volatile __u16 weft_host_low, weft_host_high; /* ports given out that the node also uses */
 const volatile __u16 weft_given_low, weft_given_high; /* all ports given out */
 const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
-const volatile __u8 weft_has_stages[WEFT_HOOKS];
+const volatile __u32 weft_first_early[WEFT_HOOKS]; /* of phase EARLY; read by early.h alone */
+const volatile __u8 weft_has_stages[WEFT_HOOKS];   /* of the other phases */
 const volatile __u8 weft_takes_dsr;          /* a module answers for services of other nodes */
 const volatile __u8 weft_serves[WEFT_HOOKS]; /* a module looks after services there */
 const volatile __u32 weft_half_open;         /* each CPU's stretch of the half-open rings */

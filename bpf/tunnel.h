@@ -654,32 +654,41 @@ static __always_inline int get_tunnel_key(struct __sk_buff *ctx, struct weft_add
         return 0;
 }
 
-SEC("tc") int weft_from_overlay(struct __sk_buff *ctx)
+/* Reads what the device took off. Returns 0 or the drop. */
+static __always_inline int receive(struct __sk_buff *ctx, struct weft_pkt *pkt)
 {
-        struct weft_pkt *pkt = begin(ctx, WEFT_FROM_OVERLAY);
         struct weft_addr from;
         struct ethhdr eth;
         __u32 identity;
         int no, n;
 
-        if (!pkt)
-                return WEFT_TCX_NEXT;
         if (get_tunnel_key(ctx, &from, &identity) || !LOAD(ctx, 0, eth))
-                return DROP(ctx, pkt, TUNNEL_INVALID);
+                return WEFT_DROP(TUNNEL_INVALID);
         no = admit(pkt, &from, identity);
         if (no)
-                return weft_verdict_drop(ctx, pkt, no, 0);
+                return no;
         n = weft_header.options ? bpf_skb_get_tunnel_opt(ctx, pkt->options, sizeof(pkt->options))
                                 : 0;
         /* whether one of too many is critical the kernel does not say */
         pkt->n_options = n > 0 ? n : 0;
         if (n == -ENOMEM || (n > 0 && !look_at_options(pkt)))
-                return DROP(ctx, pkt, TUNNEL_INVALID);
+                return WEFT_DROP(TUNNEL_INVALID);
         learn_mac(pkt->remote, eth.h_source);
         /* whatever link-layer address the other side believes this one to have */
         if (!(eth.h_dest[0] & 1) && ctx->pkt_type != PACKET_HOST)
                 bpf_skb_change_type(ctx, PACKET_HOST);
-        return entry(ctx, WEFT_FROM_OVERLAY);
+        return 0;
+}
+
+SEC("tc") int weft_from_overlay(struct __sk_buff *ctx)
+{
+        struct weft_pkt *pkt = begin(ctx, WEFT_FROM_OVERLAY);
+        int no;
+
+        if (!pkt)
+                return WEFT_TCX_NEXT;
+        no = receive(ctx, pkt);
+        return no ? weft_verdict_drop(ctx, pkt, no, 0) : entry(ctx, WEFT_FROM_OVERLAY);
 }
 
 /* What the stack sends to the device: the node's own packets, and those of endpoints that pass the

@@ -161,7 +161,16 @@ static void chain_row(struct table *t, const json_t *s)
 
 void show_chain(const json_t *reply, FILE *f, unsigned width)
 {
+        size_t i;
+        json_t *n;
+
         section(reply, "stages", NULL, chain_columns, chain_row, f, width);
+        json_array_foreach (json_object_get(reply, "not_replayed"), i, n)
+                (void) fprintf(f,
+                               "%s%s is not replayed in XDP: stage %s of module %s sees every "
+                               "packet\n",
+                               i == 0 ? "\n" : "", text(n, "hook"), text(n, "stage"),
+                               text(n, "module"));
 }
 
 /* ---- status ------------------------------------------------------------------------------- */

@@ -550,6 +550,10 @@ int build_generation(struct build *b, struct weft_error *reterr)
                                      reterr);
 
         selftest_wait(b->selftest);
+        if (r >= 0 && b->config->xdp == XDP_NATIVE && !generation_replays_in_xdp(b->generation))
+                r = weft_fail(reterr, -EBUSY,
+                              "a module has an early stage at an uplink, so that nothing can be "
+                              "replayed in XDP there, and [weft] xdp = native asks for it");
         return r;
 }
 

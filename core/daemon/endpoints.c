@@ -250,6 +250,7 @@ static int enter_table(struct daemon *d, const struct endpoint *e, struct weft_e
                 .ifindex = e->wire.ifindex,
                 .identity = e->section->identity,
                 .has_peer = e->has_peer,
+                .by_device = generation_sees_all(d->build->generation, WEFT_TO_ENDPOINT),
         };
 
         memcpy(row.mac, e->wire.peer_mac, sizeof(row.mac));

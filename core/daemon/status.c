@@ -11,7 +11,7 @@
 
 const char *const backend_state_names[] = { "active", "draining", "maintenance", NULL };
 
-enum { ROWS_MAX = WEFT_HOOKS * (WEFT_STAGES_PER_HOOK + 1) };
+enum { ROWS_MAX = WEFT_HOOKS * (WEFT_STAGES_PER_HOOK + 2) };
 
 static void add(json_t *array, json_t *item)
 {
@@ -408,7 +408,7 @@ static void get_chain(void *data, struct control_call *call, json_t *parameters)
         const char *hook = json_string_value(wanted);
         struct chain_row rows[ROWS_MAX];
         size_t n = generation_chain(d->build->generation, rows, ROWS_MAX);
-        json_t *stages;
+        json_t *stages, *not_replayed;
 
         if ((wanted && !json_is_null(wanted) && !hook) || (hook && !is_hook(hook))) {
                 control_invalid(call, "hook");
@@ -416,6 +416,7 @@ static void get_chain(void *data, struct control_call *call, json_t *parameters)
         }
 
         stages = json_array();
+        not_replayed = json_array();
         for (size_t i = 0; i < n; i++) {
                 const struct chain_row *row = &rows[i];
 
@@ -426,9 +427,14 @@ static void get_chain(void *data, struct control_call *call, json_t *parameters)
                               "phase", row->phase < WEFT_PHASES ? phase_names[row->phase] : NULL,
                               "module", row->module, "stage", row->stage, "program",
                               (json_int_t) row->prog_id, "runs", (json_int_t) row->run_count));
+                if (row->phase == WEFT_EARLY && !row->engine)
+                        add(not_replayed, json_pack("{s:s, s:s, s:s, s:s}", "hook",
+                                                    hook_names[row->hook], "module", row->module,
+                                                    "stage", row->stage, "reason", "early"));
         }
 
-        control_reply(call, json_pack("{s:o}", "stages", stages));
+        control_reply(call,
+                      json_pack("{s:o, s:o}", "stages", stages, "not_replayed", not_replayed));
 }
 
 static void list_modules(void *data, struct control_call *call, json_t *parameters)

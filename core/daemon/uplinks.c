@@ -108,6 +108,7 @@ static int attach_xdp(struct daemon *d, const struct build *b, struct uplink *u,
                       struct weft_error *reterr)
 {
         int r, fd = generation_hook_fd(b->generation, WEFT_XDP_UPLINK);
+        bool replays = generation_replays_in_xdp(b->generation);
         uint32_t mode = b->config->xdp;
         struct weft_error why = { 0 };
 
@@ -116,9 +117,12 @@ static int attach_xdp(struct daemon *d, const struct build *b, struct uplink *u,
                 attach_remove_hook(d->attachments, u->name, WEFT_XDP_UPLINK);
                 return 0;
         }
+        /* Taking a program away may reset a network card; one that is not there yet stays away. */
+        if (!replays && !attach_has_hook(d->attachments, u->name, WEFT_XDP_UPLINK))
+                return 0;
 
         r = attach_hook(d->attachments, u->link.ifindex, u->name, WEFT_XDP_UPLINK, fd, &why);
-        u->xdp = r >= 0;
+        u->xdp = r >= 0 && replays;
         if (r < 0 && mode == XDP_NATIVE)
                 return weft_fail(reterr, r,
                                  "%s: no XDP here, and [weft] xdp = native asks for it: %.300s",

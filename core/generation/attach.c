@@ -36,7 +36,6 @@ struct attachments {
         size_t n;
 };
 
-
 /* ---- names -------------------------------------------------------------------------------- */
 
 static void swap_dots(char *name, char from, char to)
@@ -260,6 +259,11 @@ static bool has_filter(const struct attachments *a, const char *ifname)
 bool attach_has_link(const struct attachments *a, const char *ifname)
 {
         return has_any(a, ifname, true);
+}
+
+bool attach_has_hook(const struct attachments *a, const char *ifname, uint32_t hook)
+{
+        return find(a, ifname, hook, true) || find(a, ifname, hook, false);
 }
 
 /* With the last filter goes the qdisc, where weft made it. */

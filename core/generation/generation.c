@@ -81,14 +81,20 @@ static void object_closep(struct bpf_object **o)
 
 /* ---- where the stages stand --------------------------------------------------------------- */
 
+#define EARLY_ABI                                                                                  \
+        (1u << 16 | 1u) /* stage ABI whose header knows what becomes of their verdicts             \
+                         */
+
 static int place(struct generation *g, const struct part *p, const struct stage_tags *s,
                  uint32_t hook, struct weft_error *reterr)
 {
         struct chain *c = &g->chains[hook];
 
-        if (s->phase == WEFT_EARLY)
-                return weft_fail(reterr, -EOPNOTSUPP,
-                                 "early stages are not supported by this version");
+        if (s->phase == WEFT_EARLY && s->abi < EARLY_ABI)
+                return weft_fail(reterr, -EPROTO,
+                                 "an early stage needs stage ABI 1.1 and it was built for %u.%u; "
+                                 "build the module with the headers of this weft",
+                                 s->abi >> 16, s->abi & 0xffff);
         if (hook == WEFT_XDP_UPLINK)
                 return weft_fail(reterr, -EOPNOTSUPP,
                                  "xdp-uplink only replays: no stage can stand there");
@@ -305,7 +311,7 @@ static void leave_out_tunnel_programs(const struct generation *g)
 static int set_engine_constants(const struct build *b, struct weft_error *reterr)
 {
         const struct generation_settings *s = b->settings;
-        uint32_t first[WEFT_HOOKS], first_known[WEFT_HOOKS];
+        uint32_t first[WEFT_HOOKS], first_known[WEFT_HOOKS], first_early[WEFT_HOOKS];
         uint8_t has_stages[WEFT_HOOKS], serves[WEFT_HOOKS],
                 can_cast = s->can_cast, track = must_track(b->g), dsr = takes_dsr(b->g),
                 count_lookups = s->count_lookups;
@@ -328,6 +334,7 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
                 { "weft_given_high", &given.high, sizeof(given.high) },
                 { "weft_first", first, sizeof(first) },
                 { "weft_first_known", first_known, sizeof(first_known) },
+                { "weft_first_early", first_early, sizeof(first_early) },
                 { "weft_has_stages", has_stages, sizeof(has_stages) },
                 { "weft_serves", serves, sizeof(serves) },
                 { "weft_half_open", &half_open, sizeof(half_open) },
@@ -343,7 +350,8 @@ static int set_engine_constants(const struct build *b, struct weft_error *reterr
 
                 first[hook] = chain_first(c->stages, c->n, false);
                 first_known[hook] = chain_first(c->stages, c->n, true);
-                has_stages[hook] = c->n > 0;
+                first_early[hook] = WEFT_STAGE_SLOT(hook, 0);
+                has_stages[hook] = c->n > chain_early(c->stages, c->n);
                 serves[hook] = generation_serves(b->g, hook);
         }
 
@@ -371,8 +379,19 @@ static void set_options(struct bpf_object *o, const struct instance *i)
         }
 }
 
-static int set_stage_constants(struct bpf_object *o, const struct instance *i,
-                               const struct chain *c, size_t place, struct weft_error *reterr)
+/* What only the headers that know early stages have. */
+static int set_early_constants(struct bpf_object *o, const struct stage *s, uint32_t mark,
+                               struct weft_error *reterr)
+{
+        bool exit = s->hook == WEFT_TO_UPLINK || s->hook == WEFT_TO_ENDPOINT;
+        const struct named_value value = { "weft_exit_mark", &mark, sizeof(mark) };
+
+        return s->phase == WEFT_EARLY && exit ? set_constants(o, &value, 1, reterr) : 0;
+}
+
+static int set_stage_constants(const struct build *b, struct bpf_object *o,
+                               const struct instance *i, const struct chain *c, size_t place,
+                               struct weft_error *reterr)
 {
         struct chain_slots slots = chain_slots(c->stages, c->n, place);
         uint8_t hook = (uint8_t) c->stages[place].hook;
@@ -388,6 +407,8 @@ static int set_stage_constants(struct bpf_object *o, const struct instance *i,
 
         set_options(o, i);
         r = set_constants(o, values, ELEMENTS(values), reterr);
+        if (r >= 0)
+                r = set_early_constants(o, &c->stages[place], b->settings->mark_mask, reterr);
 
         for (size_t n = 0; r >= 0 && n < i->n_constants; n++) {
                 const struct constant *own = &i->constants[n];
@@ -401,7 +422,8 @@ static int set_stage_constants(struct bpf_object *o, const struct instance *i,
 
 /* ---- loading ------------------------------------------------------------------------------ */
 
-static int put(const struct generation *g, uint32_t slot, int prog_fd, struct weft_error *reterr)
+int generation_put(const struct generation *g, uint32_t slot, int prog_fd,
+                   struct weft_error *reterr)
 {
         int r = bpf_map_update_elem(generation_chain_fd(g), &slot, &prog_fd, BPF_ANY);
 
@@ -421,7 +443,7 @@ static int fill_engine_slots(const struct generation *g, struct weft_error *rete
                 if (!bpf_program__autoload(p))
                         continue;
 
-                r = put(g, slot, bpf_program__fd(p), reterr);
+                r = generation_put(g, slot, bpf_program__fd(p), reterr);
                 if (r < 0)
                         return r;
         }
@@ -439,6 +461,7 @@ static int load_engine(const struct build *b, struct weft_error *reterr)
                 return r;
 
         leave_out_tunnel_programs(b->g);
+        early_choose_programs(b->g, tunnel_mode(b->g));
         r = set_engine_constants(b, reterr);
         if (r >= 0)
                 r = tables_share(b->tables, b->g->engine, reterr);
@@ -448,6 +471,8 @@ static int load_engine(const struct build *b, struct weft_error *reterr)
                 r = weft_fail(reterr, -ENOENT, "there is no map chain");
         if (r >= 0)
                 r = fill_engine_slots(b->g, reterr);
+        if (r >= 0)
+                r = early_fill_slots(b->g, tunnel_mode(b->g), reterr);
 
         return r < 0 ? weft_fail_in(reterr, r, "the engine") : 0;
 }
@@ -539,7 +564,7 @@ static int load_object(const struct build *b, struct part *p, const char *name, 
                         program, name && strcmp(bpf_program__name(program), name) == 0);
 
         if (name)
-                r = set_stage_constants(o, p->instance, c, place, reterr);
+                r = set_stage_constants(b, o, p->instance, c, place, reterr);
         if (r >= 0)
                 r = share_maps(b, p, o, reterr);
         if (r >= 0)
@@ -560,7 +585,8 @@ static int load_stage(const struct build *b, struct chain *c, size_t place,
 
         r = load_object(b, find_part(b->g, s->module), s->name, c, place, reterr);
         if (r >= 0)
-                r = put(b->g, chain_slots(c->stages, c->n, place).own, c->fds[place], reterr);
+                r = generation_put(b->g, chain_slots(c->stages, c->n, place).own, c->fds[place],
+                                   reterr);
 
         return r < 0 ? weft_fail_in(reterr, r, "module %s, stage %s at %s", s->module, s->name,
                                     hook_names[s->hook])

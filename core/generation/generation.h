@@ -23,8 +23,8 @@ struct generation_settings {
         uint32_t hz;     /* jiffies per second */
         uint32_t mark_mask;
         bool count_lookups; /* tests: the event LOOKUP counts every one */
-        bool can_cast;  /* kernel has bpf_cast_to_kern_ctx */
-        bool can_decap; /* bpf_skb_adjust_room() changes the protocol when it shrinks */
+        bool can_cast;      /* kernel has bpf_cast_to_kern_ctx */
+        bool can_decap;     /* bpf_skb_adjust_room() changes the protocol when it shrinks */
         uint16_t host_ports_low, host_ports_high; /* the node's ephemeral range */
         const char *bpffs;  /* for the modules' maps that outlive it; NULL: none does */
         const void *engine; /* bytes of engine.bpf.o */
@@ -36,6 +36,7 @@ struct generation_settings {
 struct chain_row {
         uint32_t hook, phase;       /* enums of types.h; WEFT_PHASES: the engine's entry program */
         const char *module, *stage; /* module "engine" for the engine's own programs */
+        bool engine;                /* it is one of these */
         uint32_t prog_id;
         uint64_t run_count; /* 0 where the kernel does not count */
 };
@@ -60,6 +61,11 @@ const struct weft_tunnel_spec *generation_tunnel(const struct generation *g);
 int generation_overlay_fd(const struct generation *g);
 /* Program for a hook (enum weft_hook); -ENOENT where the hook needs none. */
 int generation_hook_fd(const struct generation *g, uint32_t hook);
+/* Does a stage of phase early stand in the hook? */
+bool generation_sees_all(const struct generation *g, uint32_t hook);
+/* False: an early stage sees what passes the uplinks, and the program of WEFT_XDP_UPLINK is one
+ * that does nothing. */
+bool generation_replays_in_xdp(const struct generation *g);
 /* Does a stage of phase service stand in the hook? */
 bool generation_serves(const struct generation *g, uint32_t hook);
 size_t generation_chain(const struct generation *g, struct chain_row *rows, size_t max);
@@ -114,6 +120,8 @@ bool attach_is_whole(const struct attachments *a, char ret_ifname[static 16]);
 void attach_remove(struct attachments *a, const char *ifname); /* all hooks of the interface */
 /* Hangs anything there by a link? */
 bool attach_has_link(const struct attachments *a, const char *ifname);
+/* Hangs anything of that hook there? */
+bool attach_has_hook(const struct attachments *a, const char *ifname, uint32_t hook);
 /* Of an interface that is about to go: attach_is_whole() does not miss it. */
 void attach_unwant(struct attachments *a, const char *ifname);
 /* The interface is gone, and what hung there with it: the books follow. */

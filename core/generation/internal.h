@@ -37,3 +37,19 @@ static inline const char *part_name(const struct part *p)
 {
         return p->instance->module->desc.name;
 }
+
+/* Puts a program into the prog array. */
+int generation_put(const struct generation *g, uint32_t slot, int prog_fd,
+                   struct weft_error *reterr);
+
+/* ---- early.c: stages that see every packet ------------------------------------------------ */
+
+/* The engine's program that a hook begins with because of them; NULL: the hook's own. */
+const char *early_program(const struct generation *g, uint32_t hook);
+/* The entry that they go on to; NULL: there are none. */
+const char *early_entry(const struct generation *g, uint32_t hook);
+/* Before the engine is loaded: which programs of its early chain are. tunnel_mode: of enum
+ * weft_tunnel_mode. */
+void early_choose_programs(const struct generation *g, uint32_t tunnel_mode);
+/* After: entries that they go on to. */
+int early_fill_slots(const struct generation *g, uint32_t tunnel_mode, struct weft_error *reterr);

@@ -7,6 +7,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "generation/chain.h"
 #include "generation/internal.h"
 
 /* The engine's own programs. */
@@ -26,21 +27,24 @@ int generation_chain_fd(const struct generation *g)
         return bpf_object__find_map_fd_by_name(g->engine, "chain");
 }
 
-int generation_hook_fd(const struct generation *g, uint32_t hook)
+static int engine_program_fd(const struct generation *g, const char *name)
 {
-        const char *name = hook < WEFT_HOOKS ? hook_programs[hook] : NULL;
-        const struct bpf_program *p =
-                name ? bpf_object__find_program_by_name(g->engine, name) : NULL;
+        const struct bpf_program *p = bpf_object__find_program_by_name(g->engine, name);
 
         return p && bpf_program__autoload(p) ? bpf_program__fd(p) : -ENOENT;
 }
 
+int generation_hook_fd(const struct generation *g, uint32_t hook)
+{
+        if (hook >= WEFT_HOOKS)
+                return -ENOENT;
+
+        return engine_program_fd(g, early_program(g, hook) ?: hook_programs[hook]);
+}
+
 int generation_overlay_fd(const struct generation *g)
 {
-        const struct bpf_program *p =
-                bpf_object__find_program_by_name(g->engine, "weft_to_overlay");
-
-        return p && bpf_program__autoload(p) ? bpf_program__fd(p) : -ENOENT;
+        return engine_program_fd(g, "weft_to_overlay");
 }
 
 const char *generation_module_name(const struct generation *g, uint16_t id)
@@ -72,38 +76,65 @@ static void fill_row(struct chain_row *row, int prog_fd)
         row->run_count = info.run_cnt;
 }
 
-static size_t hook_rows(const struct generation *g, uint32_t hook, struct chain_row *rows,
-                        size_t max)
+/* Rows of one call of generation_chain(). */
+struct rows {
+        struct chain_row *items;
+        size_t n, max;
+};
+
+static void add_row(struct rows *rows, const struct chain_row *row, int prog_fd)
+{
+        if (prog_fd < 0 || rows->n == rows->max)
+                return;
+
+        rows->items[rows->n] = *row;
+        fill_row(&rows->items[rows->n++], prog_fd);
+}
+
+static void add_engine(const struct generation *g, struct rows *rows, uint32_t hook, uint32_t phase,
+                       const char *program)
+{
+        add_row(rows,
+                &(struct chain_row) { .hook = hook,
+                                      .phase = phase,
+                                      .module = "engine",
+                                      .stage = program,
+                                      .engine = true },
+                engine_program_fd(g, program));
+}
+
+static void add_stages(struct rows *rows, const struct chain *c, size_t from, size_t to)
+{
+        for (size_t i = from; i < to; i++)
+                add_row(rows,
+                        &(struct chain_row) { .hook = c->stages[i].hook,
+                                              .phase = c->stages[i].phase,
+                                              .module = c->stages[i].module,
+                                              .stage = c->stages[i].name },
+                        c->fds[i]);
+}
+
+/* As a packet meets them. */
+static void add_hook(const struct generation *g, uint32_t hook, struct rows *rows)
 {
         const struct chain *c = &g->chains[hook];
-        int entry = generation_hook_fd(g, hook);
-        size_t n = 0;
+        size_t early = chain_early(c->stages, c->n);
 
-        if (entry >= 0 && n < max) {
-                rows[n] = (struct chain_row) { .hook = hook,
-                                               .phase = WEFT_PHASES,
-                                               .module = "engine",
-                                               .stage = hook_programs[hook] };
-                fill_row(&rows[n++], entry);
+        if (early > 0) {
+                add_engine(g, rows, hook, WEFT_EARLY, early_program(g, hook));
+                add_stages(rows, c, 0, early);
         }
-
-        for (size_t i = 0; i < c->n && n < max; i++) {
-                rows[n] = (struct chain_row) { .hook = hook,
-                                               .phase = c->stages[i].phase,
-                                               .module = c->stages[i].module,
-                                               .stage = c->stages[i].name };
-                fill_row(&rows[n++], c->fds[i]);
-        }
-
-        return n;
+        add_engine(g, rows, hook, WEFT_PHASES, early_entry(g, hook) ?: hook_programs[hook]);
+        add_stages(rows, c, early, c->n);
 }
 
 size_t generation_chain(const struct generation *g, struct chain_row *rows, size_t max)
 {
-        size_t n = 0;
+        struct rows all = { .items = rows, .max = max };
 
         for (uint32_t hook = 0; hook < WEFT_HOOKS; hook++)
-                n += hook_rows(g, hook, rows + n, max - n);
+                if (hook != WEFT_XDP_UPLINK || generation_replays_in_xdp(g))
+                        add_hook(g, hook, &all);
 
-        return n;
+        return all.n;
 }

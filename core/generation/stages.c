@@ -15,7 +15,6 @@
 
 #define PREFIX "weft."
 
-
 /* Is the enumerator TEXT[0..n) ("FROM_UPLINK") the one that is shown as NAME ("from-uplink")? */
 static bool is_enumerator(const char *text, size_t n, const char *name)
 {

@@ -132,21 +132,12 @@ static bool listed(const struct weft_addr *addrs, size_t n, const struct weft_ad
         return false;
 }
 
-/* A device without a peer needs the workload's link-layer address; until that is known, the stack,
- * which can ask for it, delivers. */
-static bool can_be_met(const struct table_endpoint *e)
-{
-        static const uint8_t nobody[6];
-
-        return e->has_peer || memcmp(e->mac, nobody, sizeof(nobody)) != 0;
-}
-
 /* All of the new addresses, or none that were not there before. */
 static int put_addresses(struct tables *t, struct endpoint *e, const struct table_endpoint *new)
 {
         struct weft_endpoint value = {
                 .ifindex = new->ifindex,
-                .nexthop = can_be_met(new) ? e->slot : 0,
+                .nexthop = nexthop_can_meet(new) ? e->slot : 0,
                 .identity = new->identity,
         };
         int r;

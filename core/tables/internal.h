@@ -178,6 +178,9 @@ int nexthops_adopt(struct tables *t);
 void nexthops_settle(struct tables *t);
 /* A slot for an endpoint: `wanted` if nobody holds it, else a free one. -ENOSPC. */
 int nexthop_take(struct tables *t, uint32_t wanted, uint32_t *ret);
+/* What does not go to the peer of a device needs the workload's link-layer address; until that is
+ * known, the stack, which can ask for it, delivers. */
+bool nexthop_can_meet(const struct table_endpoint *e);
 void nexthop_write(struct tables *t, uint32_t slot, const struct table_endpoint *e);
 void nexthop_release(struct tables *t, uint32_t slot);
 void nexthops_forget_link(struct tables *t, uint32_t ifindex);

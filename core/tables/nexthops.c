@@ -93,19 +93,33 @@ int nexthop_take(struct tables *t, uint32_t wanted, uint32_t *ret)
         return -ENOSPC;
 }
 
-static bool slot_is(const struct weft_nexthop *n, const struct table_endpoint *e, uint32_t flags)
+static bool by_peer(const struct table_endpoint *e)
 {
-        return n->ifindex == e->ifindex && n->flags == flags && memcmp(n->dmac, e->mac, 6) == 0 &&
+        return e->has_peer && !e->by_device;
+}
+
+bool nexthop_can_meet(const struct table_endpoint *e)
+{
+        static const uint8_t nobody[6];
+
+        return by_peer(e) || memcmp(e->mac, nobody, sizeof(nobody)) != 0;
+}
+
+static bool slot_is(const struct weft_nexthop *n, const struct table_endpoint *e)
+{
+        return n->ifindex == e->ifindex && memcmp(n->dmac, e->mac, 6) == 0 &&
                memcmp(n->smac, e->gateway_mac, 6) == 0 && n->fresh == FOR_EVER;
 }
 
 void nexthop_write(struct tables *t, uint32_t slot, const struct table_endpoint *e)
 {
-        uint32_t flags = e->has_peer ? WEFT_NEXTHOP_PEER : 0;
+        uint32_t flags = by_peer(e) ? WEFT_NEXTHOP_PEER : WEFT_NEXTHOP_MARK;
         struct weft_nexthop *n = slot_at(t, slot);
 
-        if (slot_is(n, e, flags))
+        if (slot_is(n, e) && nexthop_can_meet(e)) {
+                store32(&n->flags, flags); /* either way leads to the same place */
                 return;
+        }
 
         /* Nothing may be read as complete until the interface is there again. */
         clear(n);

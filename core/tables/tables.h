@@ -54,6 +54,7 @@ struct table_endpoint {
         uint32_t ifindex, identity;
         uint8_t mac[6], gateway_mac[6]; /* of the endpoint's device; of the host side */
         bool has_peer;                  /* veth or netkit: redirect to the peer works */
+        bool by_device;                 /* and is not wanted: to-endpoint is to see every packet */
 };
 
 /* Adds or changes the endpoint NAME: its next-hop slot first, then each address, its filter bit

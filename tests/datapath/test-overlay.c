@@ -9,6 +9,7 @@
 #include <netinet/ip6.h>
 
 #include "check.h"
+#include "watcher/watcher.h"
 
 #define OWN_IDENTITY 1000u /* of the world's endpoints */
 #define REMOTE_NODE 6u     /* what every host is to others */
@@ -621,4 +622,31 @@ static void serve(const struct way *way)
 Test(overlay, a_service_with_a_backend_on_the_other_node_is_reached_through_the_tunnel)
 {
         each_way(VXLAN, serve);
+}
+
+/* ---- early stages ------------------------------------------------------------------------- */
+
+Test(overlay, an_early_stage_sees_each_packet_that_came_out_of_the_tunnel_and_may_drop_it)
+{
+        _cleanup_world_ struct world *w = world_open(WATCHED_VXLAN);
+        const struct way way = { w, VXLAN, AF_INET, AF_INET };
+        struct shape in = from_outside(AF_INET, IPPROTO_UDP, REMOTE_POD, 40000, POD, WATCH_NEXT),
+                     no = in, out = delivered(in, POD);
+        struct packet frame = arriving(&way, &incoming, &in), shut;
+
+        no.dport = WATCH_DROP;
+        shut = arriving(&way, &incoming, &no);
+        world_set_tunnel(w, AF_INET);
+        for (int i = 0; i < 3; i++) {
+                struct outcome o = expect(w, FROM_UPLINK, &frame, REDIRECT, &out);
+
+                cr_expect_eq(o.mark >> SEEN_HOOK & 7, WEFT_FROM_OVERLAY + 1, "packet %d: %#x", i,
+                             o.mark);
+                cr_expect(o.mark & SEEN_TWICE);
+        }
+        cr_expect_eq(world_event(w, WEFT_EVENT_MISS), 1);
+        cr_expect_eq(world_run(w, WEFT_FROM_UPLINK, &(struct skb) { .device = UPLINK }, &shut)
+                             .verdict,
+                     SHOT);
+        cr_expect_eq(world_drops(w, WEFT_DROP_POLICY, WEFT_FROM_OVERLAY), 1);
 }

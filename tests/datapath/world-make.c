@@ -292,6 +292,15 @@ static const struct config_module sections[VARIANTS][MODULES] = {
                       { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
                       { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
                       { .name = "guard" } },
+        [WATCHED] = { { .name = "native-routing" },
+                      { .name = "clusterip" },
+                      { .name = "nodeport-snat", .assignments = snat_options, .n_assignments = 1 },
+                      { .name = "bpf-masq", .assignments = masq_options, .n_assignments = 3 },
+                      { .name = "host-routing" },
+                      { .name = "watcher" } },
+        [WATCHED_VXLAN] = { { .name = "vxlan", .assignments = tunnel_options, .n_assignments = 1 },
+                            { .name = "host-routing" },
+                            { .name = "watcher" } },
         [SMALL] = { { .name = "native-routing" },
                     { .name = "nodeport-snat", .assignments = small_options, .n_assignments = 1 },
                     { .name = "bpf-masq", .assignments = small_masq_options, .n_assignments = 2 },
@@ -325,7 +334,8 @@ static struct loaded {
 static bool load_module(struct loaded *l, const struct config_module *section)
 {
         const char *directories[] = { getenv("WEFT_MODULES") ?: ".",
-                                      getenv("WEFT_TEST_MODULES") ?: ".", NULL };
+                                      getenv("WEFT_TEST_MODULES") ?: ".",
+                                      getenv("WEFT_TEST_WATCHER") ?: ".", NULL };
         struct diagnostics diagnostics = {};
         struct weft_error error = {};
         int r;

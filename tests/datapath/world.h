@@ -64,6 +64,8 @@ enum variant {
         WRAPPED_LEGACY, /* DIRECT_LEGACY with it */
         VXLAN,          /* FULL with vxlan, by the engine, instead of native-routing */
         GENEVE,         /* geneve, by the engine, and host-routing */
+        WATCHED,        /* FULL behind two early stages in every hook, see watcher/ */
+        WATCHED_VXLAN,  /* VXLAN behind them */
         /* of the bench alone */
         VXLAN_DEVICE, /* VXLAN by a device of the kernel, which is not there */
         MODULES_2,    /* native-routing and nodeport-snat, */
@@ -102,8 +104,8 @@ struct world {
 
 /* In the runner, as root, before any test: makes the namespaces and loads the variants of the set
  * (bits 1 << variant). False with the reason on stderr. The environment says where things are:
- * WEFT_ENGINE (engine.bpf.o), WEFT_MODULES, WEFT_TEST_MODULES (directories of NAME.so); WEFT_TABLES
- * (an object with the core's tables): these are made from it, and small. */
+ * WEFT_ENGINE (engine.bpf.o), WEFT_MODULES, WEFT_TEST_MODULES, WEFT_TEST_WATCHER (directories of
+ * NAME.so); WEFT_TABLES (an object with the core's tables): these are made from it, and small. */
 bool world_prepare(uint32_t variants);
 /* Then: runs the tests in a child, and loads each variant when one of them opens it first. The exit
  * status of the child. */

@@ -219,6 +219,23 @@ Test(ctl, a_chain_shows_hook_phase_module_stage_program_and_runs)
                          "from-uplink  service  nodeport-snat  nodeport               19    44\n");
 }
 
+Test(ctl, a_chain_says_which_hooks_are_not_replayed_in_xdp)
+{
+        _cleanup_free_ char *text =
+                printed(show_chain,
+                        "{\"stages\":[{\"hook\":\"from-uplink\",\"phase\":\"early\",\"module\":"
+                        "\"watcher\",\"stage\":\"watch\",\"program\":19,\"runs\":44}],"
+                        "\"not_replayed\":[{\"hook\":\"from-uplink\",\"module\":\"watcher\","
+                        "\"stage\":\"watch\",\"reason\":\"early\"}]}",
+                        0);
+
+        cr_expect_str_eq(text, "HOOK         PHASE  MODULE   STAGE  PROGRAM  RUNS\n"
+                               "from-uplink  early  watcher  watch       19    44\n"
+                               "\n"
+                               "from-uplink is not replayed in XDP: stage watch of module watcher "
+                               "sees every packet\n");
+}
+
 Test(ctl, status_shows_only_the_sections_that_have_something)
 {
         _cleanup_free_ char *text = printed(

@@ -61,6 +61,31 @@ Test(chain, slots_skip_phases_that_are_done_and_what_known_flows_keep)
         cr_assert_eq(chain_slots(s, 4, 2).done_known, WEFT_SLOT_FINISH);
 }
 
+Test(chain, early_stages_lead_to_each_other_and_then_to_the_entry)
+{
+        static const struct stage s[] = {
+                { .hook = WEFT_TO_UPLINK, .phase = WEFT_EARLY },
+                { .hook = WEFT_TO_UPLINK, .phase = WEFT_EARLY },
+                { .hook = WEFT_TO_UPLINK, .phase = WEFT_FILTER },
+        };
+        struct chain_slots first = chain_slots(s, 3, 0), second = chain_slots(s, 3, 1);
+        uint32_t base = WEFT_STAGE_SLOT(WEFT_TO_UPLINK, 0), entry = WEFT_ENTRY_SLOT(WEFT_TO_UPLINK);
+
+        cr_assert_eq(chain_early(s, 3), 2);
+        cr_assert_eq(chain_early(s + 2, 1), 0);
+        cr_assert_eq(first.own, base);
+        cr_assert_eq(first.next, base + 1);
+        cr_assert_eq(first.next_known, base + 1);
+        cr_assert_eq(first.done, entry);
+        cr_assert_eq(second.next, entry);
+        cr_assert_eq(second.next_known, entry);
+        cr_assert_eq(chain_first(s, 3, false), base + 2);
+        cr_assert_eq(chain_first(s, 3, true), base + 2);
+        cr_assert_eq(chain_first(s, 2, false), WEFT_SLOT_FINISH);
+        cr_assert_lt(entry, WEFT_SLOTS);
+        cr_assert_geq(entry, WEFT_STAGE_SLOT(WEFT_HOOKS, 0));
+}
+
 /* ---- running ------------------------------------------------------------------------------ */
 
 Test(generation, without_modules_is_the_engine_alone)
@@ -101,6 +126,48 @@ Test(generation, known_flows_run_without_service_and_masquerade)
         cr_assert_eq(run_program(generation_hook_fd(g, WEFT_FROM_UPLINK), 1, &mark), FINISHED);
         cr_assert_eq(mark, 0x193, "%x", mark);
         (void) generation_free(g);
+}
+
+Test(generation, early_stages_run_before_the_entry_and_done_ends_them)
+{
+        struct instance *const m[] = { make_instance("stages-early", 1),
+                                       make_instance("stages-a", 2) };
+        struct generation *g = build(tables, 1, m, 1);
+        uint32_t mark;
+
+        cr_assert_eq(run_program(generation_hook_fd(g, WEFT_FROM_UPLINK), 0, &mark), FINISHED);
+        cr_assert_eq(mark, 0x12000000, "%x", mark);
+        cr_assert_eq(run_program(generation_hook_fd(g, WEFT_FROM_ENDPOINT), 0, &mark), FINISHED);
+        cr_assert_eq(mark, 0x01000000, "%x", mark);
+        cr_assert_eq(run_program(generation_hook_fd(g, WEFT_TO_UPLINK), 0, &mark), FINISHED);
+        cr_assert_eq(mark, 0, "%x", mark);
+        (void) generation_free(g);
+
+        /* before other modules' stages, whose digits push theirs out */
+        g = build(tables, 2, m, 2);
+        cr_assert_eq(run_program(generation_hook_fd(g, WEFT_FROM_UPLINK), 0, &mark), FINISHED);
+        cr_assert_eq(mark, 0x00000123, "%x", mark);
+        (void) generation_free(g);
+}
+
+Test(generation, an_early_stage_at_an_uplink_ends_replay_in_xdp)
+{
+        struct instance *const m[] = { make_instance("stages-a", 1),
+                                       make_instance("stages-early", 2) };
+        struct generation *without = build(tables, 1, m, 1), *with = build(tables, 2, m, 2);
+        struct bpf_prog_info info = { 0 };
+        uint32_t size = sizeof(info);
+
+        cr_assert(generation_replays_in_xdp(without));
+        cr_assert(!generation_sees_all(without, WEFT_FROM_UPLINK));
+        cr_assert(!generation_replays_in_xdp(with));
+        cr_assert(generation_sees_all(with, WEFT_FROM_UPLINK));
+        cr_assert(!generation_sees_all(with, WEFT_TO_ENDPOINT));
+        cr_assert_eq(
+                bpf_obj_get_info_by_fd(generation_hook_fd(with, WEFT_XDP_UPLINK), &info, &size), 0);
+        cr_assert_str_eq(info.name, "weft_xdp_pass");
+        (void) generation_free(without);
+        (void) generation_free(with);
 }
 
 static uint32_t read_element(int map, uint32_t index)
@@ -264,6 +331,28 @@ Test(generation, the_chain_can_be_shown)
         (void) generation_free(g);
 }
 
+Test(generation, the_chain_shows_early_stages_before_the_entry)
+{
+        struct instance *m = make_instance("stages-early", 1);
+        struct generation *g = build(tables, 1, &m, 1);
+        static const char *const want[] = { "weft_early_from_uplink", "e_1", "e_2",
+                                            "weft_from_uplink" };
+        struct chain_row rows[32];
+        size_t n = generation_chain(g, rows, ELEMENTS(rows)), i = 0;
+
+        while (i < n && rows[i].hook != WEFT_FROM_UPLINK)
+                i++;
+        cr_assert_leq(i + ELEMENTS(want), n);
+        for (size_t k = 0; k < ELEMENTS(want); k++) {
+                cr_assert_str_eq(rows[i + k].stage, want[k]);
+                cr_assert_eq(rows[i + k].phase, k < 3 ? WEFT_EARLY : WEFT_PHASES);
+                cr_assert_eq(rows[i + k].engine, k == 0 || k == 3);
+        }
+        for (i = 0; i < n; i++)
+                cr_assert_neq(rows[i].hook, WEFT_XDP_UPLINK);
+        (void) generation_free(g);
+}
+
 Test(generation, module_ids_have_names)
 {
         struct instance *a = make_instance("stages-a", 3);
@@ -304,13 +393,14 @@ Test(generation, the_verifier_s_last_words_are_handed_on)
                              "invalid mem access 'map_value_or_null'"));
 }
 
-Test(generation, early_stages_are_refused)
+Test(generation, an_early_stage_of_older_headers_is_refused)
 {
-        struct instance *m = make_instance("stages-early", 1);
+        struct instance *m = make_instance("stages-early-old", 1);
 
-        expect_refusal(&m, 1, -EOPNOTSUPP,
-                       TEXTS("module stages-early, stage too_early",
-                             "early stages are not supported by this version"));
+        expect_refusal(&m, 1, -EPROTO,
+                       TEXTS("module stages-early-old, stage too_early",
+                             "an early stage needs stage ABI 1.1 and it was built for 1.0",
+                             "build the module with the headers of this weft"));
 }
 
 Test(generation, more_stages_than_there_are_slots_are_refused)

@@ -197,6 +197,37 @@ Test(tables, an_endpoint_has_a_filled_slot_and_an_entry_for_each_address)
         tables_close(t);
 }
 
+Test(tables, an_endpoint_is_reached_by_its_device_where_that_is_asked_for_and_no_flow_is_renewed)
+{
+        struct tables *t = fixture_open(64);
+        struct weft_addr addrs[] = { fixture_addr("10.1.0.2") };
+        struct table_endpoint e = web(addrs, 1);
+        struct weft_endpoint four;
+        uint32_t number;
+
+        set(t, "web", &e);
+        cr_assert(fixture_endpoint(t, "10.1.0.2", &four));
+        number = hop(t, four.nexthop)->number;
+        e.by_device = true;
+        set(t, "web", &e);
+        cr_assert_eq(hop(t, four.nexthop)->flags, WEFT_NEXTHOP_MARK);
+        e.by_device = false;
+        set(t, "web", &e);
+        cr_assert_eq(hop(t, four.nexthop)->flags, WEFT_NEXTHOP_PEER);
+        cr_assert_eq(hop(t, four.nexthop)->number, number);
+
+        /* whose link-layer address is not known, the stack reaches */
+        memset(e.mac, 0, sizeof(e.mac));
+        set(t, "web", &e);
+        cr_assert(fixture_endpoint(t, "10.1.0.2", &four));
+        cr_assert_gt(four.nexthop, 0);
+        e.by_device = true;
+        set(t, "web", &e);
+        cr_assert(fixture_endpoint(t, "10.1.0.2", &four));
+        cr_assert_eq(four.nexthop, 0);
+        tables_close(t);
+}
+
 Test(tables, setting_the_same_endpoint_again_moves_nothing)
 {
         struct tables *t = fixture_open(4096);

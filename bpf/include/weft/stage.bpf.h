@@ -4,7 +4,7 @@
 /* What the eBPF half of a module includes: the packet as the engine parsed it, the plan, the
  * verdicts and WEFT_STAGE(), which places a function on the packet path. A stage looks and plans;
  * it never touches the packet. It runs for the first packet of a flow, and again when a generation
- * or the world has changed since. */
+ * or the world has changed since; a stage of phase EARLY runs for every packet of its hook. */
 
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -145,11 +145,13 @@ struct weft_pkt {
 
 /* ---- verdicts ----------------------------------------------------------------------------- */
 
+/* An early stage has no flow: TRACK and PING are no verdicts of its, and the packet is dropped with
+ * NO_VERDICT, under the module's name. */
 enum weft_verdict {
         WEFT_NEXT,  /* the next stage */
         WEFT_DONE,  /* this phase is settled: the next phase */
         WEFT_TRACK, /* remember the flow even if nothing changes; the next stage */
-        WEFT_PASS,  /* not ours: to the stack, no flow */
+        WEFT_PASS,  /* not ours: to the stack, no flow. EARLY: past all of weft, on as it is */
         WEFT_PING,  /* answer the echo request */
         WEFT_DROP_BASE = 0x100,
         WEFT_REJECT_BASE = 0x200,
@@ -169,6 +171,7 @@ const volatile __u32 weft_next = WEFT_SLOT_UNSET, weft_next_known = WEFT_SLOT_UN
 const volatile __u32 weft_done = WEFT_SLOT_UNSET, weft_done_known = WEFT_SLOT_UNSET;
 const volatile __u16 weft_module_id;
 const volatile __u8 weft_hook_id;
+const volatile __u32 weft_exit_mark; /* of an early stage at an exit hook: weft's bit of the mark */
 
 struct {
         __uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -241,6 +244,32 @@ static __always_inline int weft_dispatch(struct __sk_buff *ctx, struct weft_pkt 
         return weft_verdict_drop(ctx, pkt, WEFT_DROP(CHAIN_BROKEN), weft_module_id);
 }
 
+/* Of a stage of phase EARLY; weft_next and weft_done lead to the hook's entry after the last one.
+ */
+static __always_inline int weft_dispatch_early(struct __sk_buff *ctx, struct weft_pkt *pkt,
+                                               int verdict)
+{
+        switch (verdict) {
+        case WEFT_NEXT:
+                weft_tail_call(ctx, weft_next);
+                break;
+        case WEFT_DONE:
+                weft_tail_call(ctx, weft_done);
+                break;
+        case WEFT_PASS:
+                if (weft_exit_mark)
+                        ctx->mark &= ~weft_exit_mark;
+                return WEFT_TCX_NEXT;
+        default:
+                if (!(verdict & (WEFT_DROP_BASE | WEFT_REJECT_BASE)))
+                        verdict = WEFT_DROP(NO_VERDICT);
+                return weft_verdict_drop(ctx, pkt, verdict, weft_module_id);
+        }
+        return weft_verdict_drop(ctx, pkt, WEFT_DROP(CHAIN_BROKEN), weft_module_id);
+}
+
+#define __weft_dispatch(phase) ((phase) == WEFT_EARLY ? weft_dispatch_early : weft_dispatch)
+
 #define __weft_text(s) #s
 #define __weft_abi(major, minor) "weft.abi:" __weft_text(major) "." __weft_text(minor)
 #define __weft_tag(s) __attribute__((btf_decl_tag(s)))
@@ -250,7 +279,16 @@ static __always_inline int weft_dispatch(struct __sk_buff *ctx, struct weft_pkt 
 /* WEFT_STAGE(name, FROM_ENDPOINT | FROM_UPLINK, SERVICE, AFTER("policy") …): the function that
  * follows is run in these hooks and this phase. Its parameters are `ctx`, the raw context, and
  * `pkt`; it returns a verdict. Order inside a phase is by module name: naming an absent one has no
- * effect. */
+ * effect.
+ *
+ * Phase EARLY: before everything else, for each packet that the hook sees: those of established
+ * flows, those that are none of weft's and those that are not even IP (pkt->key.family is 0, and
+ * nothing of the key is set), with spoofed sources, tunnels not taken off, translations not made,
+ * at an exit hook those that weft itself sends. Key, lengths, flags and fragment are filled in, a
+ * later fragment has no ports; there is neither service nor flow, and what is planned has no
+ * effect. The hook is then not replayed in XDP, and what goes to an endpoint takes the way through
+ * its device.
+ */
 #define WEFT_STAGE(name, hooks, phase, ...)                                                        \
         static __always_inline int name##_stage(struct __sk_buff *ctx, struct weft_pkt *pkt);      \
         __weft_tag(__weft_abi(WEFT_STAGE_ABI_MAJOR, WEFT_STAGE_ABI_MINOR))                         \
@@ -260,7 +298,8 @@ static __always_inline int weft_dispatch(struct __sk_buff *ctx, struct weft_pkt 
         {                                                                                          \
                 struct weft_pkt *pkt = weft_packet();                                              \
                                                                                                    \
-                return pkt ? weft_dispatch(ctx, pkt, name##_stage(ctx, pkt)) : WEFT_TCX_NEXT;      \
+                return pkt ? __weft_dispatch(WEFT_##phase)(ctx, pkt, name##_stage(ctx, pkt))       \
+                           : WEFT_TCX_NEXT;                                                        \
         }                                                                                          \
         static __always_inline int name##_stage(struct __sk_buff *ctx __attribute__((unused)),     \
                                                 struct weft_pkt *pkt __attribute__((unused)))

@@ -17,7 +17,7 @@
  * what is added, the major where something moved that relocation cannot follow: sizes and meanings.
  */
 #define WEFT_STAGE_ABI_MAJOR 1
-#define WEFT_STAGE_ABI_MINOR 0
+#define WEFT_STAGE_ABI_MINOR 1
 
 /* A stage reads these structs where the running engine has their fields, not where the author's
  * header had them: each access is relocated against the engine's BTF when the stage is loaded. So
@@ -61,7 +61,7 @@ enum weft_hook {
 /* The named steps inside a hook, in their order. A flow that is decided again runs without SERVICE
  * and MASQUERADE: what they said is the durable part of its plan. */
 enum weft_phase {
-        WEFT_EARLY, /* every packet, before the flow lookup */
+        WEFT_EARLY, /* every packet, before anything of weft's; from stage ABI 1.1 on */
         WEFT_FILTER,
         WEFT_SERVICE,
         WEFT_ROUTE,
@@ -381,7 +381,7 @@ struct weft_source_key {
 #define WEFT_NEXTHOP_PROBES 8
 
 enum weft_nexthop_flag {
-        WEFT_NEXTHOP_MARK = 1, /* an uplink: its exit program is told by the mark to stand aside */
+        WEFT_NEXTHOP_MARK = 1, /* its exit program is told by the mark to stand aside */
         WEFT_NEXTHOP_PEER = 2, /* redirect to the peer device (veth, netkit) */
 };
 
@@ -595,6 +595,8 @@ enum weft_slot {
 
 #define WEFT_STAGES_PER_HOOK 28
 #define WEFT_STAGE_SLOT(hook, n) (WEFT_SLOT_STAGES + (hook) *WEFT_STAGES_PER_HOOK + (n))
-#define WEFT_SLOTS WEFT_STAGE_SLOT(WEFT_HOOKS, 0)
+/* Where the early stages of a hook go on to. */
+#define WEFT_ENTRY_SLOT(hook) (WEFT_STAGE_SLOT(WEFT_HOOKS, 0) + (hook))
+#define WEFT_SLOTS WEFT_ENTRY_SLOT(WEFT_HOOKS)
 #define WEFT_SLOT_UNSET                                                                            \
         0xffffffffu /* what a constant is before the core sets it: no tail call succeeds */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 
 /* An engine that does nothing but run the chains: what a stage leaves in the mark, and which of the
- * engine's own programs ended the run, is all there is to see. A mark of 1 asks for a known flow.
- */
+ * engine's own programs ended the run, is all there is to see. A mark of 1 asks for a known flow;
+ * its highest byte is the early stages'. */
 
 #define WEFT_ENGINE
 #include <weft/stage.bpf.h>
@@ -11,6 +11,7 @@ const volatile __u32 weft_generation, weft_hz, weft_mark;
 const volatile __u8 weft_can_cast, weft_count_lookups, weft_track, weft_takes_dsr;
 const volatile __u16 weft_host_low, weft_host_high, weft_given_low, weft_given_high;
 const volatile __u32 weft_first[WEFT_HOOKS], weft_first_known[WEFT_HOOKS];
+const volatile __u32 weft_first_early[WEFT_HOOKS];
 const volatile __u8 weft_has_stages[WEFT_HOOKS];
 const volatile __u8 weft_serves[WEFT_HOOKS];
 const volatile __u32 weft_half_open, weft_overlay_index;
@@ -58,9 +59,9 @@ static __always_inline void tell(void)
                 if (!pkt)                                                                          \
                         return 1;                                                                  \
                 tell();                                                                            \
-                pkt->known = ctx->mark == 1;                                                       \
+                pkt->known = (ctx->mark & 0xffffff) == 1;                                          \
                 pkt->plan = (struct weft_plan) {};                                                 \
-                ctx->mark = 0;                                                                     \
+                ctx->mark &= 0xff000000;                                                           \
                 if (pkt->known)                                                                    \
                         weft_tail_call(ctx, weft_first_known[hook]);                               \
                 else                                                                               \
@@ -72,6 +73,23 @@ ENTRY(weft_from_endpoint, WEFT_FROM_ENDPOINT)
 ENTRY(weft_to_endpoint, WEFT_TO_ENDPOINT)
 ENTRY(weft_from_uplink, WEFT_FROM_UPLINK)
 ENTRY(weft_to_uplink, WEFT_TO_UPLINK)
+
+#define EARLY_ENTRY(name, hook)                                                                    \
+        SEC("tc")                                                                                  \
+        int name(struct __sk_buff *ctx)                                                            \
+        {                                                                                          \
+                weft_tail_call(ctx, weft_first_early[hook]);                                       \
+                return 3;                                                                          \
+        }
+
+EARLY_ENTRY(weft_early_from_endpoint, WEFT_FROM_ENDPOINT)
+EARLY_ENTRY(weft_early_from_uplink, WEFT_FROM_UPLINK)
+
+SEC("xdp")
+int weft_xdp_pass(struct xdp_md *ctx __attribute__((unused)))
+{
+        return XDP_PASS;
+}
 
 SEC("xdp")
 int weft_xdp(struct xdp_md *ctx __attribute__((unused)))
