@@ -29,7 +29,7 @@ static void settle(void)
 {
         lab_run("for i in $(seq 500); do ip -o link show type veth | grep -qv 'state UP' || exit 0;"
                 "sleep 0.02; done; exit 1");
-        while (sd_event_run(lab_loop, 100000) > 0)
+        while (sd_event_run(lab_loop, 500000) > 0)
                 ;
 }
 
