@@ -8,7 +8,8 @@ import pytest
 from cluster import IPV4, Cluster
 from conftest import start_servers
 from traffic import Server, datagram, ping, tcp_who, udp_who
-from weft import BUILD, TOP
+from lab import Lab
+from weft import BUILD, TOP, Weft
 
 PRESETS = sorted((TOP / "conf.d/presets").glob("*.conf"))
 
@@ -75,3 +76,37 @@ def test_who_is_asked_by_an_endpoint_outside_sees_the_node(cluster):
         assert seen == IPV4.n1
     finally:
         server.close()
+
+
+# ---- with other networks than those of the self-tests -------------------------------------------
+
+SETS = {"native-snat": {"native-routing": {}, "nodeport-snat": {}},
+        "native-dsr": {"native-routing": {}, "nodeport-dsr": {}},
+        "native-ipip": {"native-routing": {}, "nodeport-dsr": {"dispatch": "ipip"}},
+        "native-hybrid": {"native-routing": {}, "nodeport-snat": {}, "nodeport-dsr": {}, "hybrid": {}},
+        "vxlan-snat": {"vxlan": {}, "nodeport-snat": {}},
+        "geneve-hybrid": {"geneve": {}, "nodeport-snat": {}, "nodeport-dsr": {"dispatch": "geneve"}, "hybrid": {}}}
+PEERS = {"alone": [], "peer": [("peer n2", {"address": ["192.0.2.12", "2001:db8::12"],
+                                            "pod-cidr": ["172.20.2.0/24", "fd77:2::/64"]})]}
+
+
+@pytest.fixture(scope="module")
+def weft():
+    with Lab() as lab:
+        ns = lab.namespace("n1")
+        lab.switch("switch", ns)
+        ns.ip("addr add 192.0.2.11/24 dev eth0", "addr add 2001:db8::11/64 dev eth0 nodad")
+        yield Weft(lab, ns, "n1", BUILD)
+
+
+@pytest.mark.parametrize("masquerading", [[], ["bpf-masq"]], ids=["plain", "masquerading"])
+@pytest.mark.parametrize("peers", PEERS)
+@pytest.mark.parametrize("modules", SETS.values(), ids=SETS)
+def test_a_node_of_any_networks_passes_the_self_tests(weft, modules, peers, masquerading):
+    modules = modules | {name: {} for name in ("clusterip", "host-routing", *masquerading)}
+    weft.configure([("weft", {"mode": "strict"}),
+                    ("node", {"name": "n1", "uplink": "eth0", "pod-cidr": ["172.20.1.0/24", "fd77:1::/64"]}),
+                    *PEERS[peers], *[(f"module {name}", keys) for name, keys in modules.items()]])
+    weft.start()
+    weft.stop()
+    weft.ctl("cleanup")
