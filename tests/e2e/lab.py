@@ -82,8 +82,15 @@ class Namespace:
         return process
 
     def ip(self, *lines):
-        """Runs `ip` commands, one a line, in one go."""
+        """Runs `ip` commands, one a line, in one go. The addresses that they add can be used afterwards."""
         self.run("ip", "-batch", "-", input="\n".join(lines) + "\n")
+        for address, device in re.findall(r"^addr (?:add|replace) (\S*:\S*)/\d+ dev (\S+)", "\n".join(lines), re.MULTILINE):
+            wait_for(f"{address} to be usable", lambda: self.is_usable(address, device))
+
+    def is_usable(self, address, device):
+        """IPv6: the kernel makes the route in a work queue, and not before the link works."""
+        return self.run("ip", "-6", "route", "show", "table", "local", address).stdout \
+            or "LOWER_UP" not in self.run("ip", "link", "show", "dev", device).stdout
 
     @contextmanager
     def inside(self):
