@@ -24,6 +24,7 @@ from pathlib import Path
 
 NAMESPACES = Path("/run/netns")
 PREFIX = re.compile(r"wft(\d+)[a-z]?-")
+ADDED6 = re.compile(r"^addr (?:add|replace) (\S*:\S*)/\d+ dev (\S+)", re.MULTILINE)
 CLONE_NEWNET = 0x40000000
 PATIENCE = float(os.environ.get("WEFT_PATIENCE", 1))  # factor of every bound, for emulated machines
 
@@ -84,7 +85,7 @@ class Namespace:
     def ip(self, *lines):
         """Runs `ip` commands, one a line, in one go. The addresses that they add can be used afterwards."""
         self.run("ip", "-batch", "-", input="\n".join(lines) + "\n")
-        for address, device in re.findall(r"^addr (?:add|replace) (\S*:\S*)/\d+ dev (\S+)", "\n".join(lines), re.MULTILINE):
+        for address, device in ADDED6.findall("\n".join(lines)):
             wait_for(f"{address} to be usable", lambda: self.is_usable(address, device))
 
     def is_usable(self, address, device):
