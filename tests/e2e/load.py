@@ -8,6 +8,7 @@ import struct
 import subprocess
 import threading
 import time
+from contextlib import suppress
 
 from cluster import IPV4, IPV6
 from lab import PATIENCE
@@ -42,13 +43,14 @@ class Stream:
         self.socket.connect((address, port))
         self.socket.settimeout(0.25 * PATIENCE)
         self.sent, self.seen, self.stopping = 0, set(), False
-        self.threads = [threading.Thread(target=f) for f in (self.send, self.receive)]
+        self.threads = [threading.Thread(target=f, daemon=True) for f in (self.send, self.receive)]
         for thread in self.threads:
             thread.start()
 
     def send(self):
         while not self.stopping:
-            self.socket.send(struct.pack("!Q", self.sent))
+            with suppress(OSError):  # what an ICMP error said of an earlier one: this one is lost
+                self.socket.send(struct.pack("!Q", self.sent))
             self.sent += 1
             time.sleep(0.002)  # the pace of the stream
 
@@ -56,7 +58,7 @@ class Stream:
         while not self.stopping or len(self.seen) < self.sent:
             try:
                 self.seen.add(struct.unpack("!Q", self.socket.recv(64))[0])
-            except TimeoutError:
+            except OSError:
                 if self.stopping:
                     return  # what has not come by now is lost
 
