@@ -154,19 +154,12 @@ int daemon_overlay_switch(struct daemon *d, const struct build *b, uint32_t hook
                        : daemon_hooks_attach(d, b, l->ifindex, l->name, &hook, 1, reterr);
 }
 
-static void forget_device(struct daemon *d)
+/* Of one that is no more. */
+static void forget_device(struct daemon *d, const struct net_link *l)
 {
-        struct overlay *o = &d->overlay;
-
-        if (!o->link.ifindex)
-                return;
-
-        tables_del_link(d->tables, o->link.ifindex);
-        attach_remove(d->attachments, o->link.name);
-        if (o->forwarding)
-                host_unforwarding(d->host, o->link.name);
-        o->forwarding = false;
-        o->link = (struct net_link) { 0 };
+        tables_del_link(d->tables, l->ifindex);
+        attach_remove(d->attachments, l->name);
+        host_unforwarding(d->host, l->name);
 }
 
 /* Its own link-layer address and forwarding are the only things that the device needs of the node.
@@ -180,17 +173,21 @@ static int prepare_device(struct daemon *d, const struct build *b, struct weft_o
         int r;
 
         memcpy(q.mac, o->mac, sizeof(q.mac));
-        r = overlay_up(d->net, &q, &link, reterr);
+        r = overlay_make(d->net, &q, &link, reterr);
         if (r < 0)
                 return r;
 
         o->ifindex = link.ifindex;
         /* made anew under the same name */
-        if (d->overlay.link.ifindex != link.ifindex && strcmp(d->overlay.link.name, link.name) == 0)
-                forget_device(d);
-        return !d->hooks_on || daemon_overlay_is(d, link.ifindex)
-                       ? 0
-                       : attach_both(d, b, &link, reterr);
+        if (d->overlay.link.ifindex != link.ifindex &&
+            strcmp(d->overlay.link.name, link.name) == 0) {
+                forget_device(d, &d->overlay.link);
+                d->overlay.link = (struct net_link) { 0 };
+        }
+        if (d->hooks_on && !daemon_overlay_is(d, link.ifindex))
+                r = attach_both(d, b, &link, reterr);
+
+        return r < 0 ? r : overlay_up(d->net, &link, reterr);
 }
 
 int daemon_overlay_prepare(struct daemon *d, const struct build *b, struct weft_error *reterr)
@@ -244,12 +241,9 @@ static int follow_device(struct daemon *d, const struct weft_tunnel_spec *t,
         if (r < 0)
                 return weft_fail(reterr, r, "tunnel device %s is gone", name);
         if (o->link.ifindex != link.ifindex)
-                forget_device(d);
-
-        o->link = link;
-        if (!o->forwarding)
                 r = host_forwarding(d->host, name, reterr);
-        o->forwarding = r == 0;
+        if (r >= 0)
+                o->link = link;
 
         return r < 0 ? r : tables_set_link(d->tables, link.ifindex, &row);
 }
@@ -380,11 +374,12 @@ int daemon_overlay_apply(struct daemon *d, struct weft_error *reterr)
         const struct weft_tunnel_spec *t = generation_tunnel(d->build->generation);
         bool device = t && t->mode == WEFT_TUNNEL_DEVICE;
         int r = daemon_overlay_prepare(d, d->build, reterr);
+        const struct net_link before = d->overlay.link;
 
         if (r >= 0 && device)
                 r = follow_device(d, t, reterr);
         else if (!device)
-                forget_device(d);
+                d->overlay.link = (struct net_link) { 0 };
         if (r >= 0 && t && !device)
                 r = set_gateways(d, reterr);
 
@@ -392,6 +387,8 @@ int daemon_overlay_apply(struct daemon *d, struct weft_error *reterr)
         if (!t || device)
                 drop_gateways(d);
         daemon_overlay_settle(d);
+        if (before.ifindex && !daemon_overlay_is(d, before.ifindex))
+                forget_device(d, &before);
 
         return r;
 }
@@ -406,7 +403,8 @@ static void collect_device(void *data, const char *ifname)
         (void) strings_add(data, ifname);
 }
 
-/* Names first: nothing may be deleted while the kernel is still listing. */
+/* Names first: nothing may be deleted while the kernel is still listing. A device goes before its
+ * programs: without them it would show the stack what is not the stack's. */
 void daemon_overlay_settle(struct daemon *d)
 {
         struct strings names = { 0 };
@@ -415,8 +413,8 @@ void daemon_overlay_settle(struct daemon *d)
         for (size_t i = 0; i < names.n; i++) {
                 if (strcmp(names.items[i], d->overlay.link.name) == 0)
                         continue;
+                overlay_remove(d->net, names.items[i]);
                 attach_remove(d->attachments, names.items[i]);
-                overlay_down(d->net, names.items[i]);
         }
         strings_done(&names);
 }

@@ -185,11 +185,13 @@ struct overlay_request {
 void overlay_ifname(const struct weft_tunnel_spec *spec, char ret[static 16]);
 /* -EEXIST: a device of somebody else's takes packets to the port, it is named in the reason. */
 int overlay_check(struct net *n, const struct weft_tunnel_spec *spec, struct weft_error *reterr);
-/* Makes the flow-based device, or makes the one that is there right; up, without neighbours of its
- * own. -EEXIST: somebody else's has the name. */
-int overlay_up(struct net *n, const struct overlay_request *q, struct net_link *ret,
-               struct weft_error *reterr);
-void overlay_down(struct net *n, const char *ifname);
+/* Makes the flow-based device, or makes the one that is there right, without neighbours of its own;
+ * a new one is down, so that its programs are there before its first packet. -EEXIST: somebody
+ * else's has the name. */
+int overlay_make(struct net *n, const struct overlay_request *q, struct net_link *ret,
+                 struct weft_error *reterr);
+int overlay_up(struct net *n, const struct net_link *l, struct weft_error *reterr);
+void overlay_remove(struct net *n, const char *ifname);
 /* Calls f for each such device. */
 void overlay_each(struct net *n, void (*f)(void *data, const char *ifname), void *data);
 

@@ -188,15 +188,11 @@ static int make_and_furnish(struct net *n, const struct overlay_request *q, cons
 
         if (r >= 0)
                 r = link_get(net_socket(n), name, 0, &link, reterr);
-        if (r >= 0)
-                r = furnish(n, q, link.link.ifindex, reterr);
-        if (r >= 0)
-                r = link_up(net_socket(n), link.link.ifindex, reterr);
 
-        return r;
+        return r < 0 ? r : furnish(n, q, link.link.ifindex, reterr);
 }
 
-static int bring_up(struct net *n, const struct overlay_request *q, const char *name,
+static int make_right(struct net *n, const struct overlay_request *q, const char *name,
                     struct weft_error *reterr)
 {
         struct tunnel t;
@@ -214,10 +210,10 @@ static int bring_up(struct net *n, const struct overlay_request *q, const char *
         if (t.link.link.mtu != q->mtu || memcmp(t.link.link.mac, q->mac, sizeof(q->mac)) != 0)
                 r = furnish(n, q, t.link.link.ifindex, reterr);
 
-        return r < 0 || t.link.link.up ? r : link_up(net_socket(n), t.link.link.ifindex, reterr);
+        return r;
 }
 
-int overlay_up(struct net *n, const struct overlay_request *q, struct net_link *ret,
+int overlay_make(struct net *n, const struct overlay_request *q, struct net_link *ret,
                struct weft_error *reterr)
 {
         char name[16];
@@ -225,14 +221,21 @@ int overlay_up(struct net *n, const struct overlay_request *q, struct net_link *
 
         overlay_ifname(q->spec, name);
         if (r >= 0)
-                r = bring_up(n, q, name, reterr);
+                r = make_right(n, q, name, reterr);
         if (r >= 0)
                 r = net_link_by_name(n, name, ret);
 
         return r < 0 ? weft_fail_in(reterr, r, "tunnel device %s", name) : 0;
 }
 
-void overlay_down(struct net *n, const char *ifname)
+int overlay_up(struct net *n, const struct net_link *l, struct weft_error *reterr)
+{
+        int r = l->up ? 0 : link_up(net_socket(n), l->ifindex, reterr);
+
+        return r < 0 ? weft_fail_in(reterr, r, "tunnel device %s", l->name) : 0;
+}
+
+void overlay_remove(struct net *n, const char *ifname)
 {
         struct tunnel t;
 
@@ -309,7 +312,7 @@ static void clean_device(void *data, const char *ifname)
         const struct cleaner *c = data;
         char what[32];
 
-        overlay_down(c->net, ifname);
+        overlay_remove(c->net, ifname);
         (void) snprintf(what, sizeof(what), "device %s", ifname);
         if (c->f)
                 c->f(c->data, what);

@@ -5,7 +5,9 @@ WEFT_EXCHANGES says how many times there and back."""
 import ctypes
 import os
 import re
-from contextlib import suppress
+import threading
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -176,4 +178,58 @@ def test_tunnels_are_exchanged_under_load_and_nothing_of_the_old_one_is_left(clu
                 gone = ids.keys() - held(weft).keys()
                 assert {kind for kind, _ in gone} == {"map", "prog"}
                 wait_for(f"all of {gone} to be gone", lambda: not any(lives(*key) for key in gone))
+    everybody_is_reached(cluster)
+
+
+WATCH = """
+table inet watch {
+        chain input {
+                type filter hook input priority -400
+                ip saddr 10.244.2.0/24 counter
+        }
+}
+"""
+
+
+def delivered(node):
+    """Packets of node 2's pods that the node's own stack took for its own."""
+    return int(re.search(r"packets (\d+)", node.run("nft", "list", "table", "inet", "watch").stdout).group(1))
+
+
+@contextmanager
+def answers_without_end(cluster):
+    """Datagrams of p2 that are answers to the client, to the port that masquerades it, all the time."""
+    _, _, port = udp_who(cluster.client, IPV4.n1, IPV4.far_udp)
+    stopping = threading.Event()
+
+    def send():
+        while not stopping.is_set():
+            cluster.servers["p2"].udp.sendto(b"more", (f"::ffff:{IPV4.n1}", int(port)))
+            time.sleep(0.0002)  # the pace
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        sender.join()
+
+
+def test_the_stack_is_shown_nothing_of_a_tunnel_that_goes_or_comes(cluster):
+    """It would take the answers to masqueraded connections for its own, and reset them."""
+    weft, (kind, mode) = cluster.wefts[1], cluster.kinds[0]
+    cluster.n1.run("nft", "-f", "-", input=WATCH)
+    try:
+        with answers_without_end(cluster):
+            wait_for("answers", lambda: weft.ctl_json("status")["flows"])
+            for _ in range(3):
+                weft.drop_in(f"20-{kind}", None)
+                weft.ctl("reload")
+                assert delivered(cluster.n1) == 0
+                weft.drop_in(f"20-{kind}", [(f"module {kind}", {"mode": mode})])
+                weft.ctl("reload")
+                assert delivered(cluster.n1) == 0
+    finally:
+        cluster.n1.run("nft", "delete table inet watch")
     everybody_is_reached(cluster)
