@@ -266,14 +266,16 @@ static int compare_spans(const void *a, const void *b)
 static void refuse_span(struct diagnostics *diagnostics, const struct span *late,
                         const struct span *early)
 {
+        bool same = strcmp(late->owner.kind, early->owner.kind) == 0 &&
+                    strcmp(late->owner.name, early->owner.name) == 0;
         char a[PREFIX_TEXT], b[PREFIX_TEXT];
 
         diagnostics_add(diagnostics, &late->origin,
-                        OWNER_FORMAT " pod-cidr = %s overlaps %s of " OWNER_FORMAT
-                                     " in %s:%u: give each node its own",
+                        OWNER_FORMAT " pod-cidr = %s overlaps %s of " OWNER_FORMAT " in %s:%u: %s",
                         OWNER_ARGS(late->owner), prefix_format(&late->prefix, a, sizeof(a)),
                         prefix_format(&early->prefix, b, sizeof(b)), OWNER_ARGS(early->owner),
-                        early->origin.file, early->origin.line);
+                        early->origin.file, early->origin.line,
+                        same ? "take one of them away" : "give each node its own");
 }
 
 /* Prefixes nest or are apart: sorted, one that holds others comes right before them. */
@@ -293,18 +295,14 @@ static void check_spans(struct spans *s, struct diagnostics *diagnostics)
         }
 }
 
-static bool overlap(const struct weft_prefix *a, const struct weft_prefix *b)
-{
-        return prefix_contains(a, &b->addr) || prefix_contains(b, &a->addr);
-}
-
+/* A list against itself: each of its items against those before it. */
 static void compare_lists(const struct weft_prefixes *late, struct owner late_owner,
                           const struct weft_prefixes *early, struct owner early_owner,
                           struct diagnostics *diagnostics)
 {
         for (size_t i = 0; i < late->n; i++)
-                for (size_t k = 0; k < early->n; k++)
-                        if (overlap(&late->items[i], &early->items[k]))
+                for (size_t k = 0; k < (late == early ? i : early->n); k++)
+                        if (prefixes_overlap(&late->items[i], &early->items[k]))
                                 refuse_span(diagnostics,
                                             &(struct span) { late->items[i], late_owner,
                                                              *late_owner.origin },
@@ -318,6 +316,7 @@ static void check_pod_cidrs_of(const struct config *c, const struct config_peer 
 {
         const struct owner node = { "node", "", &c->node.origin };
 
+        compare_lists(&p->pod_cidr, peer_owner(p), &p->pod_cidr, peer_owner(p), diagnostics);
         compare_lists(&p->pod_cidr, peer_owner(p), &c->node.pod_cidr, node, diagnostics);
         for (size_t i = 0; i < c->n_peers; i++)
                 if (strcmp(c->peers[i].name, p->name) != 0)
@@ -355,6 +354,32 @@ static void check_gateways(const struct config_node *node, const struct written 
                                 "(network + 1) and an endpoint: give it at least four addresses",
                                 prefix_format(&node->pod_cidr.items[i], text, sizeof(text)));
         }
+}
+
+/* An endpoint of this node where the others send to a peer. */
+static void check_apart(const struct config_endpoint *e, const struct config_peer *p,
+                        const struct written *written, struct diagnostics *diagnostics)
+{
+        const struct owner owner = { "endpoint", e->name, &e->origin };
+        char address[ADDRESS_TEXT], prefix[PREFIX_TEXT];
+
+        for (size_t i = 0; i < e->address.n; i++)
+                for (size_t k = 0; k < p->pod_cidr.n; k++) {
+                        struct origin origin;
+
+                        if (!prefix_contains(&p->pod_cidr.items[k], &e->address.items[i]))
+                                continue;
+                        origin = place(written, owner, "address", i);
+                        diagnostics_add(
+                                diagnostics, &origin,
+                                "[endpoint %s] address = %s: is in pod-cidr %s of [peer %s] in "
+                                "%s:%u, so other nodes look for it there: give it one of this "
+                                "node's pod-cidr",
+                                e->name,
+                                address_format(&e->address.items[i], address, sizeof(address)),
+                                prefix_format(&p->pod_cidr.items[k], prefix, sizeof(prefix)),
+                                p->name, p->origin.file, p->origin.line);
+                }
 }
 
 /* ---- the rest ----------------------------------------------------------------------------- */
@@ -503,8 +528,11 @@ void config_check(struct config *c, const struct written *written, struct diagno
                 check_peer(c, &c->peers[i], written, diagnostics);
         check_pod_cidrs(c, written, diagnostics);
         check_gateways(&c->node, written, diagnostics);
-        for (size_t i = 0; i < c->n_endpoints; i++)
+        for (size_t i = 0; i < c->n_endpoints; i++) {
                 check_device(c, &c->endpoints[i], i, written, diagnostics);
+                for (size_t k = 0; k < c->n_peers; k++)
+                        check_apart(&c->endpoints[i], &c->peers[k], written, diagnostics);
+        }
         for (size_t i = 0; i < c->n_services; i++)
                 check_backends(&c->services[i], written, diagnostics);
 }
@@ -536,9 +564,13 @@ void config_check_object(struct config *c, const struct section *s, const void *
         if (strcmp(s->name, "peer") == 0) {
                 check_peer(c, object, NULL, diagnostics);
                 check_pod_cidrs_of(c, object, diagnostics);
-        } else if (strcmp(s->name, "endpoint") == 0)
+                for (size_t i = 0; i < c->n_endpoints; i++)
+                        check_apart(&c->endpoints[i], object, NULL, diagnostics);
+        } else if (strcmp(s->name, "endpoint") == 0) {
                 check_device(c, object, c->n_endpoints, NULL, diagnostics);
-        else
+                for (size_t i = 0; i < c->n_peers; i++)
+                        check_apart(object, &c->peers[i], NULL, diagnostics);
+        } else
                 check_backends(object, NULL, diagnostics);
 
         config_claim(c, s, object, diagnostics);

@@ -8,7 +8,8 @@
 #include "config/written.h"
 
 /* Adds a diagnostic for every clash: addresses of nodes, peers and endpoints, service addresses
- * with port and protocol, node ports, pod CIDRs that overlap, devices and namespaces taken twice.
+ * with port and protocol, node ports, pod CIDRs that overlap or have another node's endpoint in
+ * them, devices and namespaces taken twice.
  * What each object claims is remembered in the configuration from here on. written: what stands
  * where, for the places of keys; NULL: sections' places do. */
 void config_check(struct config *c, const struct written *written, struct diagnostics *diagnostics);

@@ -20,6 +20,59 @@
 
 /* ---- values that no type fits ------------------------------------------------------------- */
 
+static bool is_plain_name(const char *name)
+{
+        for (const char *c = name; *c != '\0'; c++)
+                if (!isalnum((unsigned char) *c) && !strchr("._-", *c))
+                        return false;
+
+        return isalnum((unsigned char) *name);
+}
+
+/* What another node's [peer NAME] could not say is no name of a node. */
+static int check_node_name(const char *value, struct weft_error *reterr)
+{
+        if (is_plain_name(value))
+                return 0;
+
+        return weft_fail(reterr, -EINVAL,
+                         "is no name of a node: write letters, digits, \".\", \"_\" and \"-\", "
+                         "beginning with a letter or digit, without quotes");
+}
+
+static int check_pod_cidr_item(void *data, const char *item, struct weft_error *reterr)
+{
+        static const struct {
+                const char *prefix, *what;
+        } others[] = {
+                { "0.0.0.0/8", "no host's addresses" },  /* RFC 1122 3.2.1.3 */
+                { "127.0.0.0/8", "loopback" },           /* the same */
+                { "169.254.0.0/16", "link-local" },      /* RFC 3927 */
+                { "224.0.0.0/4", "multicast" },          /* RFC 5771 */
+                { "::/127", "no address and loopback" }, /* RFC 4291 2.5 */
+                { "fe80::/10", "link-local" },           { "ff00::/8", "multicast" },
+        };
+        struct weft_prefix pods, other;
+
+        (void) data;
+        if (parse_prefix(item, &pods) < 0)
+                return 0; /* whoever reads the value says what is wrong */
+
+        for (size_t i = 0; i < ELEMENTS(others); i++)
+                if (parse_prefix(others[i].prefix, &other) == 0 && prefixes_overlap(&pods, &other))
+                        return weft_fail(reterr, -EINVAL,
+                                         "\"%s\" overlaps %s (%s): pods need addresses that other "
+                                         "hosts reach, such as 10.244.1.0/24 or fd00:1::/64",
+                                         item, others[i].prefix, others[i].what);
+
+        return 0;
+}
+
+static int check_pod_cidr(const char *value, struct weft_error *reterr)
+{
+        return each_item(value, check_pod_cidr_item, NULL, reterr);
+}
+
 static int check_listen(const char *value, struct weft_error *reterr)
 {
         struct weft_addr addr;
@@ -66,27 +119,39 @@ static int check_ifname(const char *value, struct weft_error *reterr)
         return 0;
 }
 
-static int add_uplink(void *list, const char *item, struct weft_error *reterr)
+struct uplinks {
+        struct strings *all;
+        size_t earlier; /* of other lines */
+};
+
+static int add_uplink(void *data, const char *item, struct weft_error *reterr)
 {
+        const struct uplinks *u = data;
         int r = check_ifname(item, reterr);
 
         if (r < 0)
                 return r;
+        for (size_t i = u->earlier; i < u->all->n; i++)
+                if (strcmp(u->all->items[i], item) == 0)
+                        return weft_fail(reterr, -EEXIST,
+                                         "%s is given twice: name each interface once", item);
 
-        r = strings_add(list, item);
+        r = strings_add(u->all, item);
         return r < 0 ? weft_fail(reterr, r, "out of memory") : 0;
 }
 
 static int set_uplink(const struct key *k, void *field, const char *value,
                       struct weft_error *reterr)
 {
+        struct uplinks u = { .all = field, .earlier = ((struct strings *) field)->n };
+
         (void) k;
         if (*value == '\0') {
                 strings_done(field);
                 return 0;
         }
 
-        return each_item(value, add_uplink, field, reterr);
+        return each_item(value, add_uplink, &u, reterr);
 }
 
 static int check_identity(const char *value, struct weft_error *reterr)
@@ -153,7 +218,8 @@ static const char *const backend_states[] = { "active", "draining", "maintenance
 static const struct key backend_keys[] = {
         { WEFT_OPT_U32(struct config_backend, weight, "weight", "1", 0, 1000, "") },
         { WEFT_OPT_ENUM(struct config_backend, state, "state", "active", backend_states, "") },
-        { WEFT_OPT_STRING(struct config_backend, node, "node", NULL, "") },
+        { WEFT_OPT_STRING(struct config_backend, node, "node", NULL, ""),
+          .check = check_node_name },
         {},
 };
 
@@ -305,13 +371,14 @@ static const struct key weft_keys[] = {
 static const struct key node_keys[] = {
         { WEFT_OPT_STRING(struct config_node, name, "name", NULL,
                           "Name of this node; by default the machine's host name."),
-          .is = "name" },
+          .check = check_node_name, .is = "name" },
         { WEFT_OPT_ADDRESSES(struct config_node, address, "address", "",
                              "The node's addresses, one of each IP family at most; by default "
                              "those of the uplinks.") },
         { WEFT_OPT_PREFIXES(struct config_node, pod_cidr, "pod-cidr", "",
                             "Prefixes of this node's endpoints. The first address of each is the "
-                            "endpoints' gateway.") },
+                            "endpoints' gateway."),
+          .check = check_pod_cidr },
         { .o = { .key = "uplink",
                  .offset = offsetof(struct config_node, uplink),
                  .help = "Interfaces to the network outside; by default those of the default "
@@ -326,7 +393,8 @@ static const struct key peer_keys[] = {
         { WEFT_OPT_ADDRESSES(struct config_peer, address, "address", "",
                              "The node's addresses, one of each IP family at most. Required.") },
         { WEFT_OPT_PREFIXES(struct config_peer, pod_cidr, "pod-cidr", "",
-                            "Prefixes of its endpoints.") },
+                            "Prefixes of its endpoints."),
+          .check = check_pod_cidr },
         { WEFT_OPT_U32(struct config_peer, identity, "identity", "6", PEER_IDENTITY_MIN,
                        IDENTITY_MAX,
                        "Security identity of the node itself. Reserved: 0 unknown, 1 host, 2 "
@@ -525,19 +593,14 @@ size_t section_count(const struct section *s, const struct config *c)
 
 bool is_object_name(const struct section *s, const char *name)
 {
-        bool module = !s->keys;
+        if (s->keys)
+                return is_plain_name(name);
 
-        if (module && !islower((unsigned char) *name))
-                return false;
-        if (!isalnum((unsigned char) *name))
-                return false;
         for (const char *c = name; *c != '\0'; c++)
-                if (module ? !islower((unsigned char) *c) && !isdigit((unsigned char) *c) &&
-                                     *c != '-'
-                           : !isalnum((unsigned char) *c) && !strchr("._-", *c))
+                if (!islower((unsigned char) *c) && !isdigit((unsigned char) *c) && *c != '-')
                         return false;
 
-        return true;
+        return islower((unsigned char) *name);
 }
 
 int object_init(const struct section *s, void *object, const char *name,

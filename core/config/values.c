@@ -197,6 +197,12 @@ bool prefix_contains(const struct weft_prefix *p, const struct weft_addr *a)
         return true;
 }
 
+/* They nest or are apart. */
+bool prefixes_overlap(const struct weft_prefix *a, const struct weft_prefix *b)
+{
+        return prefix_contains(a, &b->addr) || prefix_contains(b, &a->addr);
+}
+
 void prefix_trim(struct weft_prefix *p)
 {
         for (uint32_t i = 0; i < 4; i++)

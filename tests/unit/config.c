@@ -480,6 +480,37 @@ Test(config, keys_and_values_that_are_wrong_are_refused_with_what_would_be_right
         expect_refusals(rows, ELEMENTS(rows));
 }
 
+Test(config, names_and_prefixes_that_no_node_can_have_are_refused)
+{
+        static const struct refusal rows[] = {
+                { "[node]\nname = \"n1\"\n", 2, "[node] name = \"n1\": is no name of a node" },
+                { "[node]\nname = n 1\n", 2, "is no name of a node" },
+                { "[node]\nname = n\x01\n", 2, "is no name of a node" },
+                { "[node]\nname = -n1\n", 2, "beginning with a letter or digit" },
+                { "[node]\nname = kn\xc3\xb6terich\n", 2, "is no name of a node" },
+                { SERVICE "backend = 10.0.0.1:80 node='n1'\n", 4,
+                  "node='n1': is no name of a node" },
+                { "[node]\nuplink = eth0, eth0\n", 2, "uplink = eth0, eth0: eth0 is given twice" },
+                { "[node]\nuplink = eth0\nuplink = eth1, eth2, eth1\n", 3, "eth1 is given twice" },
+                { "[node]\npod-cidr = 0.0.0.0/0\n", 2,
+                  "[node] pod-cidr = 0.0.0.0/0: \"0.0.0.0/0\" overlaps 0.0.0.0/8" },
+                { "[node]\npod-cidr = 0.1.0.0/16\n", 2, "overlaps 0.0.0.0/8" },
+                { "[node]\npod-cidr = 10.1.0.0/24, 127.0.0.0/8\n", 2, "(loopback)" },
+                { "[node]\npod-cidr = 127.1.0.0/16\n", 2, "such as 10.244.1.0/24 or fd00:1::/64" },
+                { "[node]\npod-cidr = 169.254.1.0/24\n", 2, "(link-local)" },
+                { "[node]\npod-cidr = 224.0.0.0/4\n", 2, "(multicast)" },
+                { "[node]\npod-cidr = 128.0.0.0/1\n", 2, "overlaps 169.254.0.0/16" },
+                { "[node]\npod-cidr = ::/0\n", 2, "would cover IPv4 as well" },
+                { "[node]\npod-cidr = ::1/128\n", 2, "(no address and loopback)" },
+                { "[node]\npod-cidr = fe80::/10\n", 2, "(link-local)" },
+                { "[node]\npod-cidr = fe80:1::/64\n", 2, "(link-local)" },
+                { PEER "pod-cidr = ff00::/8\n", 3, "[peer p] pod-cidr = ff00::/8: " },
+                { PEER "pod-cidr = 127.0.0.0/24\n", 3, "(loopback)" },
+        };
+
+        expect_refusals(rows, ELEMENTS(rows));
+}
+
 Test(config, objects_that_lack_something_are_refused_where_they_begin)
 {
         static const struct refusal rows[] = {
@@ -528,6 +559,14 @@ Test(config, two_objects_that_want_the_same_are_refused_at_the_later_one_or_the_
                 { PEER "pod-cidr = 10.244.2.0/24\n[peer q]\naddress = 192.0.2.13\n"
                        "pod-cidr = 10.244.2.0/24\n",
                   6, "give each node its own" },
+                { PEER "pod-cidr = 10.244.2.0/24\n[peer q]\naddress = 192.0.2.13\n"
+                       "pod-cidr = fd00::/64, 10.244.2.128/25\n",
+                  6, "[peer q] pod-cidr = 10.244.2.128/25 overlaps 10.244.2.0/24 of [peer p]" },
+                { PEER "pod-cidr = 10.244.2.0/24, 10.244.2.0/25\n", 3, "take one of them away" },
+                { "[node]\npod-cidr = 10.244.1.0/24\npod-cidr = 10.244.1.0/24\n", 3,
+                  "of [node] in" },
+                { ENDPOINT PEER "pod-cidr = 10.0.0.0/30\n", 3,
+                  "[endpoint e] address = 10.0.0.1: is in pod-cidr 10.0.0.0/30 of [peer p] in" },
                 { "[node]\nname = p\n" PEER, 3, "has the name of this node" },
                 { "[node]\naddress = 192.0.2.1\naddress = 192.0.2.2\n", 3,
                   "several addresses of one family" },
@@ -551,6 +590,10 @@ Test(config, what_only_looks_alike_is_accepted)
                 SERVICE "backend = 10.0.0.1:80, 10.0.0.1:81, [fd00::1]:80\n",
                 "[node]\nname = n1\npod-cidr = 10.244.1.0/24\n" PEER "pod-cidr = 10.244.2.0/24\n",
                 "[node]\naddress = 192.0.2.11, 2001:db8::11\n",
+                "[node]\nname = n_1.example\nuplink = eth0\nuplink =\nuplink = eth0, eth1\nuplink "
+                "= eth1\n",
+                "[node]\npod-cidr = 240.0.0.0/8, 100.64.0.0/10, 2000::/16, 64:ff9b:1::/64\n",
+                ENDPOINT PEER "pod-cidr = 10.0.0.4/30, fd00::/64\n",
                 "[peer weft]\naddress = 192.0.2.12\n[endpoint weft]\npid = 1\naddress = 10.0.0.1\n",
         };
         struct site s = site_new();

@@ -19,7 +19,8 @@
 #define FILES                                                                                      \
         "[node]\nname = n1\naddress = 192.0.2.11\npod-cidr = 10.244.1.0/24\n"                      \
         "[peer n2]\naddress = 192.0.2.12\npod-cidr = 10.244.2.0/24\n"                              \
-        "[service web]\nport = 80/tcp\nnode-port = 30080\nexternal-ip = 198.51.100.7\n"
+        "[service web]\nport = 80/tcp\nnode-port = 30080\nexternal-ip = 198.51.100.7\n"            \
+        "[endpoint far]\nnetns = /run/netns/far\naddress = 10.7.0.1\n"
 
 struct site {
         char root[64];
@@ -212,6 +213,15 @@ Test(objects, what_is_refused_says_why_and_leaves_everything_as_it_was)
                   "overlaps 10.244.2.0/24 of [peer n2]" },
                 { "peer", "x", "address=192.0.2.13|pod-cidr=10.0.0.0/8", "of [node]" },
                 { "peer", "x", "address=198.51.100.7", "taken by [service web]" },
+                { "peer", "x", "address=192.0.2.13|pod-cidr=127.0.0.0/8", "(loopback)" },
+                { "peer", "x", "address=192.0.2.13|pod-cidr=10.9.0.0/24|pod-cidr=10.9.0.0/25",
+                  "overlaps 10.9.0.0/24 of [peer x]" },
+                { "peer", "x", "address=192.0.2.13|pod-cidr=10.7.0.0/16",
+                  "[endpoint far] address = 10.7.0.1: is in pod-cidr 10.7.0.0/16 of [peer x]" },
+                { "endpoint", "x", "netns=/run/netns/x|address=10.244.2.9",
+                  "is in pod-cidr 10.244.2.0/24 of [peer n2]" },
+                { "service", "x", "port=80/tcp|node-port=1|backend=10.0.0.1:1 node=\"n1\"",
+                  "is no name of a node" },
                 { "peer", "n1", "address=192.0.2.13", "has the name of this node" },
                 { "endpoint", "x", "netns=/run/netns/x|pid=1", "exactly one of" },
                 { "endpoint", "x", "interface=veth0", "add address" },
@@ -228,7 +238,7 @@ Test(objects, what_is_refused_says_why_and_leaves_everything_as_it_was)
 
         cr_expect_eq(s.config->n_services, 1);
         cr_expect_eq(s.config->n_peers, 1);
-        cr_expect_eq(s.config->n_endpoints, 0);
+        cr_expect_eq(s.config->n_endpoints, 1);
         cr_expect_eq(set_kept(&s, "service", "x", "port=81/tcp|node-port=30081"), 0);
         cr_expect_eq(set_kept(&s, "peer", "x", "address=192.0.2.13|pod-cidr=10.244.3.0/24"), 0);
         site_done(&s);
