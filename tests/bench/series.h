@@ -6,8 +6,8 @@
 #include "kinds.h"
 #include "measure.h"
 
-#define ROUNDS 15
-#define REPEAT (2 * FLOWS)
+#define ROUNDS 31
+#define REPEAT FLOWS
 #define REPEAT_NEW 4000 /* new flows of one run: few enough that ports and table have room */
 
 /* The programs of one kind, in groups of three for one flow and for 64 K: restore, bare, weft. */
