@@ -152,32 +152,32 @@ static int set(const struct call *c, const char *method, const char *key,
         return code == EXIT_OK ? call_show(c, all, show) : code;
 }
 
-/* What was asked for is there; what of it cannot be used yet is worth saying. */
-static void show_pending(const json_t *reply, const char *key, FILE *f)
+/* What was asked for is there; what of it cannot be used, or not yet, is worth saying. */
+static void show_reasons(const json_t *reply, const char *key, FILE *f)
 {
         const json_t *list = json_object_get(reply, key), *o;
         size_t i;
 
         json_array_foreach (list, i, o) {
-                const char *state = json_string_value(json_object_get(o, "state"));
+                const char *reason = json_string_value(json_object_get(o, "reason"));
 
-                if (state && strcmp(state, "pending") == 0)
-                        (void) fprintf(f, "%s is pending: %s\n",
+                if (reason)
+                        (void) fprintf(f, "%s is %s: %s\n",
                                        json_string_value(json_object_get(o, "name")),
-                                       json_string_value(json_object_get(o, "reason")));
+                                       json_string_value(json_object_get(o, "state")), reason);
         }
 }
 
 static void show_set_endpoints(const json_t *reply, FILE *f, unsigned width)
 {
         (void) width;
-        show_pending(reply, "endpoints", f);
+        show_reasons(reply, "endpoints", f);
 }
 
 static void show_set_services(const json_t *reply, FILE *f, unsigned width)
 {
         (void) width;
-        show_pending(reply, "services", f);
+        show_reasons(reply, "services", f);
 }
 
 static int endpoint_add(const struct call *c)

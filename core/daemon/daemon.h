@@ -98,7 +98,7 @@ struct endpoint {
         bool hooked; /* perhaps not ready any more, but to be switched */
         bool ready;
         bool look, down;  /* its device changed; was down at the last look */
-        char reason[256]; /* why it is pending */
+        char reason[256]; /* why it is pending; or, ready, what it goes without */
 };
 
 struct removal;

@@ -172,6 +172,27 @@ static size_t gateways(const struct daemon *d, struct weft_addr *ret, size_t max
         return n;
 }
 
+/* What the endpoint goes without though it is ready: a default route, in a family of its addresses
+ * that the node has no pod CIDR of. "" where there is nothing to say. */
+static const char *lacks_gateway(const struct daemon *d, const struct endpoint *e)
+{
+        bool has[2] = { false, false };
+        struct weft_addr gateway[GATEWAYS_MAX];
+        size_t n = e->section->interface ? 0 : gateways(d, gateway, GATEWAYS_MAX);
+
+        for (size_t i = 0; i < n; i++)
+                has[address_is_ipv4(&gateway[i])] = true;
+        for (size_t i = 0; i < e->addrs.n && !e->section->interface; i++)
+                if (!has[address_is_ipv4(&e->addrs.items[i])])
+                        return address_is_ipv4(&e->addrs.items[i])
+                                       ? "no default route for IPv4: add an IPv4 prefix to "
+                                         "pod-cidr in [node], whose first address is the gateway"
+                                       : "no default route for IPv6: add an IPv6 prefix to "
+                                         "pod-cidr in [node], whose first address is the gateway";
+
+        return "";
+}
+
 static bool lacks_netkit(const struct endpoint *e)
 {
         return !e->section->interface && e->section->kind == ENDPOINT_NETKIT &&
@@ -289,6 +310,7 @@ static void try_endpoint(struct daemon *d, struct endpoint *e)
         struct weft_error why = { 0 };
         bool was_ready = e->ready;
         int r = bring_up(d, e, &why);
+        const char *lacks = r == 0 ? lacks_gateway(d, e) : "";
 
         e->ready = r == 0;
         if (r == 0 && !was_ready)
@@ -298,9 +320,12 @@ static void try_endpoint(struct daemon *d, struct endpoint *e)
         else if (r < 0 && strncmp(e->reason, why.text, sizeof(e->reason) - 1) != 0)
                 log_line(r == -ENOENT ? LOG_INFO : LOG_WARNING, &fields,
                          "endpoint %s is pending: %s", e->name, why.text);
+        if (*lacks && strcmp(e->reason, lacks) != 0)
+                log_about(LOG_WARNING, ENDPOINT_READY, endpoint, e->name, "endpoint %s has %s",
+                          e->name, lacks);
 
         (void) snprintf(e->reason, sizeof(e->reason), "%.*s", (int) sizeof(e->reason) - 1,
-                        r == 0 ? "" : why.text);
+                        r == 0 ? lacks : why.text);
 }
 
 void daemon_endpoints_count_new(struct daemon *d)

@@ -143,7 +143,7 @@ json_t *endpoint_json(const struct endpoint *e)
                 (void) json_object_update_new(row,
                                               json_pack("{s:s, s:i}", "interface", e->wire.ifname,
                                                         "ifindex", e->wire.ifindex));
-        else
+        if (!e->ready || e->reason[0] != '\0')
                 (void) json_object_set_new(row, "reason", json_string(e->reason));
         set_origin(row, &e->section->origin);
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from cluster import IPV4
+from cluster import IPV4, IPV6
 from conftest import make_cluster
 from lab import PATIENCE, has_link_kind, run, wait_for
 from traffic import Server, ping, tcp_who
@@ -100,6 +100,30 @@ def test_an_endpoint_added_at_run_time_is_reached_and_leaves_nothing_of_wefts_be
     assert host_side(cluster) == before
     assert inside(namespace) == before_inside
     assert namespace.path.exists()
+
+
+def test_an_endpoint_that_the_node_has_no_gateway_for_says_so_until_there_is_one(cluster, namespace):
+    weft = cluster.weft1
+    sections = cluster.sections(1, cluster.modules)
+    node = next(keys for name, keys in sections if name == "node")
+    four, six = node["pod-cidr"]
+    try:
+        node["pod-cidr"] = [four]
+        weft.configure(sections)
+        weft.ctl("reload")
+        said = weft.ctl("endpoint", "add", "half", f"netns={namespace.path}", "address=10.244.1.78, fd00:244:1::78").stdout
+        assert "half is ready: no default route for IPv6: add an IPv6 prefix to pod-cidr in [node]" in said
+        assert "no default route for IPv6" in endpoint(weft, "half")["reason"]
+        assert "endpoint half has no default route for IPv6" in weft.log()
+        assert "default" in namespace.run("ip", "-4", "route").stdout
+        assert "default" not in namespace.run("ip", "-6", "route").stdout
+    finally:
+        node["pod-cidr"] = [four, six]
+        weft.configure(sections)
+        weft.ctl("reload")
+    assert "reason" not in endpoint(weft, "half")
+    assert "default" in namespace.run("ip", "-6", "route").stdout
+    assert tcp_who(namespace, IPV6.p2, 8080)[0] == "p2"
 
 
 def test_lent_addresses_are_kept_over_restarts_and_free_after_removal(cluster, namespace):
