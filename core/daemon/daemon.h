@@ -81,6 +81,8 @@ struct uplink {
 /* The tunnel of the running build, as far as it is on the host. */
 struct overlay {
         struct net_link link; /* its device, which forwards; ifindex 0: none */
+        struct net_link
+                next; /* a new one, which forwards, until the build that asked for it runs */
         uint32_t gateways[32]; /* uplinks that have one, where the engine encapsulates */
         size_t n_gateways;
         struct weft_prefixes routes; /* held; items owned */

@@ -154,12 +154,44 @@ int daemon_overlay_switch(struct daemon *d, const struct build *b, uint32_t hook
                        : daemon_hooks_attach(d, b, l->ifindex, l->name, &hook, 1, reterr);
 }
 
+static struct weft_addr node_address(struct daemon *d, int family)
+{
+        for (size_t i = 0; i < d->n_uplinks; i++) {
+                const struct weft_addr *a =
+                        family == AF_INET ? &d->uplinks[i].addr4 : &d->uplinks[i].addr6;
+
+                if (d->uplinks[i].link.ifindex && !address_is_zero(a))
+                        return *a;
+        }
+
+        return (struct weft_addr) { 0 };
+}
+
 /* Of one that is no more. */
 static void forget_device(struct daemon *d, const struct net_link *l)
 {
         tables_del_link(d->tables, l->ifindex);
         attach_remove(d->attachments, l->name);
         host_unforwarding(d->host, l->name);
+}
+
+static bool is_same(const struct net_link *a, const struct net_link *b)
+{
+        return a->ifindex == b->ifindex;
+}
+
+/* What carries packets from its first one on: it forwards, and has B's programs. */
+static int bring_device(struct daemon *d, const struct build *b, const struct net_link *l,
+                        struct weft_error *reterr)
+{
+        struct overlay *o = &d->overlay;
+        int r = is_same(&o->next, l) ? 0 : host_forwarding(d->host, l->name, reterr);
+
+        if (r < 0)
+                return r;
+
+        o->next = *l;
+        return d->hooks_on ? attach_both(d, b, l, reterr) : 0;
 }
 
 /* Its own link-layer address and forwarding are the only things that the device needs of the node.
@@ -169,7 +201,10 @@ static int prepare_device(struct daemon *d, const struct build *b, struct weft_o
 {
         const struct weft_tunnel_spec *t = generation_tunnel(b->generation);
         struct overlay_request q = { .spec = t, .mtu = o->mtu };
-        struct net_link link;
+        const struct weft_link row = { .addr4 = node_address(d, AF_INET),
+                                       .addr6 = node_address(d, AF_INET6),
+                                       .mtu = o->mtu };
+        struct net_link link, *running = &d->overlay.link;
         int r;
 
         memcpy(q.mac, o->mac, sizeof(q.mac));
@@ -179,13 +214,14 @@ static int prepare_device(struct daemon *d, const struct build *b, struct weft_o
 
         o->ifindex = link.ifindex;
         /* made anew under the same name */
-        if (d->overlay.link.ifindex != link.ifindex &&
-            strcmp(d->overlay.link.name, link.name) == 0) {
-                forget_device(d, &d->overlay.link);
-                d->overlay.link = (struct net_link) { 0 };
+        if (!is_same(running, &link) && strcmp(running->name, link.name) == 0) {
+                forget_device(d, running);
+                *running = (struct net_link) { 0 };
         }
-        if (d->hooks_on && !daemon_overlay_is(d, link.ifindex))
-                r = attach_both(d, b, &link, reterr);
+        if (!is_same(running, &link))
+                r = bring_device(d, b, &link, reterr);
+        if (r >= 0)
+                r = tables_set_link(d->tables, link.ifindex, &row);
 
         return r < 0 ? r : overlay_up(d->net, &link, reterr);
 }
@@ -212,40 +248,12 @@ int daemon_overlay_prepare(struct daemon *d, const struct build *b, struct weft_
 
 /* ---- the node's own part: links, gateways, forwarding -------------------------------------- */
 
-static struct weft_addr node_address(struct daemon *d, int family)
+/* The device that was prepared is the running build's now. */
+static void take_device(struct overlay *o)
 {
-        for (size_t i = 0; i < d->n_uplinks; i++) {
-                const struct weft_addr *a =
-                        family == AF_INET ? &d->uplinks[i].addr4 : &d->uplinks[i].addr6;
-
-                if (d->uplinks[i].link.ifindex && !address_is_zero(a))
-                        return *a;
-        }
-
-        return (struct weft_addr) { 0 };
-}
-
-static int follow_device(struct daemon *d, const struct weft_tunnel_spec *t,
-                         struct weft_error *reterr)
-{
-        const struct weft_link row = { .addr4 = node_address(d, AF_INET),
-                                       .addr6 = node_address(d, AF_INET6),
-                                       .mtu = overlay_mtu(d, d->build) };
-        struct overlay *o = &d->overlay;
-        struct net_link link;
-        char name[16];
-        int r;
-
-        overlay_ifname(t, name);
-        r = net_link_by_name(d->net, name, &link);
-        if (r < 0)
-                return weft_fail(reterr, r, "tunnel device %s is gone", name);
-        if (o->link.ifindex != link.ifindex)
-                r = host_forwarding(d->host, name, reterr);
-        if (r >= 0)
-                o->link = link;
-
-        return r < 0 ? r : tables_set_link(d->tables, link.ifindex, &row);
+        if (o->next.ifindex)
+                o->link = o->next;
+        o->next = (struct net_link) { 0 };
 }
 
 static void drop_gateways(struct daemon *d)
@@ -377,7 +385,7 @@ int daemon_overlay_apply(struct daemon *d, struct weft_error *reterr)
         const struct net_link before = d->overlay.link;
 
         if (r >= 0 && device)
-                r = follow_device(d, t, reterr);
+                take_device(&d->overlay);
         else if (!device)
                 d->overlay.link = (struct net_link) { 0 };
         if (r >= 0 && t && !device)
@@ -417,6 +425,9 @@ void daemon_overlay_settle(struct daemon *d)
                 attach_remove(d->attachments, names.items[i]);
         }
         strings_done(&names);
+        if (d->overlay.next.ifindex)
+                forget_device(d, &d->overlay.next);
+        d->overlay.next = (struct net_link) { 0 };
 }
 
 void daemon_overlay_free(struct daemon *d)

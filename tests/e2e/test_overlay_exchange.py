@@ -217,7 +217,8 @@ def answers_without_end(cluster):
 
 
 def test_the_stack_is_shown_nothing_of_a_tunnel_that_goes_or_comes(cluster):
-    """It would take the answers to masqueraded connections for its own, and reset them."""
+    """It would take the answers to masqueraded connections for its own, and reset them. And its device
+    forwards from the first packet on."""
     weft, (kind, mode) = cluster.wefts[1], cluster.kinds[0]
     cluster.n1.run("nft", "-f", "-", input=WATCH)
     try:
@@ -230,6 +231,7 @@ def test_the_stack_is_shown_nothing_of_a_tunnel_that_goes_or_comes(cluster):
                 weft.drop_in(f"20-{kind}", [(f"module {kind}", {"mode": mode})])
                 weft.ctl("reload")
                 assert delivered(cluster.n1) == 0
+                assert weft.drops("FORWARDING_OFF") == 0
     finally:
         cluster.n1.run("nft", "delete table inet watch")
     everybody_is_reached(cluster)
