@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 #define SD_JOURNAL_SUPPRESS_LOCATION /* it would always be this file */
 #include <systemd/sd-journal.h>
+#include <systemd/sd-login.h>
 
 #include "config/config.h"
 #include "log.h"
@@ -23,6 +24,7 @@ const struct message_entry message_entries[MESSAGES] = {
 
 static struct {
         const char *identifier;
+        char *unit; /* of the service manager that this process is */
         bool journal, terminal;
         uint32_t generation;
 } target = { .identifier = "weft" };
@@ -48,6 +50,8 @@ void log_open(const char *identifier)
         target.identifier = identifier;
         target.journal = stderr_is_journal();
         target.terminal = isatty(STDERR_FILENO) > 0;
+        if (target.journal && !target.unit)
+                (void) sd_pid_get_unit(/* pid= */ 0, &target.unit);
 }
 
 void log_generation(uint32_t generation)
@@ -112,6 +116,10 @@ static void send_to_journal(int level, const struct log_fields *fields, const ch
         field(&e, "MESSAGE=%s", line);
         field(&e, "PRIORITY=%d", level);
         field(&e, "SYSLOG_IDENTIFIER=%s", target.identifier);
+        /* The journal asks /proc who a sender is: of one that has ended by then, only this tells.
+         */
+        if (target.unit)
+                field(&e, "OBJECT_SYSTEMD_UNIT=%s", target.unit);
         if (generation)
                 field(&e, "WEFT_GENERATION=%u", generation);
         if (fields->origin) {
