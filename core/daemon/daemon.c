@@ -3,9 +3,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <systemd/sd-daemon.h>
@@ -290,6 +292,23 @@ static void take_sockets(struct daemon *d)
                 free(names[i]);
         }
         free(names);
+        d->n_passed = n;
+}
+
+/* Whoever is left waiting at a passed socket makes the service manager start the next daemon at
+ * once, and the next one, until it gives up on service and socket. */
+static void dismiss_waiting(const struct daemon *d)
+{
+        for (int i = 0; i < d->n_passed; i++) {
+                struct pollfd waiting = { .fd = SD_LISTEN_FDS_START + i, .events = POLLIN };
+
+                while (poll(&waiting, 1, /* timeout= */ 0) > 0) {
+                        _cleanup_close_ int client = accept4(waiting.fd, NULL, NULL, SOCK_CLOEXEC);
+
+                        if (client < 0)
+                                break;
+                }
+        }
 }
 
 static int open_control(struct daemon *d, struct weft_error *reterr)
@@ -369,6 +388,8 @@ int daemon_start(struct daemon *d)
         diagnostics_done(&diagnostics);
         if (r < 0) {
                 log_not_started(why.text);
+                if (r == -EBADMSG)
+                        dismiss_waiting(d);
                 return r;
         }
 

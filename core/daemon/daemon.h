@@ -189,6 +189,7 @@ struct daemon {
 
         struct metrics metrics;
         int passed_control;                    /* socket from the service manager; -1: none */
+        int n_passed;                          /* all that it passed, from SD_LISTEN_FDS_START on */
         uint64_t reloads, reloads_refused;     /* of this process, as are */
         uint64_t collection_passes, collected; /* whole passes, entries freed */
 

@@ -148,6 +148,40 @@ def test_a_configuration_with_errors_is_not_tried_again_and_the_socket_stays(clu
     assert serves(cluster)
 
 
+def test_who_starts_a_daemon_with_errors_by_the_socket_is_let_go_and_starts_it_once(weftd):
+    systemctl("stop", WEFTD)
+    at = cursor()
+    weftd.drop_in("typo", [("service web", {"node-prot": 30080})])
+    assert weftd.ctl("reload", check=False).returncode == 1
+    wait_for("the failure", lambda: show(WEFTD, "ActiveState") == "failed")
+    assert is_active("weftd.socket")
+    weftd.drop_in("typo", None)
+    systemctl("start", WEFTD)
+    assert show("weftd.socket", "SubState") == "running"
+    assert len(messages(WEFTD, at, MESSAGE_ID=IDS["NOT_STARTED"])) == 1
+
+
+def test_the_reason_is_among_the_unit_s_lines_though_the_journal_hears_of_it_late(weftd):
+    systemctl("stop", WEFTD)
+    at = cursor()
+    weftd.drop_in("typo", [("service web", {"node-prot": 30080})])
+    systemctl("kill", "-s", "STOP", "systemd-journald.service")
+    try:
+        assert systemctl("start", WEFTD, check=False).returncode != 0
+    finally:
+        systemctl("kill", "-s", "CONT", "systemd-journald.service")
+    assert "not started: the configuration has 1 error" in messages(WEFTD, at)
+
+
+@pytest.mark.parametrize("units", [("weftd.socket",), ("weftd.socket", WEFTD), ("weftd*",)], ids=" ".join)
+def test_the_socket_and_the_service_are_restarted_together(weftd, units):
+    pid = weftd.pid
+    systemctl("restart", *units)
+    weftd.wait_for_another(pid)
+    assert is_active("weftd.socket")
+    assert weftd.generation() == 2
+
+
 # ---- reload -------------------------------------------------------------------------------------
 
 def test_reload_returns_when_the_new_generation_runs(cluster, weftd):
@@ -194,6 +228,14 @@ def test_a_killed_daemon_is_restarted_and_no_packet_notices(cluster, weftd):
             load.check()
             assert show(WEFTD, "NRestarts") == str(n)
     assert serves(cluster)
+
+
+def test_a_daemon_that_is_killed_time_and_again_is_restarted_each_time(weftd):
+    drop_in(WEFTD, [("Service", {"RestartSec": "50ms"})])
+    for _ in range(6):
+        pid = weftd.pid
+        os.kill(pid, signal.SIGKILL)
+        weftd.wait_for_another(pid)
 
 
 def test_the_watchdog_leaves_alone_who_works_and_replaces_who_hangs_while_packets_flow(cluster, weftd):
