@@ -508,6 +508,10 @@ extern const struct control_method node_methods[];
 extern const char *const backend_state_names[BACKEND_STATES + 1]; /* ended by NULL */
 /* "on", "off", "degraded" */
 const char *module_state(const struct build *b, const struct plan_row *row);
+/* Calls f for each counter that the module has of its own. -ENOENT: it has none, or does not run. */
+int module_each_counter(const struct build *b, const struct weft_module *m,
+                        void (*f)(void *data, const struct weft_named *counter, uint64_t value),
+                        void *data);
 /* A reason that a module has of its own, in the module's words while it is loaded. */
 void count_name_reason(const struct build *b, struct count_view *v);
 json_t *endpoint_json(const struct endpoint *e);

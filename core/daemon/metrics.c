@@ -73,6 +73,29 @@ static void module_states(struct page *p)
                                { "module", b->rows[i].module->name }, { "state", states[s] }, );
 }
 
+struct own_counters {
+        struct page *page;
+        const char *module;
+};
+
+static void add_own_counter(void *data, const struct weft_named *counter, uint64_t value)
+{
+        const struct own_counters *own = data;
+
+        SAMPLE(own->page, value, { "module", own->module }, { "counter", counter->name }, );
+}
+
+static void module_counters(struct page *p)
+{
+        const struct build *b = p->d->build;
+
+        for (size_t i = 0; i < b->n_rows; i++) {
+                struct own_counters own = { p, b->rows[i].module->name };
+
+                (void) module_each_counter(b, b->rows[i].module, add_own_counter, &own);
+        }
+}
+
 static void kernel_facts(struct page *p)
 {
         static const char *const kinds[] = {
@@ -284,6 +307,8 @@ static const struct {
         { "weft_generation", "gauge", "Generation that runs", running_generation },
         { "weft_reloads_total", "counter", "Reloads since this daemon started", reloads },
         { "weft_module_state", "gauge", "1 for the state that the module is in", module_states },
+        { "weft_module_counter_total", "counter", "What modules count by themselves",
+          module_counters },
         { "weft_kernel_fact", "gauge", "1 where the kernel or the host has it", kernel_facts },
         { "weft_flows", "gauge", "Entries of the flow tables, one for each direction",
           flow_states },

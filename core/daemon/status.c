@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
 
@@ -65,23 +66,39 @@ const char *module_state(const struct build *b, const struct plan_row *row)
         return i && i->degraded ? "degraded" : row->on ? "on" : "off";
 }
 
-/* What a module counts by itself; NULL: nothing. */
-static json_t *module_counters(const struct build *b, const struct weft_module *m)
+int module_each_counter(const struct build *b, const struct weft_module *m,
+                        void (*f)(void *data, const struct weft_named *counter, uint64_t value),
+                        void *data)
 {
         const struct instance *i = instance_of(b, m);
         int fd = i && m->counters ? instance_map(i, "counters") : -1;
-        json_t *list = fd >= 0 ? json_array() : NULL;
 
         for (uint32_t n = 0; fd >= 0 && m->counters[n].name; n++) {
                 uint64_t value;
 
                 if (count_cpus(fd, &n, &value, 1) == 0)
-                        add(list, json_pack("{s:s, s:s, s:I}", "name", m->counters[n].name, "help",
-                                            m->counters[n].help ? m->counters[n].help : "", "value",
-                                            (json_int_t) value));
+                        f(data, &m->counters[n], value);
         }
 
-        return list;
+        return fd < 0 ? -ENOENT : 0;
+}
+
+static void add_module_counter(void *list, const struct weft_named *counter, uint64_t value)
+{
+        add(list, json_pack("{s:s, s:s, s:I}", "name", counter->name, "help",
+                            counter->help ? counter->help : "", "value", (json_int_t) value));
+}
+
+/* What a module counts by itself; NULL: nothing. */
+static json_t *module_counters(const struct build *b, const struct weft_module *m)
+{
+        json_t *list = json_array();
+
+        if (module_each_counter(b, m, add_module_counter, list) == 0)
+                return list;
+
+        json_decref(list);
+        return NULL;
 }
 
 static json_t *modules_json(const struct build *b)

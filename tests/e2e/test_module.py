@@ -153,6 +153,9 @@ def test_a_module_of_ones_own_is_loaded_swapped_and_removed_under_traffic(cluste
         assert refused >= 2
         counted = counters(weft, "limiter")
         assert counted["refused"] == refused and counted["admitted"] == 5 and counted["excepted"] > 0
+        page = weft.ctl("metrics").stdout
+        assert re.search(r'^weft_module_counter_total{module="limiter",counter="admitted"} 5$', page, re.M)
+        assert re.search(rf'^weft_drop_packets_total{{reason="{TOO_MANY}",.*module="limiter"}} [1-9]', page, re.M)
         assert admitted(cluster, LIGHT)
 
         # another build with another layout of its map, another limit: who was at it stays counted

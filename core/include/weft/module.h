@@ -465,7 +465,7 @@ struct weft_module {
          * module's name. */
         const struct weft_named *reasons;
         /* What else it counts: the elements of its map "counters", a per-CPU array of 64-bit words
-         * of class STATS, which weftctl modules shows. Ended by name NULL. */
+         * of class STATS, which weftctl modules and the metrics show. Ended by name NULL. */
         const struct weft_named *counters;
 
         /* What weftctl modules says of a running instance, beside what the core knows itself
