@@ -53,9 +53,12 @@ static int check_range(const struct weft_option *o, uint64_t v, uint64_t limit,
 {
         uint64_t max = o->max > 0 && o->max < limit ? o->max : limit;
 
-        if (v < o->min || v > max)
-                return weft_fail(reterr, -ERANGE, "must be from %" PRIu64 " to %" PRIu64, o->min,
-                                 max);
+        if (v < o->min || v > max) {
+                const char *unit = o->type == WEFT_TYPE_TIME ? "ms" : "";
+
+                return weft_fail(reterr, -ERANGE, "must be from %" PRIu64 "%s to %" PRIu64 "%s",
+                                 o->min, unit, max, unit);
+        }
 
         return 0;
 }
