@@ -271,6 +271,11 @@ static const struct type types[] = {
                                   .owner = true, .set = set_addresses },
 };
 
+size_t option_field_size(enum weft_option_type type)
+{
+        return type < ELEMENTS(types) ? types[type].size : 0;
+}
+
 void option_clear(const struct weft_option *o, void *config)
 {
         const struct type *t = &types[o->type];

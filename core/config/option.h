@@ -21,6 +21,9 @@ int option_set_default(const struct weft_option *o, void *config, struct weft_er
 /* Bytes of a field that holds the value itself; 0: it points elsewhere (lists, texts). */
 size_t option_size(enum weft_option_type type);
 
+/* Bytes of any field; 0: there is no such type. */
+size_t option_field_size(enum weft_option_type type);
+
 /* Repeating the key makes a list longer. */
 bool option_is_list(const struct weft_option *o);
 /* An empty assignment is a value of its own, and not the default. */

@@ -10,7 +10,9 @@
 #include <bpf/libbpf.h>
 
 #include "config/option.h"
+#include "generation/maps.h"
 #include "generation/object.h"
+#include "generation/stages.h"
 #include "module/api.h"
 #include "module/crashes.h"
 #include "module/module.h"
@@ -145,6 +147,48 @@ struct instance *instance_free(struct instance *i)
         return NULL;
 }
 
+/* Whoever reads them takes 64 bits for each name. */
+static int check_counters(const struct bpf_object *o, const struct weft_named *counters,
+                          struct weft_error *reterr)
+{
+        const struct bpf_map *map = bpf_object__find_map_by_name(o, "counters");
+        uint32_t n = 0;
+
+        while (counters && counters[n].name)
+                n++;
+        if (n == 0)
+                return 0;
+        if (!map)
+                return weft_fail(reterr, -EPROTO,
+                                 "it names counters, and its object has no map \"counters\"");
+        if (bpf_map__type(map) != BPF_MAP_TYPE_PERCPU_ARRAY ||
+            bpf_map__value_size(map) != sizeof(uint64_t) || bpf_map__max_entries(map) < n)
+                return weft_fail(reterr, -EPROTO,
+                                 "map counters must be a per-CPU array of 64-bit words, and have "
+                                 "one for each of the %u names",
+                                 n);
+
+        return 0;
+}
+
+/* What can be said of the object without a kernel, so that weftctl check says it as well. */
+static int check_object(const struct weft_module *m, const struct bpf_object *o,
+                        struct weft_error *reterr)
+{
+        _cleanup_(stages_done) struct stage_list stages = { 0 };
+        const struct bpf_map *map;
+        struct map_tag tag;
+        int r = stages_read(o, &stages, reterr);
+
+        if (r == 0)
+                r = check_counters(o, m->counters, reterr);
+        bpf_object__for_each_map (map, o)
+                if (r == 0)
+                        r = map_tag_read(o, bpf_map__name(map), &tag, reterr);
+
+        return r < 0 ? weft_fail_in(reterr, r, "module %s", m->name) : 0;
+}
+
 /* The object is open while load runs, so that weft_api.constant() can say what is wrong at once. */
 int instance_load(struct instance *i, struct weft_error *reterr)
 {
@@ -159,7 +203,9 @@ int instance_load(struct instance *i, struct weft_error *reterr)
                         return r;
         }
 
-        r = call(i, "load", m->load, reterr);
+        r = m->object ? check_object(m, i->opened, reterr) : 0;
+        if (r == 0)
+                r = call(i, "load", m->load, reterr);
 
         bpf_object__close(i->opened);
         i->opened = NULL;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "config/option.h"
 #include "module/file.h"
 #include "module/module.h"
 #include "util.h"
@@ -32,8 +33,59 @@ static bool reasons_are_valid(const struct weft_named *reasons)
         return n <= WEFT_OWN_REASONS;
 }
 
+/* The first name that stands there twice, or NULL. */
+static const char *twice(const struct weft_named *list)
+{
+        for (size_t i = 0; list && list[i].name; i++)
+                for (size_t k = 0; k < i; k++)
+                        if (strcmp(list[k].name, list[i].name) == 0)
+                                return list[i].name;
+
+        return NULL;
+}
+
+static int check_named(const struct weft_module *m, const struct weft_named *list, const char *what,
+                       struct weft_error *reterr)
+{
+        const char *name = twice(list);
+
+        return name ? weft_fail(reterr, -EPROTO, "module %s has two %s %s", m->name, what, name)
+                    : 0;
+}
+
+/* The core writes where they say. */
+static int check_options(const struct weft_module *m, struct weft_error *reterr)
+{
+        for (const struct weft_option *o = m->options; o && o->key; o++) {
+                size_t size = option_field_size(o->type);
+
+                if (size == 0)
+                        return weft_fail(reterr, -EPROTO,
+                                         "module %s: option %s is of type %u, which this weftd "
+                                         "has not",
+                                         m->name, o->key, o->type);
+                if (o->offset > m->config_size || size > m->config_size - o->offset)
+                        return weft_fail(reterr, -EPROTO,
+                                         "module %s: option %s lies beyond its config_size of %u "
+                                         "bytes",
+                                         m->name, o->key, m->config_size);
+                if (o->type == WEFT_TYPE_ENUM && (!o->choices || !o->choices[0]))
+                        return weft_fail(reterr, -EPROTO,
+                                         "module %s: option %s is a choice of nothing", m->name,
+                                         o->key);
+                for (const struct weft_option *other = m->options; other < o; other++)
+                        if (strcmp(other->key, o->key) == 0)
+                                return weft_fail(reterr, -EPROTO, "module %s has two options %s",
+                                                 m->name, o->key);
+        }
+
+        return 0;
+}
+
 static int check_desc(const struct weft_module *m, struct weft_error *reterr)
 {
+        int r;
+
         if (!m->name || !m->summary || !name_is_valid(m->name))
                 return weft_fail(reterr, -EPROTO, "module without a valid name and summary");
         if (m->options && m->options->key && m->config_size == 0)
@@ -48,7 +100,10 @@ static int check_desc(const struct weft_module *m, struct weft_error *reterr)
                 return weft_fail(reterr, -EPROTO, "module %s has an eBPF object without an end",
                                  m->name);
 
-        return 0;
+        r = check_options(m, reterr);
+        if (r == 0)
+                r = check_named(m, m->reasons, "drop reasons", reterr);
+        return r < 0 ? r : check_named(m, m->counters, "counters", reterr);
 }
 
 int module_adopt(const struct weft_module *foreign, struct weft_module *ret,

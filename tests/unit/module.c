@@ -84,6 +84,69 @@ Test(adopt, what_cannot_be_right_is_refused)
                 cr_expect_eq(module_adopt(&bad[i], &m, NULL), -EPROTO, "%zu", i);
 }
 
+struct two {
+        uint32_t one, other;
+};
+
+static void expect_bad(const struct weft_option *options, const struct weft_named *reasons,
+                       const struct weft_named *counters, const char *text)
+{
+        const struct weft_module bad = { .size = sizeof(bad),
+                                         .abi = WEFT_ABI,
+                                         .name = "x",
+                                         .summary = "s",
+                                         .options = options,
+                                         .config_size = sizeof(struct two),
+                                         .reasons = reasons,
+                                         .counters = counters };
+        struct weft_error why = { 0 };
+        struct weft_module m;
+
+        cr_expect_eq(module_adopt(&bad, &m, &why), -EPROTO, "%s", text);
+        cr_expect_str_eq(why.text, text);
+}
+
+Test(adopt, options_lie_in_the_config_struct_and_have_a_type)
+{
+        static const struct weft_option beyond[] = {
+                WEFT_OPT_U32(struct two, one, "one", "1", 0, 0, "One."),
+                { .key = "other", .type = WEFT_TYPE_U32, .offset = sizeof(struct two) - 3 },
+                {}
+        };
+        static const struct weft_option list[] = { { .key = "list", .type = WEFT_TYPE_PREFIXES },
+                                                   {} };
+        static const struct weft_option none[] = { { .key = "k" }, {} };
+        static const struct weft_option unknown[] = { { .key = "k", .type = 99 }, {} };
+        static const struct weft_option choiceless[] = { { .key = "k", .type = WEFT_TYPE_ENUM },
+                                                         {} };
+
+        expect_bad(beyond, NULL, NULL,
+                   "module x: option other lies beyond its config_size of 8 bytes");
+        expect_bad(list, NULL, NULL,
+                   "module x: option list lies beyond its config_size of 8 bytes");
+        expect_bad(none, NULL, NULL, "module x: option k is of type 0, which this weftd has not");
+        expect_bad(unknown, NULL, NULL,
+                   "module x: option k is of type 99, which this weftd has not");
+        expect_bad(choiceless, NULL, NULL, "module x: option k is a choice of nothing");
+}
+
+Test(adopt, a_name_stands_for_one_option_reason_or_counter)
+{
+        static const struct weft_option options[] = {
+                WEFT_OPT_U32(struct two, one, "one", "1", 0, 0, "One."),
+                WEFT_OPT_U32(struct two, other, "one", "1", 0, 0, "The other."),
+                {}
+        };
+        static const struct weft_named reasons[] = { { "MANY", "a" }, { "MANY", "b" }, {} };
+        static const struct weft_named counters[] = {
+                { "one", "a" }, { "two", "b" }, { "one", "c" }, {}
+        };
+
+        expect_bad(options, NULL, NULL, "module x has two options one");
+        expect_bad(NULL, reasons, NULL, "module x has two drop reasons MANY");
+        expect_bad(NULL, NULL, counters, "module x has two counters one");
+}
+
 /* ---- files -------------------------------------------------------------------------------- */
 
 static char dir[] = "/tmp/weft-module-XXXXXX";
@@ -460,6 +523,45 @@ Test(instance, constants_are_checked_against_the_object_at_once)
         cr_assert_eq(core_api.map((struct weft_instance *) i, "a_runs"), -ENOENT,
                      "nothing is loaded yet");
         (void) instance_free(i);
+}
+
+static int load_counters(const char *file, const struct weft_named *counters)
+{
+        static char bytes[512 << 10];
+        _cleanup_fclose_ FILE *f = fopen(file, "re");
+        struct module m = { .desc = { .name = "m", .object = bytes, .counters = counters } };
+        struct instance *i;
+        int r;
+
+        cr_assert_not_null(f);
+        m.desc.object_end = bytes + fread(bytes, 1, sizeof(bytes), f);
+        i = new_instance(&m);
+        r = instance_load(i, &why);
+        (void) instance_free(i);
+
+        return r;
+}
+
+Test(instance, counters_that_cannot_be_read_are_refused)
+{
+        static const struct weft_named two[] = { { "a", "a" }, { "b", "b" }, {} };
+        static const struct weft_named three[] = { { "a", "a" }, { "b", "b" }, { "c", "c" }, {} };
+
+        cr_expect_eq(load_counters(TEST_DATA "/counters.bpf.o", two), 0, "%s", why.text);
+        cr_expect_eq(load_counters(TEST_DATA "/counters.bpf.o", three), -EPROTO);
+        cr_expect_str_eq(why.text, "module m: map counters must be a per-CPU array of 64-bit words,"
+                                   " and have one for each of the 3 names");
+        cr_expect_eq(load_counters(TEST_DATA "/counters-wide.bpf.o", two), -EPROTO);
+        cr_expect_eq(load_counters(TEST_DATA "/stages-a.bpf.o", two), -EPROTO);
+        cr_expect_str_eq(why.text, "module m: it names counters, and its object has no map "
+                                   "\"counters\"");
+        cr_expect_eq(load_counters(TEST_DATA "/stages-a.bpf.o", NULL), 0, "%s", why.text);
+}
+
+Test(instance, a_map_of_a_class_that_is_none_is_refused)
+{
+        cr_expect_eq(load_counters(TEST_DATA "/stages-state-bad.bpf.o", NULL), -EINVAL);
+        cr_expect_str_eq(why.text, "module m: map state: there is no map class STATE.x");
 }
 
 Test(instance, free_ports_are_above_the_node_s_own)
