@@ -312,22 +312,13 @@ static bool masquerades(struct weft_instance *self, const struct weft_api *api)
                bpf_map_lookup_elem(api->map(self, "no_masquerade"), &key, &pass) < 0;
 }
 
-/* Source port and checksum of TCP, behind Ethernet and IPv4. */
-#define ANY_PORT                                                                                   \
-        {                                                                                          \
-                { 34, 2 },                                                                         \
-                {                                                                                  \
-                        50, 2                                                                      \
-                }                                                                                  \
-        }
-
 static const struct weft_test tests[] = {
         { .name = "a connection to the outside leaves with the node's address",
           .hook = WEFT_FROM_ENDPOINT,
           .packet = WEFT_TEST_BYTES(syn),
           .verdict = WEFT_TEST_REDIRECT,
           .expected = WEFT_TEST_BYTES(syn_out),
-          .any = ANY_PORT,
+          .any = WEFT_TEST_TCP4_PORT,
           .with = "host-routing",
           .applies = masquerades },
         { .name = "without host-routing the host's stack sees the endpoint's address",
@@ -343,7 +334,7 @@ static const struct weft_test tests[] = {
           .packet = WEFT_TEST_BYTES(syn_forwarded),
           .verdict = WEFT_TEST_NEXT,
           .expected = WEFT_TEST_BYTES(syn_out),
-          .any = ANY_PORT,
+          .any = WEFT_TEST_TCP4_PORT,
           .without = "host-routing",
           .applies = masquerades },
         {}

@@ -135,21 +135,6 @@ static bool has_default_address(struct weft_instance *self, const struct weft_ap
 /* Whether the backend's network is one that endpoints' addresses are known in depends on the
  * configuration: source address and port, and the checksums over them, are a masquerading module's
  * to say. */
-#define MASQUERADED4                                                                               \
-        {                                                                                          \
-                { 24, 2 }, { 26, 4 }, { 34, 2 },                                                   \
-                {                                                                                  \
-                        50, 2                                                                      \
-                }                                                                                  \
-        }
-#define MASQUERADED6                                                                               \
-        {                                                                                          \
-                { 22, 16 }, { 54, 2 },                                                             \
-                {                                                                                  \
-                        70, 2                                                                      \
-                }                                                                                  \
-        }
-
 static const struct weft_test tests[] = {
         { .name = "an endpoint's connection to a service goes to the backend",
           .hook = WEFT_FROM_ENDPOINT,
@@ -157,7 +142,7 @@ static const struct weft_test tests[] = {
           .services = remote,
           .verdict = WEFT_TEST_REDIRECT,
           .expected = WEFT_TEST_BYTES(syn_to_backend),
-          .any = MASQUERADED4 },
+          .any = WEFT_TEST_TCP4_SOURCE },
         { .name = "the backend's answer comes from the service's address",
           .hook = WEFT_FROM_UPLINK,
           .goes_on = 1,
@@ -171,7 +156,7 @@ static const struct weft_test tests[] = {
           .services = remote6,
           .verdict = WEFT_TEST_REDIRECT,
           .expected = WEFT_TEST_BYTES(syn6_to_backend),
-          .any = MASQUERADED6 },
+          .any = WEFT_TEST_TCP6_SOURCE },
         { .name = "an endpoint that reaches itself sees the loopback address",
           .hook = WEFT_FROM_ENDPOINT,
           .packet = WEFT_TEST_BYTES(syn),

@@ -73,15 +73,6 @@ static bool udp_is_not(struct weft_instance *self, const struct weft_api *api)
         return ((const struct hybrid_config *) api->config(self))->udp == 0;
 }
 
-/* Source port and checksum, behind Ethernet and IPv4. */
-#define ANY_PORT                                                                                   \
-        {                                                                                          \
-                { 34, 2 },                                                                         \
-                {                                                                                  \
-                        40, 2                                                                      \
-                }                                                                                  \
-        }
-
 static const struct weft_test tests[] = { { .name = "TCP goes by DSR",
                                             .hook = WEFT_FROM_UPLINK,
                                             .packet = WEFT_TEST_BYTES(syn),
@@ -102,7 +93,7 @@ static const struct weft_test tests[] = { { .name = "TCP goes by DSR",
                                             .services = services,
                                             .verdict = WEFT_TEST_REDIRECT,
                                             .expected = WEFT_TEST_BYTES(datagram_to_backend),
-                                            .any = ANY_PORT,
+                                            .any = WEFT_TEST_UDP4_PORT,
                                             .applies = udp_is_not },
                                           {} };
 

@@ -118,22 +118,6 @@ static bool keeps_port(struct weft_instance *self, const struct weft_api *api)
                (CLIENT_PORT < config->port_range.low || CLIENT_PORT > config->port_range.high);
 }
 
-/* Source port and checksum of TCP, behind Ethernet and IPv4 or IPv6. */
-#define ANY_PORT4                                                                                  \
-        {                                                                                          \
-                { 34, 2 },                                                                         \
-                {                                                                                  \
-                        50, 2                                                                      \
-                }                                                                                  \
-        }
-#define ANY_PORT6                                                                                  \
-        {                                                                                          \
-                { 54, 2 },                                                                         \
-                {                                                                                  \
-                        70, 2                                                                      \
-                }                                                                                  \
-        }
-
 static const struct weft_test tests[] = {
         { .name = "a connection to a remote backend gets the node's address",
           .hook = WEFT_FROM_UPLINK,
@@ -142,7 +126,7 @@ static const struct weft_test tests[] = {
           .services = remote,
           .verdict = WEFT_TEST_REDIRECT,
           .expected = WEFT_TEST_BYTES(syn_to_backend),
-          .any = ANY_PORT4 },
+          .any = WEFT_TEST_TCP4_PORT },
         { .name = "a client's port that may be given out is kept",
           .hook = WEFT_FROM_UPLINK,
           .without = "hybrid",
@@ -166,7 +150,7 @@ static const struct weft_test tests[] = {
           .services = remote6,
           .verdict = WEFT_TEST_REDIRECT,
           .expected = WEFT_TEST_BYTES(syn6_to_backend),
-          .any = ANY_PORT6 },
+          .any = WEFT_TEST_TCP6_PORT },
         { .name = "an unknown port of a service's address is dropped",
           .hook = WEFT_FROM_UPLINK,
           .packet = WEFT_TEST_BYTES(syn_elsewhere),

@@ -312,6 +312,18 @@ struct weft_test_range {
         uint32_t from, size; /* size 0 ends the list */
 };
 
+/* What whoever gives out source ports, or masquerades, may choose in a frame without IP options:
+ * the source port (_PORT), or address and port (_SOURCE), and the checksums over them. For .any. */
+#define WEFT_TEST_RANGES(...)                                                                      \
+        {                                                                                          \
+                __VA_ARGS__                                                                        \
+        }
+#define WEFT_TEST_TCP4_PORT WEFT_TEST_RANGES({ 34, 2 }, { 50, 2 })
+#define WEFT_TEST_UDP4_PORT WEFT_TEST_RANGES({ 34, 2 }, { 40, 2 })
+#define WEFT_TEST_TCP6_PORT WEFT_TEST_RANGES({ 54, 2 }, { 70, 2 })
+#define WEFT_TEST_TCP4_SOURCE WEFT_TEST_RANGES({ 24, 2 }, { 26, 4 }, { 34, 2 }, { 50, 2 })
+#define WEFT_TEST_TCP6_SOURCE WEFT_TEST_RANGES({ 22, 16 }, { 54, 2 }, { 70, 2 })
+
 struct weft_test {
         const char *name; /* a sentence without a full stop; NULL ends the table */
         uint32_t hook;    /* enum weft_hook; the device is the endpoint's or the uplink */
