@@ -434,7 +434,7 @@ struct selftest {
 static void load(struct selftest *t)
 {
         const struct generation_settings *s = &t->settings;
-        const struct tables_settings tables = { .hz = s->hz, .dry = true };
+        const struct tables_settings tables = { .hz = s->hz, .dry = true, .small = true };
         struct run *run = &t->run;
 
         t->r = tables_open(&tables, s->engine, s->engine_size, &run->tables, &t->why);

@@ -125,8 +125,7 @@ static uint32_t flows_by_ram(void)
         return n < FLOWS_MIN ? FLOWS_MIN : n > FLOWS_MAX ? FLOWS_MAX : power_of_two_below(n);
 }
 
-/* A dry run holds a handful of objects; what code indexes with a constant stays as large as it is.
- */
+/* Room for a handful of objects; what code indexes with a constant stays as large as it is. */
 static int set_small_size(struct bpf_map *m)
 {
         static const char *const large[] = { "nexthops", "filter", "world", "forwards", "events" };
@@ -141,9 +140,12 @@ static int set_small_size(struct bpf_map *m)
 static int set_size(struct bpf_map *m, const struct tables_settings *s)
 {
         uint64_t size = s->flow_table_size ? s->flow_table_size : flows_by_ram();
+        bool flows = is_flow_table(bpf_map__name(m));
 
-        if (!is_flow_table(bpf_map__name(m)))
-                return s->small ? set_small_size(m) : 0;
+        if (s->small && (!flows || s->flow_table_size == 0))
+                return set_small_size(m);
+        if (!flows)
+                return 0;
         if (size > UINT32_MAX)
                 return -ERANGE;
         if (strncmp(bpf_map__name(m), "flows", 5) == 0)
@@ -195,7 +197,7 @@ static int prepare_map(struct bpf_map *m, const struct tables_settings *s,
         if (!is_shared(m))
                 return bpf_map__set_autocreate(m, false);
         if (s->dry)
-                return set_small_size(m);
+                return set_size(m, s);
 
         r = pin_path(s, bpf_map__name(m), path, sizeof(path), reterr);
         if (r < 0)

@@ -23,8 +23,8 @@ struct tables_settings {
         const char *bpffs;        /* directory on a bpffs; maps are pinned in BPFFS/maps */
         uint64_t flow_table_size; /* entries of each family; 0: by RAM */
         uint32_t hz;              /* jiffies per second */
-        bool dry;   /* small maps of their own, never pinned; bpffs is not looked at */
-        bool small; /* room for a handful of objects, and for flows as said: what tests need */
+        bool dry;                 /* maps of their own, never pinned; bpffs is not looked at */
+        bool small; /* room for a handful of objects, and of flows where no size is said */
 };
 
 /* Opens or makes every shared map that the engine's object defines (all but "chain" and "scratch"):
