@@ -95,6 +95,7 @@ def test_installation_makes_groups_and_units_and_starts_nothing(cluster):
     assert not serves(cluster)
     said = run("systemd-analyze", "verify", "weftd.service", "weftd.socket", "weft-endpoint@web.service")
     assert said.stdout + said.stderr == ""
+    assert Path("/usr/share/zsh/vendor-completions/_weftctl").exists()  # zsh of Debian has no site-functions there
 
 
 def test_the_service_starts_and_packets_flow(cluster):
