@@ -26,11 +26,11 @@ struct except_key {
 
 /* Who opened how many. Goes on when modules are loaded anew: nobody gets a fresh start by a reload.
  */
-WEFT_MAP(BPF_MAP_TYPE_LRU_HASH, sources, struct weft_addr, struct source, 65536, 0)
+WEFT_MAP(BPF_MAP_TYPE_LRU_HASH, sources, struct weft_addr, struct source, SOURCES_MAX, 0)
 WEFT_MAP_STATE(1);
 
 /* Sources that are never refused; filled by the module. */
-WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, except, struct except_key, __u8, 1024, BPF_F_NO_PREALLOC);
+WEFT_MAP(BPF_MAP_TYPE_LPM_TRIE, except, struct except_key, __u8, EXCEPT_MAX, BPF_F_NO_PREALLOC);
 
 WEFT_MAP(BPF_MAP_TYPE_PERCPU_ARRAY, counters, __u32, __u64, COUNTERS, 0) WEFT_MAP_STATS;
 
@@ -53,21 +53,23 @@ static __always_inline struct weft_addr source_of(const struct weft_pkt *pkt)
         };
 }
 
-/* Two CPUs may let through one more than asked for: cheaper than a lock, and good enough. */
+/* No lock: as many may be let through above the limit as CPUs look at its count at the same time.
+ * The time is read after the lookup: a window that another CPU has just begun lies not in its
+ * future. */
 static __always_inline int admit(const struct weft_addr *who)
 {
-        struct source fresh = { .since = bpf_ktime_get_ns(), .count = 1 };
         struct source *s = bpf_map_lookup_elem(&sources, who);
+        struct source fresh = { .since = bpf_ktime_get_ns(), .count = 1 };
 
         if (!s || fresh.since - s->since >= window * 1000000) {
                 bpf_map_update_elem(&sources, who, &fresh, BPF_ANY);
                 return 1;
         }
         if (s->count >= limit) {
-                s->refused++;
+                __sync_fetch_and_add(&s->refused, 1);
                 return 0;
         }
-        s->count++;
+        __sync_fetch_and_add(&s->count, 1);
         return 1;
 }
 

@@ -6,3 +6,5 @@
 enum limiter_reason { TOO_MANY_CONNECTIONS };
 
 enum limiter_counter { ADMITTED, REFUSED, OVER_LIMIT, EXCEPTED, COUNTERS };
+
+enum { SOURCES_MAX = 65536, EXCEPT_MAX = 1024 };

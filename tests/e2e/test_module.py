@@ -15,7 +15,7 @@ from cluster import IPV4, Cluster, standard_modules
 from conftest import start_servers
 from lab import run
 from traffic import connect, tcp_who, udp_who
-from weft import BUILD, TOP, Weft
+from weft import BUILD, TOP, Weft, ini
 
 EXAMPLE = TOP / "examples/limiter"
 ABI = TOP / "tests/abi"
@@ -215,6 +215,19 @@ def test_a_module_that_lacks_its_role_is_refused_with_the_reason(cluster, instal
     assert result.returncode == 1
     assert "handles the services whose connections are counted" in result.stderr
     assert weft.generation() == generation
+
+
+def test_a_list_that_the_limiter_has_no_room_for_is_refused_with_its_line(installed, builds, tmp_path):
+    installed.put(builds[0])
+    file = tmp_path / "etc/weft/weft.conf"
+    file.parent.mkdir(parents=True)
+    for number, code in ((1024, 0), (1025, 1)):
+        prefixes = [f"10.{i >> 8}.{i & 255}.0/24" for i in range(number)]
+        file.write_text(ini([("module limiter", {"except": prefixes}), ("module nodeport-snat", {})]))
+        result = run(BUILD / "core/ctl/weftctl", "--root", tmp_path, "check", "--module-dir", installed.modules,
+                     check=False)
+        assert result.returncode == code, result.stderr
+    assert "weft.conf:1: [module limiter]: module limiter, configure: except has 1025 prefixes" in result.stderr
 
 
 def test_probe_says_what_each_module_of_a_directory_would_do(installed, builds):
