@@ -303,6 +303,7 @@ static int on_retry(sd_event_source *timer, uint64_t time, void *data)
         struct daemon *d = data;
 
         (void) time;
+        daemon_events_watch_namespaces(d); /* the directory may have come by now */
         if (daemon_endpoints_retry(d))
                 return 0;
 
