@@ -3,12 +3,16 @@
 /* weft-endpoint: what weft-endpoint@.service runs, see help. It is no verb of weftctl
  * since it is of use to the service manager only, which keeps what it makes. */
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <net/if.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
@@ -28,7 +32,7 @@ static const char help[] =
         "\n"
         "Exit codes: 0 done, 1 failed (stderr says why), 2 wrong usage.\n";
 
-enum { POLL_MICROSECONDS = 50000, PATIENCE_SECONDS = 60 };
+enum { POLL_MICROSECONDS = 50000, LOOKS_ELSEWHERE = 20, PATIENCE_SECONDS = 60 };
 
 /* ---- the section -------------------------------------------------------------------------- */
 
@@ -52,20 +56,33 @@ static int load(struct config **ret, struct weft_error *reterr)
         return r < 0 ? weft_fail(reterr, r, "the configuration cannot be read: weftctl check") : 0;
 }
 
-/* The path of the endpoint's namespace; the caller's. */
-static int find_netns(const char *name, char **ret, struct weft_error *reterr)
+/* What its section says of the endpoint. */
+struct place {
+        char *netns, *device;
+};
+
+static void place_done(struct place *p)
+{
+        free(p->netns);
+        free(p->device);
+}
+
+static int find_place(const char *name, struct place *ret, struct weft_error *reterr)
 {
         _cleanup_(config_freep) struct config *c = NULL;
         int r = load(&c, reterr);
 
         for (size_t i = 0; r == 0 && i < c->n_endpoints; i++) {
-                if (strcmp(c->endpoints[i].name, name) != 0)
+                const struct config_endpoint *e = &c->endpoints[i];
+
+                if (strcmp(e->name, name) != 0)
                         continue;
-                if (!c->endpoints[i].netns)
+                if (!e->netns)
                         return weft_fail(reterr, -EINVAL,
                                          "[endpoint %s] has no netns = that could be made", name);
-                *ret = strdup(c->endpoints[i].netns);
-                return *ret ? 0 : weft_fail(reterr, -ENOMEM, "out of memory");
+                ret->netns = strdup(e->netns);
+                ret->device = strdup(e->device);
+                return ret->netns && ret->device ? 0 : weft_fail(reterr, -ENOMEM, "out of memory");
         }
 
         return r < 0 ? r
@@ -150,11 +167,43 @@ static int ask(const struct paths *p, const char *method, json_t **ret, struct w
         return client_call(p->control, method, NULL, /* more= */ false, ret, reterr);
 }
 
-/* 1: ready; 0: not yet, *ret_reason says why. */
-static int look(const struct paths *p, const char *name, char **ret_reason, bool *known,
+/* Whether the endpoint's device is in its namespace. The socket is there to be asked. */
+static bool is_wired(const struct place *p)
+{
+        _cleanup_close_ int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+        _cleanup_close_ int there = open(p->netns, O_RDONLY | O_CLOEXEC), fd = -1;
+        struct ifreq device = {};
+        bool found;
+
+        (void) snprintf(device.ifr_name, sizeof(device.ifr_name), "%s", p->device);
+        if (home < 0 || there < 0 || setns(there, CLONE_NEWNET) < 0)
+                return false;
+        fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        found = fd >= 0 && ioctl(fd, SIOCGIFINDEX, &device) == 0;
+        if (setns(home, CLONE_NEWNET) < 0)
+                abort(); /* there is no going on in the wrong namespace */
+
+        return found;
+}
+
+/* What weftd says, and what is there. */
+struct view {
+        bool known, ready;
+        unsigned elsewhere; /* looks at which it was ready, but not in its namespace */
+        char *reason;
+};
+
+static void view_done(struct view *v)
+{
+        free(v->reason);
+}
+
+static int look(const struct paths *p, const char *name, const struct place *place, struct view *v,
                 struct weft_error *reterr)
 {
+        bool wired = is_wired(place); /* before weftd is asked: it says "ready" after it wired */
         json_auto_t *status = NULL;
+        const char *reason;
         const json_t *e;
         int r = ask(p, "GetStatus", &status, reterr);
 
@@ -162,22 +211,29 @@ static int look(const struct paths *p, const char *name, char **ret_reason, bool
                 return r;
 
         e = find_endpoint(status, name);
-        *known = e != NULL;
-        free(*ret_reason);
-        *ret_reason = strdup(json_string_value(json_object_get(e, "reason")) ?: "no reason given");
+        v->known = e != NULL;
+        v->ready = strcmp(json_string_value(json_object_get(e, "state")) ?: "", "ready") == 0;
+        reason = v->ready ? "weftd has it in another namespace"
+                          : json_string_value(json_object_get(e, "reason"));
+        v->elsewhere = v->ready && !wired ? v->elsewhere + 1 : 0;
+        v->ready = v->ready && wired;
+        free(v->reason);
+        v->reason = strdup(reason ?: "no reason given");
 
-        return strcmp(json_string_value(json_object_get(e, "state")) ?: "", "ready") == 0;
+        return 0;
 }
 
-static int wait_until_ready(const struct paths *p, const char *name, struct weft_error *reterr)
+static int wait_until_ready(const struct paths *p, const char *name, const struct place *place,
+                            struct weft_error *reterr)
 {
         uint64_t end = monotonic_now() + PATIENCE_SECONDS * 1000000ull;
-        _cleanup_free_ char *reason = NULL;
-        bool known = false, reloaded = false;
+        _cleanup_(view_done) struct view v = {};
+        bool reloaded = false;
         int r;
 
-        while ((r = look(p, name, &reason, &known, reterr)) == 0) {
-                if (!known && !reloaded) {
+        while ((r = look(p, name, place, &v, reterr)) == 0 && !v.ready) {
+                /* A section that weftd does not know, or not as it is by now. */
+                if ((!v.known || v.elsewhere > LOOKS_ELSEWHERE) && !reloaded) {
                         json_auto_t *ignored = NULL;
 
                         r = ask(p, "Reload", &ignored, reterr);
@@ -188,11 +244,11 @@ static int wait_until_ready(const struct paths *p, const char *name, struct weft
                 }
                 if (monotonic_now() > end)
                         return weft_fail(reterr, -ETIMEDOUT, "endpoint %s is pending: %s", name,
-                                         reason);
+                                         v.reason);
                 (void) usleep(POLL_MICROSECONDS);
         }
 
-        return r < 0 ? r : 0;
+        return r;
 }
 
 /* ---- verbs -------------------------------------------------------------------------------- */
@@ -200,15 +256,15 @@ static int wait_until_ready(const struct paths *p, const char *name, struct weft
 static int up(const char *name, struct weft_error *reterr)
 {
         _cleanup_(paths_done) struct paths p = { 0 };
-        _cleanup_free_ char *netns = NULL;
-        int r = find_netns(name, &netns, reterr);
+        _cleanup_(place_done) struct place place = { 0 };
+        int r = find_place(name, &place, reterr);
 
         if (r == 0)
-                r = make_namespace(netns, reterr);
+                r = make_namespace(place.netns, reterr);
         if (r == 0)
                 r = paths_init(&p, NULL, NULL, reterr);
 
-        return r < 0 ? r : wait_until_ready(&p, name, reterr);
+        return r < 0 ? r : wait_until_ready(&p, name, &place, reterr);
 }
 
 /* The path is the one that up wrote down: the section may have changed, or be gone. */
@@ -228,6 +284,23 @@ static int down(const char *name, struct weft_error *reterr)
         return 0;
 }
 
+/* systemd-escape(1) writes "-" as "\\x2d". No endpoint has a backslash in its name. */
+static void unescape(char *name)
+{
+        char *to = name;
+
+        for (const char *from = name; *from; to++)
+                if (from[0] == '\\' && from[1] == 'x' && isxdigit(from[2]) && isxdigit(from[3])) {
+                        const char digits[] = { from[2], from[3], '\0' };
+
+                        *to = (char) strtoul(digits, NULL, 16);
+                        from += 4;
+                } else {
+                        *to = *from++;
+                }
+        *to = '\0';
+}
+
 static const struct {
         const char *name;
         int (*f)(const char *endpoint, struct weft_error *reterr);
@@ -243,6 +316,7 @@ int main(int argc, char **argv)
         for (size_t i = 0; argc == 3 && i < ELEMENTS(verbs); i++) {
                 if (strcmp(argv[1], verbs[i].name) != 0)
                         continue;
+                unescape(argv[2]);
                 if (verbs[i].f(argv[2], &why) == 0)
                         return 0;
                 (void) fprintf(stderr, "weft-endpoint: %s\n", why.text);

@@ -104,6 +104,31 @@ def test_a_namespace_that_was_there_stays(machine):
         run("ip", "netns", "del", "box")
 
 
+@pytest.mark.parametrize("directory", ["/run/netns", "/run/made-for-it"])
+def test_an_endpoint_is_up_when_it_is_ready_in_the_namespace_that_is_there_now(machine, directory):
+    """Not in the one before, which somebody keeps alive and of which weftd says "ready" for a while."""
+    netns, unit = f"{directory}/box", "weft-endpoint@box.service"
+    machine.drop_in("30-box", [("endpoint box", {"netns": netns, "address": BOX})])
+    generations = set()
+    for _ in range(4):
+        systemctl("start", unit)
+        assert BOX in run("nsenter", f"--net={netns}", "--", "ip", "-o", "addr").stdout
+        generations.add(machine.generation())
+        run("systemd-run", "-p", "Type=exec", "-p", f"NetworkNamespacePath={netns}", "/bin/sleep", "20")
+        systemctl("stop", unit)
+    assert len(generations) == 1
+
+
+def test_an_instance_may_be_escaped_as_systemd_does_it(machine):
+    machine.drop_in("30-box", [("endpoint my-box", {"netns": "/run/netns/my-box", "address": BOX})])
+    unit = run("systemd-escape", "--template=weft-endpoint@.service", "my-box").stdout.strip()
+    assert unit == r"weft-endpoint@my\x2dbox.service"
+    systemctl("start", unit)
+    assert BOX in run("nsenter", "--net=/run/netns/my-box", "--", "ip", "-o", "addr").stdout
+    systemctl("stop", unit)
+    assert not (NAMESPACES / "my-box").exists()
+
+
 @pytest.mark.parametrize("section, said", [
     (None, "there is no [endpoint nobody] in weft.conf or in conf.d"),
     ({"interface": "somebody0", "address": BOX}, "[endpoint nobody] has no netns = that could be made"),
