@@ -440,7 +440,10 @@ static int pin(struct build *b, struct weft_error *reterr)
 
 static int attach(struct build *b, struct weft_error *reterr)
 {
-        int r = build_attach(b, reterr);
+        int r;
+
+        daemon_conntrack_follow(b->daemon, b);
+        r = build_attach(b, reterr);
 
         return r < 0 ? r : daemon_overlay_prepare(b->daemon, b, reterr);
 }

@@ -17,6 +17,7 @@
  *   metrics.c           what the node counts, for Prometheus
  *   ports.c             services' ports of the node's own addresses
  *   conflicts.c         who else on the node does what weft does
+ *   conntrack.c         what the host's connection tracking missed
  *   repair.c            what others changed is set again
  *   states.c            backends drained or activated at run time
  *   change.c            objects set and removed at run time
@@ -435,6 +436,12 @@ void daemon_ports_free(struct daemon *d);
 /* Looks who else is there; what was not there at the last look is logged. */
 void daemon_conflicts_look(struct daemon *d);
 void daemon_conflicts_free(struct daemon *d);
+
+/* ---- conntrack.c -------------------------------------------------------------------------- */
+
+/* Before B takes the running build's place: what goes past the host's conntrack, or went, is valid
+ * to it all the same. */
+void daemon_conntrack_follow(struct daemon *d, const struct build *b);
 
 /* ---- repair.c ----------------------------------------------------------------------------- */
 

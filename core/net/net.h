@@ -63,6 +63,10 @@ bool net_is_on_link(struct net *n, const struct weft_addr *a);
 /* Families (bits: 1 IPv4, 2 IPv6) in which a policy rule chooses by a packet's mark. Rules for the
  * host's own packets do not count. */
 unsigned net_mark_rules(struct net *n);
+/* Of the TCP connections that the host's conntrack knows, those that bear an address for which f
+ * says so are not measured by the window that it saw last any more: both ways, until they end. */
+int net_conntrack_no_windows(bool (*f)(void *data, const struct weft_addr *a), void *data,
+                             struct weft_error *reterr);
 /* The interface that it is reached by; 0: by none, or by several. */
 uint32_t net_way_to(struct net *n, const struct weft_addr *a);
 /* Every address of the host itself: calls f for each (loopback and link-local too). */

@@ -12,7 +12,7 @@
 
 enum { MESSAGE_BYTES = 65536, DUMP_TRIES = 8 };
 
-int rtnl_open(struct nl_sock **ret, struct weft_error *reterr)
+int rtnl_open_protocol(int protocol, struct nl_sock **ret, struct weft_error *reterr)
 {
         _cleanup_rtnl_ struct nl_sock *s = nl_socket_alloc();
         int one = 1, r;
@@ -20,10 +20,9 @@ int rtnl_open(struct nl_sock **ret, struct weft_error *reterr)
         if (!s)
                 return weft_fail(reterr, -ENOMEM, "out of memory");
 
-        r = nl_connect(s, NETLINK_ROUTE);
+        r = nl_connect(s, protocol);
         if (r < 0)
-                return weft_fail(reterr, -EIO, "cannot open a rtnetlink socket: %s",
-                                 nl_geterror(r));
+                return weft_fail(reterr, -EIO, "cannot open a netlink socket: %s", nl_geterror(r));
 
         (void) nl_socket_set_msg_buf_size(s, MESSAGE_BYTES);
         (void) nl_socket_set_buffer_size(s, 1 << 20, 0);
@@ -31,6 +30,11 @@ int rtnl_open(struct nl_sock **ret, struct weft_error *reterr)
 
         *ret = TAKE(s);
         return 0;
+}
+
+int rtnl_open(struct nl_sock **ret, struct weft_error *reterr)
+{
+        return rtnl_open_protocol(NETLINK_ROUTE, ret, reterr);
 }
 
 int rtnl_open_in(int ns_fd, struct nl_sock **ret, struct weft_error *reterr)

@@ -19,7 +19,10 @@
 
 /* Opens a request socket in the network namespace this thread is in. */
 int rtnl_open(struct nl_sock **ret, struct weft_error *reterr);
-/* The same in the namespace of an open nsfs file; the thread is back in its own on return. */
+/* Of another protocol than rtnetlink: NETLINK_NETFILTER. */
+int rtnl_open_protocol(int protocol, struct nl_sock **ret, struct weft_error *reterr);
+/* An rtnetlink one in the namespace of an open nsfs file; the thread is back in its own on return.
+ */
 int rtnl_open_in(int ns_fd, struct nl_sock **ret, struct weft_error *reterr);
 
 static inline void rtnl_closep(struct nl_sock **s)

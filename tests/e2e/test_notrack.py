@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """notrack: the host's conntrack sees nothing of pod traffic and everything else; nothing of it stays."""
 
+import re
+
 import pytest
 
 from cluster import IPV4, IPV6, Cluster, standard_modules
@@ -139,6 +141,44 @@ def test_the_table_follows_native_routing_and_goes_with_its_module_under_traffic
     weft.ctl("reload")
     assert node.run("nft", "-s", "list", "table", "inet", "weft-notrack").stdout == TABLE
     assert all(echo.alive() for echo in echoes)
+    for echo in echoes:
+        echo.close()
+
+
+# A firewall that trusts what conntrack says, as many do.
+FIREWALL = """
+table inet firewall {
+        chain forward { type filter hook forward priority 0; ct state invalid counter drop; }
+        chain input { type filter hook input priority 0; ct state invalid counter drop; }
+}
+"""
+BYPASSES = {"notrack": {}, "host-routing": {"notrack": {"enabled": "no"}}}  # by module: what else it is tried with
+
+
+@pytest.mark.parametrize("module", BYPASSES)
+def test_connections_that_went_past_conntrack_for_a_while_are_valid_to_it_again(cluster, module):
+    weft, node, more = cluster.weft1, cluster.n1, [(f"module {m}", keys) for m, keys in BYPASSES[module].items()]
+
+    def past(conntrack):
+        name = f"module {module}"
+        weft.drop_in("50-more", [*more, (name, {"enabled": "yes" if conntrack else "no"})])
+        weft.ctl("reload")
+
+    past(False)
+    node.run("nft", "-f", "-", input=FIREWALL)
+    try:
+        echoes = [Echo(*way) for f in (IPV4, IPV6) for way in
+                  [(cluster.p1, f.p2, 8080), (cluster.client, f.n1, f.near), (cluster.n1, f.p2, 8080)]]
+        for _ in range(2):
+            past(True)
+            assert all([echo.carries(8 << 20) for echo in echoes])
+            past(False)
+            assert all([echo.alive() for echo in echoes])
+        assert re.findall(r"counter packets (\d+)", node.run("nft", "list table inet firewall").stdout) == ["0", "0"]
+    finally:
+        node.run("nft", "delete table inet firewall")
+        weft.drop_in("50-more", None)
+        weft.ctl("reload")
     for echo in echoes:
         echo.close()
 

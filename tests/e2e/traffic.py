@@ -202,6 +202,16 @@ class Echo:
             got += part
         return got == word
 
+    def carries(self, length):
+        """Whether LENGTH bytes come back."""
+        data = bytes(length)
+        sender = threading.Thread(target=self.socket.sendall, args=(data,))
+        sender.start()
+        while length > 0 and (part := self.socket.recv(CHUNK)):
+            length -= len(part)
+        sender.join()
+        return length == 0
+
     def close(self):
         self.socket.close()
 
