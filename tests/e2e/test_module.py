@@ -13,7 +13,7 @@ import pytest
 
 from cluster import IPV4, Cluster, standard_modules
 from conftest import start_servers
-from lab import run
+from lab import PATIENCE, run
 from traffic import connect, tcp_who, udp_who
 from weft import BUILD, TOP, Weft, ini
 
@@ -90,7 +90,7 @@ def cluster(installed):
 
 def admitted(cluster, source):
     try:
-        return tcp_who(cluster.client, IPV4.n1, IPV4.web, timeout=0.7, source=(source, 0))[0] in ("p1", "p2")
+        return tcp_who(cluster.client, IPV4.n1, IPV4.web, timeout=0.7 * PATIENCE, source=(source, 0))[0] in ("p1", "p2")
     except OSError:
         return False
 
@@ -125,8 +125,9 @@ class Requests:
     def ask(self):
         while not self.end.is_set():
             try:
-                tcp_who(self.cluster.client, IPV4.n1, IPV4.web, timeout=5, source=(IPV4.client, 0))
-                udp_who(self.cluster.client, IPV4.n1, IPV4.dns, timeout=0.9, tries=1, source=(IPV4.client, 0))
+                tcp_who(self.cluster.client, IPV4.n1, IPV4.web, timeout=5 * PATIENCE, source=(IPV4.client, 0))
+                udp_who(self.cluster.client, IPV4.n1, IPV4.dns, timeout=0.9 * PATIENCE, tries=1,
+                        source=(IPV4.client, 0))
                 self.done += 2
             except OSError as error:
                 self.lost.append(repr(error))

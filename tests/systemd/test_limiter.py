@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster import IPV4, IPV6
-from lab import run
+from lab import PATIENCE, run
 from load import Load
 from machine import MODULES
 from traffic import tcp_who
@@ -37,7 +37,7 @@ def install(source):
 
 def admitted(cluster):
     try:
-        return bool(tcp_who(cluster.client, IPV4.n1, IPV4.web, timeout=0.5, source=(HEAVY, 0)))
+        return bool(tcp_who(cluster.client, IPV4.n1, IPV4.web, timeout=0.5 * PATIENCE, source=(HEAVY, 0)))
     except OSError:
         return False
 
