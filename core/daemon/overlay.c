@@ -205,7 +205,16 @@ static int prepare_device(struct daemon *d, const struct build *b, struct weft_o
                                        .addr6 = node_address(d, AF_INET6),
                                        .mtu = o->mtu };
         struct net_link link, *running = &d->overlay.link;
+        char name[16];
         int r;
+
+        overlay_ifname(t, name);
+        /* What carries packets stays as it is until B runs. */
+        if (b != d->build && net_link_by_name(d->net, name, &link) == 0 &&
+            is_same(running, &link)) {
+                o->ifindex = link.ifindex;
+                return 0;
+        }
 
         memcpy(q.mac, o->mac, sizeof(q.mac));
         r = overlay_make(d->net, &q, &link, reterr);

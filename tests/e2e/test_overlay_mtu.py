@@ -7,7 +7,7 @@ import pytest
 
 from cluster import IPV4, IPV6, Cluster
 from conftest import start_servers
-from lab import wait_for
+from lab import run, wait_for
 from traffic import Echo, download, tcp_who, upload
 from test_overlay import OVERHEAD, fits, make
 from weft import BUILD, BUILD_SANITIZED
@@ -153,6 +153,25 @@ def test_an_explicit_mtu_wins(cluster):
         cluster.weft1.drop_in("50-mtu", None)
         cluster.weft1.ctl("reload")
     is_told(cluster.left, cluster.p1)
+
+
+@ONE_OF_EACH_MODE
+def test_a_refused_reload_leaves_the_sizes_as_they_are(cluster):
+    def sizes():
+        return [ns.run("ip", *what).stdout for ns in (cluster.n1, cluster.p1)
+                for what in (("-o", "link"), ("-4", "route"), ("-6", "route"))]
+
+    weft, before = cluster.weft1, sizes()
+    weft.drop_in("50-mtu", [(f"module {cluster.kind}", {"mtu": 1290})])
+    run("mount", "-o", "remount,ro", weft.bpffs)
+    try:
+        result = weft.ctl("reload", check=False)
+        assert result.returncode != 0 and "Read-only file system" in result.stderr
+    finally:
+        run("mount", "-o", "remount,rw", weft.bpffs)
+        weft.drop_in("50-mtu", None)
+    assert sizes() == before
+    assert fits(cluster.p1, IPV4.p2, cluster.narrow)
 
 
 # ---- the daemon -----------------------------------------------------------------------------------
