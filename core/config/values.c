@@ -197,6 +197,15 @@ bool prefix_contains(const struct weft_prefix *p, const struct weft_addr *a)
         return true;
 }
 
+bool any_prefix_contains(const struct weft_prefix *prefixes, size_t n, const struct weft_addr *a)
+{
+        for (size_t i = 0; i < n; i++)
+                if (prefix_contains(&prefixes[i], a))
+                        return true;
+
+        return false;
+}
+
 /* They nest or are apart. */
 bool prefixes_overlap(const struct weft_prefix *a, const struct weft_prefix *b)
 {

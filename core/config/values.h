@@ -44,6 +44,7 @@ bool address_is_zero(const struct weft_addr *a);
 bool address_is_unicast(const struct weft_addr *a);
 bool address_equal(const struct weft_addr *a, const struct weft_addr *b);
 bool prefix_contains(const struct weft_prefix *p, const struct weft_addr *a);
+bool any_prefix_contains(const struct weft_prefix *prefixes, size_t n, const struct weft_addr *a);
 bool prefixes_overlap(const struct weft_prefix *a, const struct weft_prefix *b);
 /* Clears the bits behind the length. */
 void prefix_trim(struct weft_prefix *p);

@@ -133,14 +133,9 @@ static bool is_within_pod_cidrs(const struct daemon *d, const struct weft_addres
 {
         const struct weft_prefixes *cidrs = &d->build->config->node.pod_cidr;
 
-        for (size_t i = 0; i < list->n; i++) {
-                bool within = false;
-
-                for (size_t k = 0; k < cidrs->n; k++)
-                        within = within || prefix_contains(&cidrs->items[k], &list->items[i]);
-                if (!within)
+        for (size_t i = 0; i < list->n; i++)
+                if (!any_prefix_contains(cidrs->items, cidrs->n, &list->items[i]))
                         return false;
-        }
 
         return true;
 }

@@ -12,7 +12,7 @@
 
 /* A module that comes, goes or changes may lead connections past the stack, or did so; and while
  * the hooks are switched, one direction alone. */
-static bool is_same(const struct build *b, const struct build *old)
+static bool keeps_modules(const struct build *b, const struct build *old)
 {
         bool kept = b->n_instances == old->n_instances;
 
@@ -26,15 +26,6 @@ static void add_all(struct weft_prefixes *ret, const struct weft_prefixes *more)
 {
         for (size_t i = 0; i < more->n; i++)
                 (void) prefixes_add(ret, &more->items[i]);
-}
-
-static bool is_within(const struct weft_prefixes *list, const struct weft_addr *a)
-{
-        for (size_t i = 0; i < list->n; i++)
-                if (prefix_contains(&list->items[i], a))
-                        return true;
-
-        return false;
 }
 
 static int compare(const void *a, const void *b)
@@ -52,7 +43,7 @@ static void pods(struct daemon *d, struct weft_prefixes *ret)
                 for (size_t k = 0; k < d->endpoints[i].addrs.n; k++) {
                         const struct weft_addr *a = &d->endpoints[i].addrs.items[k];
 
-                        if (!is_within(&c->node.pod_cidr, a))
+                        if (!any_prefix_contains(c->node.pod_cidr.items, c->node.pod_cidr.n, a))
                                 (void) prefixes_add(ret, &(struct weft_prefix) { *a, 128 });
                 }
         for (size_t i = 0; i < c->n_peers; i++)
@@ -83,7 +74,7 @@ void daemon_conntrack_follow(struct daemon *d, const struct build *b)
         struct weft_prefixes list = { 0 };
         struct weft_error why = { 0 };
 
-        if (is_same(b, d->build))
+        if (keeps_modules(b, d->build))
                 return;
 
         pods(d, &list);

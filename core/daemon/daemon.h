@@ -81,9 +81,8 @@ struct uplink {
 
 /* The tunnel of the running build, as far as it is on the host. */
 struct overlay {
-        struct net_link link; /* its device, which forwards; ifindex 0: none */
-        struct net_link
-                next; /* a new one, which forwards, until the build that asked for it runs */
+        struct net_link link;  /* its device, which forwards; ifindex 0: none */
+        struct net_link next;  /* a new one, which forwards; its build does not run yet */
         uint32_t gateways[32]; /* uplinks that have one, where the engine encapsulates */
         size_t n_gateways;
         struct weft_prefixes routes; /* held; items owned */
@@ -515,7 +514,8 @@ extern const struct control_method node_methods[];
 extern const char *const backend_state_names[BACKEND_STATES + 1]; /* ended by NULL */
 /* "on", "off", "degraded" */
 const char *module_state(const struct build *b, const struct plan_row *row);
-/* Calls f for each counter that the module has of its own. -ENOENT: it has none, or does not run. */
+/* Calls f for each counter that the module has of its own. -ENOENT: it has none, or does not run.
+ */
 int module_each_counter(const struct build *b, const struct weft_module *m,
                         void (*f)(void *data, const struct weft_named *counter, uint64_t value),
                         void *data);

@@ -43,20 +43,11 @@ struct flow_search {
         size_t n;
 };
 
-static bool any_contains(const struct weft_prefix *prefixes, size_t n, const struct weft_addr *a)
-{
-        for (size_t i = 0; i < n; i++)
-                if (prefix_contains(&prefixes[i], a))
-                        return true;
-
-        return false;
-}
-
 static int flow_goes_there(void *data, const struct flow_view *v)
 {
         const struct flow_search *s = data;
 
-        return !v->expired && any_contains(s->prefixes, s->n, &v->new_daddr);
+        return !v->expired && any_prefix_contains(s->prefixes, s->n, &v->new_daddr);
 }
 
 /* Through a tunnel: flows go where the peers are. */
@@ -67,7 +58,7 @@ static bool leads_to_a_peer(struct daemon *d, const struct flow_search *s)
         for (size_t i = 0; generation_tunnel(d->build->generation) && i < c->n_peers; i++) {
                 struct weft_addr a = peer_underlay_address(c, &c->peers[i]);
 
-                if (any_contains(s->prefixes, s->n, &a))
+                if (any_prefix_contains(s->prefixes, s->n, &a))
                         return true;
         }
 
